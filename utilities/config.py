@@ -1,0 +1,347 @@
+"""The keys of a run: defaults with reasons, ranges, spelling, JSON.
+
+Python reads ``config.time_per_step``; what a user types or finds on disk or on the
+wire is ``timePerStep``. That translation lives here alone. A `Config` that exists is
+valid: every way to make one checks it, and a refusal names the key, the value, what
+is allowed and, for a wrong name, the nearest key.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from utilities.errors import ConfigError
+from utilities.misc import camel_case, sha256
+
+Value: TypeAlias = str | int | float | None
+
+LAST_RATE = 0.02  # share of the rate that a linear decay ends at
+MAX_PARAMETERS = 1 << 26  # 268 MB for each of weights, m and v: absurd for ES already
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What one key accepts and says of itself in --help."""
+
+    kind: type  # int, float or str
+    text: str
+    low: float = 0.0
+    high: float = 0.0
+    exclusive: bool = False  # low itself is refused
+    choices: tuple[str, ...] = ()
+    optional: bool = False  # None is accepted and means what the text says
+    shapes: bool = False  # covered by the configuration hash
+    unit: str = ""
+
+    @property
+    def allowed(self) -> str:
+        """Return what is accepted, in words."""
+        if self.choices:
+            return " or ".join(self.choices)
+        noun = "a whole number" if self.kind is int else "a number"
+        edge = "above" if self.exclusive else "from"
+        words = f"{noun} {edge} {self.low:.15g} to {self.high:.15g}"
+        return words + (", or null" if self.optional else "")
+
+    def parse(self, key: str, value: object) -> Value:
+        """Return the value in its own type; text is read as a command line has it.
+
+        Raises:
+            ConfigError: the value is of another type or out of range.
+        """
+        if self.optional and (value is None or value in ("null", "none")):
+            return None
+        if self.kind is str:
+            if not isinstance(value, str) or (
+                self.choices and value not in self.choices
+            ):
+                raise self.refusal(key, value)
+            return value
+        number = self._number(key, value)
+        above = number > self.low if self.exclusive else number >= self.low
+        if not (above and number <= self.high):  # also refuses NaN
+            raise self.refusal(key, value)
+        return number
+
+    def _number(self, key: str, value: object) -> float:
+        try:
+            if isinstance(value, bool) or not isinstance(value, str | int | float):
+                raise TypeError
+            if self.kind is int and not isinstance(value, float):
+                return int(value)
+            number = float(value)
+            if self.kind is int:  # 1e3 in a JSON file is a whole number
+                if not number.is_integer():
+                    raise ValueError
+                return int(number)
+        except (TypeError, ValueError, OverflowError):
+            raise self.refusal(key, value) from None
+        return number
+
+    def refusal(self, key: str, value: object) -> ConfigError:
+        """Return the error for a value that this key does not accept."""
+        shown = json.dumps(value) if not isinstance(value, str) else value
+        return ConfigError(f"{key}: expected {self.allowed}, got {shown}")
+
+
+def _key(default: Value, kind: type, text: str, **rule: Any) -> Any:
+    return dataclasses.field(
+        default=default, metadata={"rule": Rule(kind, text, **rule)}
+    )
+
+
+def _whole(default: int | None, low: int, high: int, text: str, **rule: Any) -> Any:
+    return _key(default, int, text, low=low, high=high, **rule)
+
+
+def _real(
+    default: float | None, low: float, high: float, text: str, **rule: Any
+) -> Any:
+    return _key(default, float, text, low=low, high=high, **rule)
+
+
+def _choice(default: str, choices: tuple[str, ...], text: str, **rule: Any) -> Any:
+    return _key(default, str, text, choices=choices, **rule)
+
+
+@dataclass(frozen=True)
+class Decay:
+    """How the rate falls: not at all, or linearly over steps or seconds."""
+
+    unit: str = "none"  # none, steps or seconds
+    span: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> "Decay":
+        """Read ``none``, ``5000 steps`` or ``3600 seconds``; the space may be left out.
+
+        Raises:
+            ConfigError: the text is none of these.
+        """
+        if text == "none":
+            return cls()
+        for unit in ("steps", "seconds"):
+            if text.endswith(unit):
+                try:
+                    span = float(text.removesuffix(unit))
+                except ValueError:
+                    continue
+                if 0 < span <= 1e12:
+                    return cls(unit, span)
+        raise ConfigError(
+            "decay: expected none, or a length such as 5000 steps or 3600 seconds, "
+            f"got {text}"
+        )
+
+    def factor(self, step: int, seconds: float) -> float:
+        """Return the share of the rate that is left: from 1 down to `LAST_RATE`."""
+        if self.unit == "none":
+            return 1.0
+        done = (step if self.unit == "steps" else seconds) / self.span
+        return 1.0 - (1.0 - LAST_RATE) * min(1.0, done)
+
+    def __str__(self) -> str:
+        return "none" if self.unit == "none" else f"{self.span:.12g} {self.unit}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All keys of a run, valid by construction."""
+
+    # The model. 32 units, one layer: they learn most in the first minutes of two cores.
+    model_type: str = _choice("rnn", ("rnn", "gru"), "recurrent cell", shapes=True)
+    hidden_size: int = _whole(32, 1, 4096, "units of each recurrent layer", shapes=True)
+    n_layers: int = _whole(1, 1, 16, "recurrent layers", shapes=True)
+    vocab_size: int | None = _whole(
+        None,
+        3,
+        65536,
+        "tokens of the vocabulary, the unknown and the stop token included; "
+        "null: all characters of the text",
+        optional=True,
+        shapes=True,
+    )
+
+    # Perturbations. A sigma of 0.02 and 16 directions a window were the best measured.
+    sigma: float = _real(
+        0.02,
+        0,
+        10,
+        "standard deviation of the noise added to the weights",
+        exclusive=True,
+    )
+    noise: str = _choice(
+        "lowRank",
+        ("lowRank", "full"),
+        "rank-1 signs, or full for comparison",
+        shapes=True,
+    )
+    directions_per_window: int = _whole(
+        16,
+        0,
+        1024,
+        "trials that share one window and one clean pass; 0: antithetic pairs instead",
+        shapes=True,
+    )
+    batch_size: int = _whole(
+        1, 1, 1024, "windows that one trial is scored on", shapes=True
+    )
+    sequence_length: int = _whole(64, 1, 4096, "characters of a window", shapes=True)
+
+    # The optimizer. The rate is for 1,024 trials a step and follows their square root.
+    optimizer: str = _choice("adam", ("adam", "sgd"), "update rule", shapes=True)
+    learning_rate: float = _real(
+        0.01, 0, 10, "step size of the optimizer at 1,024 trials a step", exclusive=True
+    )
+    beta1: float = _real(
+        0.9, 0, 1 - 2**-24, "Adam's decay rate of the first moment", shapes=True
+    )
+    beta2: float = _real(
+        0.99, 0, 1 - 2**-24, "Adam's decay rate of the second moment", shapes=True
+    )
+    decay: str = _key(
+        "none",
+        str,
+        "none, or the length over which the rate falls linearly to 2 %: "
+        "5000 steps or 3600 seconds",
+    )
+
+    # Steps. Long enough to hide a local network's round trip, short enough to learn.
+    time_per_step: float = _real(
+        0.1,
+        0,
+        86400,
+        "time that clients run trials in one step",
+        exclusive=True,
+        unit="s",
+    )
+    grace: float | None = _real(
+        None,
+        0,
+        86400,
+        "time that a late answer is waited for; null: a quarter of timePerStep, "
+        "at least 0.2 s",
+        optional=True,
+        unit="s",
+    )
+    trials_per_step: int | None = _whole(
+        None,
+        1,
+        1 << 24,
+        "trials of one step over all clients, in place of timePerStep, for runs that "
+        "can be repeated to the bit; null: as many as fit",
+        optional=True,
+    )
+    step_num: int = _whole(
+        0, 0, 1 << 48, "step that the run is at; a new run starts here"
+    )
+
+    # Text and files.
+    new_tokens_interval: int = _whole(
+        100, 1, 1 << 32, "steps between two slices of a text over 4 million characters"
+    )
+    check_point_time: float = _real(
+        30.0, 0, 1e9, "time between checkpoints", exclusive=True, unit="s"
+    )
+    keep_checkpoints: int = _whole(3, 1, 10000, "newest checkpoints that are kept")
+
+    def __post_init__(self) -> None:
+        for name, rule in RULES.items():
+            value = rule.parse(camel_case(name), getattr(self, name))
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "decay", str(Decay.parse(self.decay)))
+        self._check_together()
+
+    def _check_together(self) -> None:
+        trials, directions = self.trials_per_step, self.directions_per_window
+        if trials is None:
+            return
+        if trials % max(directions, 1):
+            raise ConfigError(
+                "trialsPerStep: expected a multiple of directionsPerWindow "
+                f"({directions}), got {trials}"
+            )
+        if Decay.parse(self.decay).unit == "seconds":
+            raise ConfigError(
+                f"decay: expected steps where trialsPerStep is set, got {self.decay}: "
+                "seconds cannot be repeated to the bit"
+            )
+
+    @property
+    def grace_seconds(self) -> float:
+        """Return the seconds that a late answer is waited for."""
+        if self.grace is not None:
+            return self.grace
+        return max(0.2, self.time_per_step / 4)
+
+    @property
+    def trials_per_group(self) -> int:
+        """Return the trials that share a window: one where pairs are antithetic."""
+        return max(1, self.directions_per_window)
+
+    def rate(self, trials: int, step: int, seconds: float) -> float:
+        """Return the optimizer's rate of a step with that many accepted trials.
+
+        Noise falls with the square root of the trials, so Adam's steps may grow with
+        it (McCandlish et al. 2018); clipped to a factor of 8 both ways.
+        """
+        rate = self.learning_rate * Decay.parse(self.decay).factor(step, seconds)
+        if self.optimizer == "adam":
+            rate *= min(8.0, max(0.125, math.sqrt(trials / 1024)))
+        return rate
+
+    def to_json(self) -> dict[str, Value]:
+        """Return all keys in the user's spelling."""
+        return {camel_case(name): getattr(self, name) for name in RULES}
+
+    def fingerprint(self, text_sha256: str) -> bytes:
+        """Return the hash of what shapes the model and what `advance` reads.
+
+        Replicas with equal weights but another fingerprint have other digests.
+        """
+        keys = {
+            camel_case(n): getattr(self, n) for n, rule in RULES.items() if rule.shapes
+        }
+        return sha256(json.dumps([keys, text_sha256], sort_keys=True).encode())
+
+
+RULES: dict[str, Rule] = {
+    field.name: field.metadata["rule"] for field in dataclasses.fields(Config)
+}
+KEYS: dict[str, str] = {camel_case(name): name for name in RULES}
+
+
+def nearest(word: str, words: list[str]) -> str:
+    """Return a hint that names the nearest of the words, or an empty string."""
+    folded = {candidate.lower(): candidate for candidate in words}
+    close = difflib.get_close_matches(word.lower(), list(folded), n=1, cutoff=0.5)
+    return f"; did you mean {folded[close[0]]}?" if close else ""
+
+
+def from_json(keys: Mapping[str, object], base: Config | None = None) -> Config:
+    """Return a configuration from keys in the user's spelling.
+
+    Args:
+        keys: any of `KEYS`; what is left out comes from the base.
+        base: default: a configuration of defaults.
+
+    Raises:
+        ConfigError: a key is unknown or a value is not accepted.
+    """
+    for key in keys:
+        if key not in KEYS:
+            raise ConfigError(f"{key}: no such key{nearest(key, list(KEYS))}")
+    changes: dict[str, Any] = {KEYS[key]: value for key, value in keys.items()}
+    return dataclasses.replace(base or Config(), **changes)
+
+
+def changed_shape(old: Config, new: Config) -> str | None:
+    """Return the first key in which two runs could not share a checkpoint, if any."""
+    for name, rule in RULES.items():
+        if rule.shapes and getattr(old, name) != getattr(new, name):
+            return camel_case(name)
+    return None

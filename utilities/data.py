@@ -1,0 +1,509 @@
+"""Texts, vocabularies and the tokens that a model is trained and judged on.
+
+Owns: reading texts, the map between characters and tokens, the split into training
+and validation text, the token batches that clients get, windows of them, and the
+losses of models that only count (the baselines). Does not own: which window a trial
+gets (`noise` has the random words), the network, or any file that is written.
+
+The idea: a text becomes one long array of small integers as early as possible. The
+rest is slicing and indexing of that array, in chunks, so that a text of a hundred
+megabytes needs no Python object for each of its characters.
+"""
+
+import gzip
+import hashlib
+import os
+import reprlib
+import stat
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+
+from utilities.errors import DataError
+
+UNKNOWN = 0  # token of every character that the vocabulary does not hold
+STOP = 1  # token between two documents
+TOKEN_BATCH_LIMIT = 4_000_000  # characters; sending them once to a client is cheap
+LARGEST_VOCABULARY = 1 << 16  # entries: a token must fit two bytes
+_SPECIALS = ("<unknown>", "<stop>")  # their names in vocabulary.json, by token
+_CHUNK = 1 << 20  # characters handled at once: bounds the memory for wide integers
+_NAMES_SHOWN = 3  # of the paths that a text was read from
+
+Tokens = npt.NDArray[np.integer[Any]]
+_Words = npt.NDArray[np.uint64]
+_Ints = npt.NDArray[np.int64]
+_Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Text:
+    """Hold the documents of a text, as read, under a name for people."""
+
+    name: str
+    documents: tuple[str, ...]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Identify the content: hex SHA-256 over the documents, in their order.
+
+        Each goes in as the length of its UTF-8 form in bytes (u64, little-endian)
+        and that form, so that no two lists of documents give the same bytes.
+        """
+        digest = hashlib.sha256()
+        for document in self.documents:
+            data = document.encode("utf-8")
+            digest.update(len(data).to_bytes(8, "little"))
+            digest.update(data)
+        return digest.hexdigest()
+
+    @property
+    def length(self) -> int:
+        """Count the characters, with one STOP between two documents."""
+        return max(0, sum(len(document) + 1 for document in self.documents) - 1)
+
+
+def default_text() -> Text:
+    """Return the prose that comes with Python: the topics of its language reference.
+
+    One document per topic, sorted by name; differs between Python versions.
+
+    Raises:
+        DataError: This Python was installed without the topics.
+    """
+    topics: dict[str, str] = {}
+    with suppress(ImportError):
+        from pydoc_data.topics import topics as installed
+
+        topics = installed
+    documents = [_normalised(text) for _, text in sorted(topics.items())]
+    if not any(documents):
+        raise DataError(
+            "default text: this Python was installed without the texts of"
+            " pydoc_data.topics; name a text of your own with --data PATH"
+        )
+    return Text("Python reference topics", tuple(filter(None, documents)))
+
+
+def read_text(paths: Sequence[Path]) -> Text:
+    """Read files and folders, each file one document.
+
+    Arguments count in the order given; a folder stands for all regular files below it
+    (links are followed), sorted by their path relative to it, written with `/`, without
+    names that start with a dot and `README.md`. A file reached twice is read once.
+    Text is UTF-8 with or without BOM, decompressed first if the name ends in `.gz`;
+    CRLF and lone CR become LF. Empty files are left out.
+
+    Raises:
+        DataError: A path is missing or unreadable, a folder holds no file, an archive
+            is damaged, a byte is not UTF-8 or all files are empty.
+    """
+    assert paths, "the caller names at least one path"
+    files: dict[str, Path] = {}
+    for path in paths:
+        for file in _files_of(path):
+            files.setdefault(os.path.realpath(file), file)
+    documents = tuple(filter(None, map(_read_document, files.values())))
+    name = _joined_names(paths)
+    if not documents:
+        raise DataError(
+            f"{name}: expected text, got only empty files ({len(files)});"
+            " name another file or folder with --data"
+        )
+    return Text(name, documents)
+
+
+def _joined_names(paths: Sequence[Path]) -> str:
+    """Join the last parts of the paths; the first few stand for many."""
+    # "." and ".." say nothing to people; "/" has no other name.
+    named = (path if path.name.strip(".") else path.resolve() for path in paths)
+    names = list(dict.fromkeys(path.name or str(path) for path in named))
+    more = len(names) - _NAMES_SHOWN
+    if more > 0:
+        names[_NAMES_SHOWN:] = [f"{more} more"]
+    # A file name need not be Unicode, but config.json, where this goes, must be.
+    return ", ".join(names).encode("utf-8", "replace").decode("utf-8")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what the file system or an archive complains about into a DataError."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(
+            f"{path}: expected a whole .gz archive, got a damaged or truncated one"
+            f" ({error}); copy or compress it again"
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or path}: expected a readable file or folder, got:"
+            f" {error.strerror}; check the path after --data and its permissions"
+        ) from error
+
+
+def _files_of(path: Path) -> list[Path]:
+    """Return the file itself, or the files of a folder, in reading order."""
+    with _reading(path):
+        if not stat.S_ISDIR(path.stat().st_mode):
+            return [path]
+        files = list(_walk(path, set()))
+    if not files:
+        raise DataError(
+            f"{path}: expected a folder with texts, found no file in it (hidden files"
+            " and README.md do not count); put UTF-8 texts there or name others"
+        )
+    return sorted(files, key=lambda file: file.relative_to(path).as_posix())
+
+
+def _walk(folder: Path, visited: set[str]) -> Iterator[Path]:
+    """Yield the regular files below a folder that are neither hidden nor README.md."""
+    real = os.path.realpath(folder)
+    if real in visited:  # through a link, perhaps back up: without this it never ends
+        return
+    visited.add(real)
+    # Sorted, so that which of two ways to one folder counts is not up to chance.
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name == "README.md":
+            continue
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            yield from _walk(path, visited)
+        elif stat.S_ISREG(mode):  # a named pipe would block for ever
+            yield path
+
+
+def _read_document(path: Path) -> str:
+    """Read one file as text with LF line ends."""
+    with _reading(path):
+        if path.suffix.lower() == ".gz":
+            with gzip.open(path) as file:  # decompresses piece by piece
+                data = file.read()
+        else:
+            data = path.read_bytes()
+    try:
+        return _normalised(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: {_bad_byte(data, error.start)}") from error
+
+
+def _normalised(text: str) -> str:
+    """Drop a byte order mark at the start and make every line end a LF."""
+    text = text.removeprefix("\ufeff")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _bad_byte(data: bytes, offset: int) -> str:
+    """Say where the first byte is that is not UTF-8, and what to do about it."""
+    ends = data.count(b"\n", 0, offset) + data.count(b"\r", 0, offset)
+    line = 1 + ends - data.count(b"\r\n", 0, offset)
+    utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return (
+        f"line {line}, byte offset {offset}: expected UTF-8, got byte"
+        f" 0x{data[offset]:02x}{' (the file looks like UTF-16)' if utf16 else ''};"
+        " convert the file to UTF-8, for instance: iconv -f"
+        f" {'UTF-16' if utf16 else 'ITS-ENCODING'} -t UTF-8"
+    )
+
+
+def _code_points(text: str) -> Iterator[tuple[int, npt.NDArray[np.uint32]]]:
+    """Yield (position, code points) of successive chunks of a text."""
+    for start in range(0, len(text), _CHUNK):
+        # surrogatepass: a prompt typed in a terminal may hold lone surrogates, which
+        # no vocabulary knows; files cannot.
+        data = text[start : start + _CHUNK].encode("utf-32-le", "surrogatepass")
+        yield start, np.frombuffer(data, "<u4")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Map characters to tokens: `characters[token]`, "" for UNKNOWN and STOP.
+
+    Raises:
+        DataError: It is not "" twice and up to 65,534 distinct single characters.
+    """
+
+    characters: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.size <= LARGEST_VOCABULARY or self.characters[:2] != ("", ""):
+            raise DataError(
+                f"vocabulary: expected 2 to {LARGEST_VOCABULARY} entries, the first two"
+                f" empty, got {self.size}; build it from the text"
+            )
+        seen = set()
+        for token, entry in enumerate(self.characters[2:], start=2):
+            if len(entry) != 1 or "\ud800" <= entry <= "\udfff" or entry in seen:
+                raise DataError(
+                    f"vocabulary: token {token}: expected one character, not used"
+                    f" before, got {entry!r}; build the vocabulary from the text"
+                )
+            seen.add(entry)
+
+    @property
+    def size(self) -> int:
+        """Count the entries, the two special ones included."""
+        return len(self.characters)
+
+    @property
+    def dtype(self) -> np.dtype[np.unsignedinteger[Any]]:
+        """Return the type of tokens: the smallest that holds all of them."""
+        return np.dtype(np.uint8 if self.size <= 256 else np.uint16)
+
+    @cached_property
+    def _token_of(self) -> Tokens:
+        """Tabulate the token of each code point; the last entry serves all above."""
+        known = np.array([ord(c) for c in self.characters[2:]], dtype=np.intp)
+        table = np.full(known.max(initial=0) + 2, UNKNOWN, dtype=self.dtype)
+        table[known] = np.arange(2, self.size, dtype=self.dtype)
+        return table
+
+    def encode(self, text: str) -> Tokens:
+        """Return the tokens of a text, uint8 or uint16, one per character."""
+        tokens: Tokens = np.empty(len(text), dtype=self.dtype)
+        last = self._token_of.size - 1
+        for start, points in _code_points(text):
+            place = np.minimum(points, last)
+            tokens[start : start + points.size] = self._token_of[place]
+        return tokens
+
+    def decode(self, tokens: Tokens | Sequence[int]) -> str:
+        """Return tokens as text: UNKNOWN as U+FFFD, STOP as an empty line (two LF)."""
+        numbers = np.asarray(tokens, dtype=np.intp)
+        known = map(ord, self.characters[2:])
+        points = np.array([0xFFFD, ord("\n"), *known], dtype="<u4")
+        repeats = np.where(numbers == STOP, 2, 1)
+        return np.repeat(points[numbers], repeats).tobytes().decode("utf-32-le")
+
+    def to_json(self) -> dict[str, str]:
+        """Return {"0": "<unknown>", "1": "<stop>", "2": character, ...}."""
+        named = (*_SPECIALS, *self.characters[2:])
+        return {str(token): entry for token, entry in enumerate(named)}
+
+    @classmethod
+    def from_json(cls, obj: object) -> "Vocabulary":
+        """Rebuild what `to_json` gave, or raise DataError if it cannot be that."""
+        found = obj if isinstance(obj, dict) else {}
+        entries = [found.get(str(token)) for token in range(len(found))]
+        texts = [entry for entry in entries if isinstance(entry, str)]
+        if tuple(texts[:2]) != _SPECIALS or len(texts) != len(entries):
+            raise DataError(
+                'vocabulary: expected {"0": "<unknown>", "1": "<stop>", "2": character'
+                f", ...}} without gaps, got {reprlib.repr(obj)}; restore the run's file"
+            )
+        return cls(("", "", *texts[2:]))
+
+
+def build_vocabulary(text: Text, size: int | None) -> Vocabulary:
+    """Take the most frequent characters, ties in the order of code points.
+
+    At most `size` entries, the two special ones included (None: all), and never more
+    than 65,536.
+    """
+    assert size is None or size >= 2, f"vocabSize {size}"
+    counts = np.zeros(0x110000, dtype=np.int64)
+    for document in text.documents:
+        for _, points in _code_points(document):
+            part = np.bincount(points)
+            counts[: part.size] += part
+    found = np.flatnonzero(counts)
+    order = np.argsort(-counts[found], kind="stable")  # found ascends: so do ties
+    most = min(size or LARGEST_VOCABULARY, LARGEST_VOCABULARY) - 2
+    return Vocabulary(("", "", *map(chr, found[order][:most].tolist())))
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Hold a text as tokens, cut into a training and a validation part.
+
+    `train` and `validation` are read-only; `unknown_share` is the share of UNKNOWN
+    among all tokens; `sha256` is that of the `Text`.
+    """
+
+    name: str
+    sha256: str
+    vocabulary: Vocabulary
+    train: Tokens
+    validation: Tokens
+    unknown_share: float
+    token_batch_limit: int = TOKEN_BATCH_LIMIT
+
+    @property
+    def batches(self) -> int:
+        """Count the distinct token batches of the training text."""
+        return max(1, -(-self.train.size // self.token_batch_limit))
+
+    def token_batch(self, number: int) -> Tokens:
+        """Return token batch `number`, a view of the training text.
+
+        All of it if it is within the limit; else a slice of exactly the limit. The
+        starts of the `batches` slices are spread evenly from the first to the last
+        possible one, so that they cover the text; higher numbers begin anew.
+        """
+        assert 0 <= number < 1 << 32, f"token batch {number}"
+        if self.batches == 1:
+            return self.train
+        furthest = self.train.size - self.token_batch_limit
+        start = number % self.batches * furthest // (self.batches - 1)
+        return self.train[start : start + self.token_batch_limit]
+
+    def batch_of_step(self, step: int, new_tokens_interval: int) -> int:
+        """Return the number of the token batch that a step uses.
+
+        Always 0 where there is one batch only: clients get it once.
+        """
+        return 0 if self.batches == 1 else step // new_tokens_interval
+
+
+def least_characters(sequence_length: int) -> int:
+    """Return the least length of a text that is worth training on, in characters.
+
+    The training part then has at least 10 (sequence_length + 1) characters, the
+    validation part one window, and the text never less than 1000.
+    """
+    return max(1000, -(-100 * (sequence_length + 1) // 9))  # the first / 0.9, upwards
+
+
+def build_corpus(text: Text, vocabulary: Vocabulary, sequence_length: int) -> Corpus:
+    """Encode a text with STOP between documents and split it 90 % to 10 %.
+
+    Raises:
+        DataError: The text is shorter than `least_characters(sequence_length)`.
+    """
+    least = least_characters(sequence_length)
+    if text.length < least:
+        raise DataError(
+            f"{text.name}: the text has {text.length} characters, expected at least"
+            f" {least} for sequenceLength {sequence_length};"
+            " name a longer text with --data"
+        )
+    tokens: Tokens = np.full(text.length, STOP, dtype=vocabulary.dtype)
+    start = 0
+    for document in text.documents:
+        tokens[start : start + len(document)] = vocabulary.encode(document)
+        start += len(document) + 1  # one STOP stays
+    tokens.setflags(write=False)
+    split = int(tokens.size * 0.9)
+    return Corpus(
+        name=text.name,
+        sha256=text.sha256,
+        vocabulary=vocabulary,
+        train=tokens[:split],
+        validation=tokens[split:],
+        unknown_share=float(np.count_nonzero(tokens == UNKNOWN) / tokens.size),
+    )
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """Hold losses of models that only count, in nats per validation character."""
+
+    uniform: float  # all tokens alike
+    unigram: float  # by frequency
+    bigram: float  # by the character before
+
+
+def baselines(corpus: Corpus) -> Baselines:
+    """Count on the training text and score on the validation text.
+
+    As for the network, the first validation character is given, not predicted.
+    """
+    size = corpus.vocabulary.size
+    frequencies = log_frequencies(corpus.train, size).astype(np.float64)
+    pairs, counts = _count_pairs(corpus.validation, size)
+    weights = counts / counts.sum()
+    chances = _witten_bell(corpus.train, np.exp(frequencies), pairs)
+    return Baselines(
+        uniform=float(np.log(size)),
+        unigram=float(-(weights @ frequencies[pairs % size])),
+        bigram=float(-(weights @ np.log(chances))),
+    )
+
+
+def log_frequencies(tokens: Tokens, size: int) -> npt.NDArray[np.float32]:
+    """Return log((count + 1) / sum(count + 1)) of each token (size,), in nats.
+
+    Computed in float64. This is the initial output bias of a model.
+    """
+    counts = np.ones(size, dtype=np.int64)
+    for start in range(0, tokens.size, _CHUNK):
+        counts += np.bincount(tokens[start : start + _CHUNK], minlength=size)
+    shares = counts / counts.sum()
+    return np.asarray(np.log(shares), dtype=np.float32)
+
+
+def _count_pairs(tokens: Tokens, size: int) -> tuple[_Ints, _Floats]:
+    """Return the distinct pairs of neighbours, first * size + second, and how often.
+
+    Sparse: for a large vocabulary a table of all pairs would not fit in memory.
+    """
+    pairs, counts = np.empty(0, dtype=np.int64), np.empty(0)
+    for start in range(0, tokens.size - 1, _CHUNK):
+        part = tokens[start : start + _CHUNK + 1].astype(np.int64)
+        new, often = np.unique(part[:-1] * size + part[1:], return_counts=True)
+        pairs, place = np.unique(np.append(pairs, new), return_inverse=True)
+        added = np.bincount(place, weights=np.append(counts, often))
+        counts = added.astype(np.float64)
+    return pairs, counts
+
+
+def _witten_bell(train: Tokens, frequencies: _Floats, pairs: _Ints) -> _Floats:
+    """Return P(second | first) of each pair, counted on `train`.
+
+    Witten and Bell 1991, method C, interpolated: (c(a,b) + t(a) P(b)) / (c(a) + t(a)),
+    where t(a) is how many different tokens follow a; P(b) alone where a is new.
+    """
+    size = frequencies.size
+    known, counts = _count_pairs(train, size)
+    followed = np.bincount(known // size, weights=counts, minlength=size)  # c(a)
+    followers = np.bincount(known // size, minlength=size)  # t(a)
+    place = np.minimum(np.searchsorted(known, pairs), known.size - 1)
+    count = np.where(known[place] == pairs, counts[place], 0)  # c(a,b)
+    first, chance = pairs // size, frequencies[pairs % size]
+    total = (followed + followers)[first]
+    mixed = count + followers[first] * chance
+    return np.asarray(np.divide(mixed, total, out=chance.copy(), where=total > 0))
+
+
+def window_starts(raw: _Words, length: int, sequence_length: int) -> _Ints:
+    """Return the window starts that random words stand for.
+
+    word mod (length - sequence_length), exact: each start leaves room for
+    sequence_length + 1 tokens of the `length` there are.
+    """
+    assert length > sequence_length, f"{length} tokens, windows of {sequence_length}"
+    return (raw % np.uint64(length - sequence_length)).astype(np.int64)
+
+
+def gather_windows(tokens: Tokens, starts: _Ints, sequence_length: int) -> Tokens:
+    """Copy windows into a time-major array (sequence_length + 1, n), contiguous.
+
+    Column i is tokens[starts[i] : starts[i] + sequence_length + 1]: inputs are all rows
+    but the last, targets all but the first.
+    """
+    steps = np.arange(sequence_length + 1)[:, np.newaxis]  # (T+1, 1)
+    return np.take(tokens, starts + steps)  # (T+1, n)
+
+
+def validation_rows(tokens: Tokens, row: int = 256) -> list[Tokens]:
+    """Cut a text into rows such that each token but the first is a target once.
+
+    Time-major arrays: (row + 1, n) with all full rows, column i from token row * i on,
+    and (rest + 1, 1) with what remains; either only if it is needed.
+    """
+    assert tokens.size >= 2, "one token leaves nothing to predict"
+    full, rest = divmod(tokens.size - 1, row)
+    rows: list[Tokens] = []
+    if full:
+        windows = sliding_window_view(tokens, row + 1)[::row]  # (full, row+1), no copy
+        rows.append(np.ascontiguousarray(windows.T))
+    if rest:
+        rows.append(tokens[row * full :, np.newaxis])
+    return rows

@@ -1,0 +1,92 @@
+"""Small helpers that belong to no noun: spelling, digests, deadlines, safe files, logs.
+
+Standard library only; importing it does nothing. Files are written here in the one
+way that survives a crash: temporary file, fsync, rename, fsync of the folder.
+"""
+
+import hashlib
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+Clock = Callable[[], float]
+
+
+def camel_case(name: str) -> str:
+    """Return the user's spelling of a name: ``time_per_step`` -> ``timePerStep``."""
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def kebab_case(key: str) -> str:
+    """Return the second spelling of a flag: ``timePerStep`` -> ``time-per-step``."""
+    return re.sub(r"(?<=[a-z0-9])([A-Z])", r"-\1", key).lower()
+
+
+def sha256(*parts: bytes | memoryview) -> bytes:
+    """Return the SHA-256 (32 bytes) of the parts, one after the other."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """A moment on a monotonic clock that several waits share."""
+
+    moment: float  # seconds on the clock
+    clock: Clock
+
+    @classmethod
+    def after(cls, seconds: float, clock: Clock) -> "Deadline":
+        """Return the deadline that many seconds from now."""
+        return cls(clock() + seconds, clock)
+
+    def left(self) -> float:
+        """Return the seconds left, never below zero."""
+        return max(0.0, self.moment - self.clock())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a whole file so that a crash leaves the old one or the new one.
+
+    Raises:
+        OSError: the disk is full, read-only or failing; the old file is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable where the system can (not on Windows)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def configure_logging(quiet: bool) -> None:
+    """Send log lines to standard error; warnings only when quiet."""
+    logging.basicConfig(
+        level=logging.WARNING if quiet else logging.INFO,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )

@@ -102,8 +102,7 @@ def read_text(paths: Sequence[Path]) -> Text:
     CRLF and lone CR become LF. Empty files are left out.
 
     Raises:
-        DataError: A path is missing or unreadable, a folder holds no file, an archive
-            is damaged, a byte is not UTF-8 or all files are empty.
+        DataError: A path, archive or byte cannot be read, or a place holds no text.
     """
     assert paths, "the caller names at least one path"
     files: dict[str, Path] = {}
@@ -125,9 +124,8 @@ def _joined_names(paths: Sequence[Path]) -> str:
     # "." and ".." say nothing to people; "/" has no other name.
     named = (path if path.name.strip(".") else path.resolve() for path in paths)
     names = list(dict.fromkeys(path.name or str(path) for path in named))
-    more = len(names) - _NAMES_SHOWN
-    if more > 0:
-        names[_NAMES_SHOWN:] = [f"{more} more"]
+    if len(names) > _NAMES_SHOWN:
+        names[_NAMES_SHOWN:] = [f"{len(names) - _NAMES_SHOWN} more"]
     # A file name need not be Unicode, but config.json, where this goes, must be.
     return ", ".join(names).encode("utf-8", "replace").decode("utf-8")
 
@@ -204,20 +202,18 @@ def _bad_byte(data: bytes, offset: int) -> str:
     """Say where the first byte is that is not UTF-8, and what to do about it."""
     ends = data.count(b"\n", 0, offset) + data.count(b"\r", 0, offset)
     line = 1 + ends - data.count(b"\r\n", 0, offset)
-    utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    marked = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    encoding = "UTF-16" if marked else "ITS-ENCODING"
     return (
-        f"line {line}, byte offset {offset}: expected UTF-8, got byte"
-        f" 0x{data[offset]:02x}{' (the file looks like UTF-16)' if utf16 else ''};"
-        " convert the file to UTF-8, for instance: iconv -f"
-        f" {'UTF-16' if utf16 else 'ITS-ENCODING'} -t UTF-8"
+        f"line {line}, byte offset {offset}: expected UTF-8, got 0x{data[offset]:02x};"
+        f" convert the file to UTF-8, for instance: iconv -f {encoding} -t UTF-8"
     )
 
 
 def _code_points(text: str) -> Iterator[tuple[int, npt.NDArray[np.uint32]]]:
     """Yield (position, code points) of successive chunks of a text."""
     for start in range(0, len(text), _CHUNK):
-        # surrogatepass: a prompt typed in a terminal may hold lone surrogates, which
-        # no vocabulary knows; files cannot.
+        # A prompt, unlike a file, may hold lone surrogates; no vocabulary knows them.
         data = text[start : start + _CHUNK].encode("utf-32-le", "surrogatepass")
         yield start, np.frombuffer(data, "<u4")
 
@@ -258,7 +254,7 @@ class Vocabulary:
         return np.dtype(np.uint8 if self.size <= 256 else np.uint16)
 
     @cached_property
-    def _token_of(self) -> Tokens:
+    def _table(self) -> Tokens:
         """Tabulate the token of each code point; the last entry serves all above."""
         known = np.array([ord(c) for c in self.characters[2:]], dtype=np.intp)
         table = np.full(known.max(initial=0) + 2, UNKNOWN, dtype=self.dtype)
@@ -268,10 +264,8 @@ class Vocabulary:
     def encode(self, text: str) -> Tokens:
         """Return the tokens of a text, uint8 or uint16, one per character."""
         tokens: Tokens = np.empty(len(text), dtype=self.dtype)
-        last = self._token_of.size - 1
         for start, points in _code_points(text):
-            place = np.minimum(points, last)
-            tokens[start : start + points.size] = self._token_of[place]
+            tokens[start : start + points.size] = self._table.take(points, mode="clip")
         return tokens
 
     def decode(self, tokens: Tokens | Sequence[int]) -> str:
@@ -304,8 +298,7 @@ class Vocabulary:
 def build_vocabulary(text: Text, size: int | None) -> Vocabulary:
     """Take the most frequent characters, ties in the order of code points.
 
-    At most `size` entries, the two special ones included (None: all), and never more
-    than 65,536.
+    At most `size` entries with the two special ones (None: all), never above 65,536.
     """
     assert size is None or size >= 2, f"vocabSize {size}"
     counts = np.zeros(0x110000, dtype=np.int64)
@@ -323,8 +316,7 @@ def build_vocabulary(text: Text, size: int | None) -> Vocabulary:
 class Corpus:
     """Hold a text as tokens, cut into a training and a validation part.
 
-    `train` and `validation` are read-only; `unknown_share` is the share of UNKNOWN
-    among all tokens; `sha256` is that of the `Text`.
+    Both are read-only; `unknown_share` is that of all tokens, `sha256` the `Text`'s.
     """
 
     name: str
@@ -380,9 +372,8 @@ def build_corpus(text: Text, vocabulary: Vocabulary, sequence_length: int) -> Co
     least = least_characters(sequence_length)
     if text.length < least:
         raise DataError(
-            f"{text.name}: the text has {text.length} characters, expected at least"
-            f" {least} for sequenceLength {sequence_length};"
-            " name a longer text with --data"
+            f"{text.name}: expected at least {least} characters for sequenceLength"
+            f" {sequence_length}, got {text.length}; name a longer text with --data"
         )
     tokens: Tokens = np.full(text.length, STOP, dtype=vocabulary.dtype)
     start = 0
@@ -449,8 +440,8 @@ def _count_pairs(tokens: Tokens, size: int) -> tuple[_Ints, _Floats]:
         part = tokens[start : start + _CHUNK + 1].astype(np.int64)
         new, often = np.unique(part[:-1] * size + part[1:], return_counts=True)
         pairs, place = np.unique(np.append(pairs, new), return_inverse=True)
-        added = np.bincount(place, weights=np.append(counts, often))
-        counts = added.astype(np.float64)
+        often = np.append(counts, often)
+        counts = np.bincount(place, weights=often).astype(np.float64)
     return pairs, counts
 
 
@@ -475,18 +466,17 @@ def _witten_bell(train: Tokens, frequencies: _Floats, pairs: _Ints) -> _Floats:
 def window_starts(raw: _Words, length: int, sequence_length: int) -> _Ints:
     """Return the window starts that random words stand for.
 
-    word mod (length - sequence_length), exact: each start leaves room for
-    sequence_length + 1 tokens of the `length` there are.
+    word mod (length - sequence_length), exact: room for sequence_length + 1 tokens.
     """
     assert length > sequence_length, f"{length} tokens, windows of {sequence_length}"
-    return (raw % np.uint64(length - sequence_length)).astype(np.int64)
+    starts: _Words = raw % np.uint64(length - sequence_length)
+    return starts.astype(np.int64)
 
 
 def gather_windows(tokens: Tokens, starts: _Ints, sequence_length: int) -> Tokens:
     """Copy windows into a time-major array (sequence_length + 1, n), contiguous.
 
-    Column i is tokens[starts[i] : starts[i] + sequence_length + 1]: inputs are all rows
-    but the last, targets all but the first.
+    Column i is tokens[starts[i] : starts[i] + sequence_length + 1].
     """
     steps = np.arange(sequence_length + 1)[:, np.newaxis]  # (T+1, 1)
     return np.take(tokens, starts + steps)  # (T+1, n)

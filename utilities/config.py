@@ -332,11 +332,22 @@ def from_json(keys: Mapping[str, object], base: Config | None = None) -> Config:
     Raises:
         ConfigError: a key is unknown or a value is not accepted.
     """
+    changes: dict[str, Any] = parse_keys(keys)
+    return dataclasses.replace(base or Config(), **changes)
+
+
+def parse_keys(keys: Mapping[str, object]) -> dict[str, Value]:
+    """Return values by Python name, each checked by itself.
+
+    Raises:
+        ConfigError: a key is unknown or a value is not accepted.
+    """
     for key in keys:
         if key not in KEYS:
             raise ConfigError(f"{key}: no such key{nearest(key, list(KEYS))}")
-    changes: dict[str, Any] = {KEYS[key]: value for key, value in keys.items()}
-    return dataclasses.replace(base or Config(), **changes)
+    return {
+        KEYS[key]: RULES[KEYS[key]].parse(key, value) for key, value in keys.items()
+    }
 
 
 def changed_shape(old: Config, new: Config) -> str | None:

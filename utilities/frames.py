@@ -38,11 +38,10 @@ def array_frame(array: Array) -> Iterator[Buffer]:
         AssertionError: the dtype is not one that travels.
     """
     little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    dtype = little.dtype.newbyteorder("<").str
+    dtype = little.dtype.str
     assert dtype in DTYPES, f"arrays of {array.dtype} do not travel"
     tag = f"np.{dtype}:{','.join(map(str, little.shape))}".encode()
-    payload = little.data.cast("B") if little.size else memoryview(b"")
-    return frame(tag, payload)
+    return frame(tag, little.reshape(-1).view(np.uint8).data)
 
 
 def frame(tag: bytes, payload: Buffer) -> Iterator[Buffer]:

@@ -440,7 +440,7 @@ class Inbox:
             return
         name, spec = self._due(self._spec)
         dtype, shape = parse_array_tag(announced.tag)
-        limit = self._most if spec.most == MAX_PARAMETERS else spec.most
+        limit = self._most if self._spec.arrays is _STATE else spec.most
         count = math.prod(shape)
         if not spec.check(dtype, shape) or count > limit:
             raise ProtocolError(
@@ -488,7 +488,7 @@ class Inbox:
         arrays: dict[str, Any] = dict(self._arrays)
         if "segments" in arrays:
             arrays["segments"] = _segments(spec.kind, arrays["segments"])
-        if spec.arrays == _STATE and len({len(a) for a in arrays.values()}) != 1:
+        if spec.arrays is _STATE and len({len(a) for a in arrays.values()}) != 1:
             raise ProtocolError(f"{spec.kind}: weights and moments differ in length")
         message: Message = spec.type(**self._plain, **arrays)
         self._spec, self._plain, self._arrays = None, {}, {}

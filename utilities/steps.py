@@ -7,13 +7,12 @@ fixed shape, hands them out as clients get free, and closes when all have an ans
 that any number of clients gives the same step.
 """
 
+import math
 import statistics
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
-
-import numpy as np
 
 from utilities.config import Config
 from utilities.errors import ProtocolError
@@ -61,7 +60,7 @@ class Peer:
     def report(self, result: Result, now: float) -> None:
         """Note an update's time; an answer within its own deadline is waited for."""
         self.reports.append(result.update_seconds)
-        if now <= self.due.get(result.step, -np.inf):
+        if now <= self.due.get(result.step, -math.inf):
             self.waited = True
 
 
@@ -288,6 +287,7 @@ class BlockStep:
     def assign(self, peers: Iterable[Peer], now: float) -> list[Work]:
         """Top up clients with free blocks, then with blocks that take too long."""
         present = list(peers)
+        present = [peer for peer in present if peer.waited] or present
         work: list[Work] = []
         for depth in range(OUTSTANDING):
             for peer in present:
@@ -295,6 +295,7 @@ class BlockStep:
                     block = self._next_for(peer, len(present), now)
                     if block is not None:
                         block.sent[peer] = now
+                        peer.set_due(self.step, math.inf)  # blocks have no deadline
                         self._held[peer] = self._held.get(peer, 0) + 1
                         work.append((peer, (block.segment,)))
         return work
@@ -321,7 +322,8 @@ class BlockStep:
         scores = check_shape(self._setting, result, block.segment)
         if result.segments[0] != block.segment:
             raise ProtocolError(
-                f"result: expected the whole of {block.segment}, got {result.segments[0]}"
+                f"result: expected the whole of {block.segment}, "
+                f"got {result.segments[0]}"
             )
         self._times.append(now - block.sent.pop(peer))
         self._held[peer] -= 1

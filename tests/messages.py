@@ -1,0 +1,191 @@
+"""One small message of every kind, their exact bytes, and what tests do with both."""
+
+import struct
+from dataclasses import fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.pickle_child import canonical
+from utilities.evolution import Segment, Update
+from utilities.protocol import (
+    Begin,
+    Goodbye,
+    Hello,
+    Message,
+    Result,
+    Side,
+    State,
+    TokenBatch,
+    Welcome,
+)
+
+
+def floats(*values: float) -> NDArray[np.float32]:
+    """Return an array that no test can change."""
+    return np.frombuffer(struct.pack(f"{len(values)}f", *values), np.float32)
+
+
+SEGMENTS = (Segment(7, 0, 2), Segment(2**64 - 1, 2**48 - 1, 1))
+FLOATS = floats(1.0, -0.5, np.inf)
+SMALLEST = floats(5e-45, -0.0, 3.0)  # the first one is subnormal
+ZEROS = floats(0.0, 0.0, 0.0)
+
+SAMPLES: dict[str, Message] = {
+    "hello": Hello(
+        protocol=1,
+        program="1.2",
+        python="3.10",
+        numpy="2.0",
+        name="Bärbel",
+        noise_test=b"n" * 32,
+        arithmetic_test=b"a" * 32,
+        last_step=300,
+        last_digest=b"d" * 32,
+        auth=b"",
+    ),
+    "welcome": Welcome(
+        config={"sigma": 0.25, "vocabSize": None, "noise": "lowRank"},
+        text_sha256="5a",
+        reason="",
+        step=70_000,
+        count=3,
+        digest=b"w" * 32,
+        weights=FLOATS,
+        first=SMALLEST,
+        second=ZEROS,
+    ),
+    "tokens": TokenBatch(2, np.array([2, 255, 256], np.uint16)),
+    "begin": Begin(5, 1.5, 2, True, SEGMENTS),
+    "result": Result(
+        step=5,
+        digest=b"r" * 32,
+        update_seconds=0.125,
+        trial_seconds=0.0,
+        segments=SEGMENTS,
+        losses=FLOATS,
+        clean=floats(),
+    ),
+    "update": Update(5, 2, 3, 0.01, SEGMENTS, np.array([126, -126, 0], np.int8)),
+    "state": State(2**40, 9, FLOATS, SMALLEST, ZEROS),
+    "goodbye": Goodbye("dropped", "the run is over – so long"),
+}
+
+# Frame by frame: lengths of tag and payload, tag, then the payload. Hexadecimal.
+BYTES: dict[str, str] = {
+    "hello": """
+        06000000 16010000 7069636b6c65  # pickle
+          8004950b010000000000007d94288c046b696e64948c0568656c6c6f948c0870726f746f
+          636f6c944b018c0770726f6772616d948c03312e32948c06707974686f6e948c04332e31
+          30948c056e756d7079948c03322e30948c046e616d65948c0742c3a47262656c948c096e
+          6f697365546573749443206e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e
+          6e6e6e6e6e6e6e948c0e61726974686d6574696354657374944320616161616161616161
+          6161616161616161616161616161616161616161616161948c086c61737453746570944d
+          2c018c0a6c61737444696765737494432064646464646464646464646464646464646464
+          64646464646464646464646464948c046175746894430094752e
+    """,
+    "welcome": """
+        06000000 be000000 7069636b6c65  # pickle
+          800495b3000000000000007d94288c046b696e64948c0777656c636f6d65948c06636f6e
+          666967947d94288c057369676d6194473fd00000000000008c09766f63616253697a6594
+          4e8c056e6f697365948c076c6f7752616e6b94758c0a74657874536861323536948c0235
+          61948c06726561736f6e948c00948c0473746570944a701101008c05636f756e74944b03
+          8c0664696765737494432077777777777777777777777777777777777777777777777777
+          7777777777777794752e
+        08000000 0c000000 6e702e3c66343a33  # np.<f4:3
+          0000803f000000bf0000807f
+        08000000 0c000000 6e702e3c66343a33  # np.<f4:3
+          040000000000008000004040
+        08000000 0c000000 6e702e3c66343a33  # np.<f4:3
+          000000000000000000000000
+    """,
+    "tokens": """
+        06000000 2b000000 7069636b6c65  # pickle
+          80049520000000000000007d94288c046b696e64948c06746f6b656e73948c066e756d62
+          6572944b02752e
+        08000000 06000000 6e702e3c75323a33  # np.<u2:3
+          0200ff000001
+    """,
+    "begin": """
+        06000000 5d000000 7069636b6c65  # pickle
+          80049552000000000000007d94288c046b696e64948c05626567696e948c047374657094
+          4b058c0b74696d655065725374657094473ff80000000000008c0a746f6b656e42617463
+          68944b028c0b737461746557616e7465649488752e
+        0a000000 30000000 6e702e3c75383a322c33  # np.<u8:2,3
+          070000000000000000000000000000000200000000000000ffffffffffffffffffffffff
+          ffff00000100000000000000
+    """,
+    "result": """
+        06000000 86000000 7069636b6c65  # pickle
+          8004957b000000000000007d94288c046b696e64948c06726573756c74948c0473746570
+          944b058c0664696765737494432072727272727272727272727272727272727272727272
+          72727272727272727272948c0d7570646174655365636f6e647394473fc0000000000000
+          8c0c747269616c5365636f6e647394470000000000000000752e
+        0a000000 30000000 6e702e3c75383a322c33  # np.<u8:2,3
+          070000000000000000000000000000000200000000000000ffffffffffffffffffffffff
+          ffff00000100000000000000
+        08000000 0c000000 6e702e3c66343a33  # np.<f4:3
+          0000803f000000bf0000807f
+        08000000 00000000 6e702e3c66343a30  # np.<f4:0
+    """,
+    "update": """
+        06000000 53000000 7069636b6c65  # pickle
+          80049548000000000000007d94288c046b696e64948c06757064617465948c0473746570
+          944b058c0a746f6b656e4261746368944b028c06747269616c73944b038c047261746594
+          473f847ae147ae147b752e
+        0a000000 30000000 6e702e3c75383a322c33  # np.<u8:2,3
+          070000000000000000000000000000000200000000000000ffffffffffffffffffffffff
+          ffff00000100000000000000
+        08000000 03000000 6e702e7c69313a33  # np.|i1:3
+          7e8200
+    """,
+    "state": """
+        06000000 38000000 7069636b6c65  # pickle
+          8004952d000000000000007d94288c046b696e64948c057374617465948c047374657094
+          8a060000000000018c05636f756e74944b09752e
+        08000000 0c000000 6e702e3c66343a33  # np.<f4:3
+          0000803f000000bf0000807f
+        08000000 0c000000 6e702e3c66343a33  # np.<f4:3
+          040000000000008000004040
+        08000000 0c000000 6e702e3c66343a33  # np.<f4:3
+          000000000000000000000000
+    """,
+    "goodbye": """
+        06000000 58000000 7069636b6c65  # pickle
+          8004954d000000000000007d94288c046b696e64948c07676f6f64627965948c03656e64
+          948c0764726f70706564948c06726561736f6e948c1b7468652072756e206973206f7665
+          7220e2809320736f206c6f6e6794752e
+    """,
+}
+
+
+def exact_bytes(kind: str) -> bytes:
+    """Return the bytes that stand for the sample of a kind, from the table."""
+    lines = BYTES[kind].splitlines()
+    return bytes.fromhex(" ".join(line.partition("#")[0] for line in lines))
+
+
+def comparable(message: Message) -> tuple[object, ...]:
+    """Return what equals only for messages of equal fields, types and bits."""
+    values = (getattr(message, field.name) for field in fields(message))
+    return (
+        type(message),
+        *(
+            (value.dtype.str, value.shape, value.tobytes())
+            if isinstance(value, np.ndarray)
+            else canonical(value)
+            for value in values
+        ),
+    )
+
+
+def sender_of(kind: str) -> Side:
+    """Return a side that may send this kind of message."""
+    return Side.CLIENT if kind in ("hello", "result", "state") else Side.SERVER
+
+
+def opening_of(kind: str) -> bytes:
+    """Return what has to be read before this kind of message is legal."""
+    if kind in ("hello", "welcome", "goodbye"):
+        return b""
+    return exact_bytes("hello" if sender_of(kind) is Side.CLIENT else "welcome")

@@ -1,0 +1,532 @@
+"""Keys, defaults, ranges, spelling and what is derived from them."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from utilities.config import (
+    KEYS,
+    LAST_RATE,
+    RULES,
+    Config,
+    Decay,
+    changed_shape,
+    from_json,
+    nearest,
+)
+from utilities.errors import ConfigError
+
+DEFAULTS: dict[str, object] = {
+    "modelType": "rnn",
+    "hiddenSize": 32,
+    "nLayers": 1,
+    "vocabSize": None,
+    "sigma": 0.02,
+    "noise": "lowRank",
+    "directionsPerWindow": 16,
+    "batchSize": 1,
+    "sequenceLength": 64,
+    "optimizer": "adam",
+    "learningRate": 0.01,
+    "beta1": 0.9,
+    "beta2": 0.99,
+    "decay": "none",
+    "timePerStep": 0.1,
+    "grace": None,
+    "trialsPerStep": None,
+    "stepNum": 0,
+    "newTokensInterval": 100,
+    "checkPointTime": 30.0,
+    "keepCheckpoints": 3,
+}
+ALMOST_ONE = 1 - 2**-24
+TINY = 5e-324
+ABOVE = {number: math.nextafter(number, math.inf) for number in (10.0, 1e9, 86400.0)}
+# key, lowest and highest that are accepted, refused below and above
+WHOLE: list[tuple[str, Any, Any, Any, Any]] = [
+    ("hiddenSize", 1, 4096, 0, 4097),
+    ("nLayers", 1, 16, 0, 17),
+    ("vocabSize", 3, 65536, 2, 65537),
+    ("directionsPerWindow", 0, 1024, -1, 1025),
+    ("batchSize", 1, 1024, 0, 1025),
+    ("sequenceLength", 1, 4096, 0, 4097),
+    ("trialsPerStep", 1, 2**24, 0, 2**24 + 1),
+    ("stepNum", 0, 2**48, -1, 2**48 + 1),
+    ("newTokensInterval", 1, 2**32, 0, 2**32 + 1),
+    ("keepCheckpoints", 1, 10000, 0, 10001),
+]
+REAL: list[tuple[str, Any, Any, Any, Any]] = [
+    ("sigma", TINY, 10.0, 0.0, ABOVE[10]),
+    ("learningRate", TINY, 10.0, 0.0, ABOVE[10]),
+    ("beta1", 0.0, ALMOST_ONE, -TINY, math.nextafter(ALMOST_ONE, 1)),
+    ("beta2", 0.0, ALMOST_ONE, -TINY, math.nextafter(ALMOST_ONE, 1)),
+    ("timePerStep", TINY, 86400.0, 0.0, ABOVE[86400]),
+    ("grace", 0.0, 86400.0, -TINY, ABOVE[86400]),
+    ("checkPointTime", TINY, 1e9, 0.0, ABOVE[1e9]),
+]
+RANGES = WHOLE + REAL
+CHOICES = [
+    ("modelType", ("rnn", "gru")),
+    ("noise", ("lowRank", "full")),
+    ("optimizer", ("adam", "sgd")),
+]
+SHAPING: dict[str, object] = {
+    "modelType": "gru",
+    "hiddenSize": 33,
+    "nLayers": 2,
+    "vocabSize": 66,
+    "noise": "full",
+    "directionsPerWindow": 8,
+    "batchSize": 2,
+    "sequenceLength": 65,
+    "optimizer": "sgd",
+    "beta1": 0.91,
+    "beta2": 0.999,
+}
+NOT_SHAPING: dict[str, object] = {
+    "sigma": 0.03,
+    "learningRate": 0.02,
+    "decay": "10 steps",
+    "timePerStep": 0.2,
+    "grace": 1.0,
+    "trialsPerStep": 1024,
+    "stepNum": 7,
+    "newTokensInterval": 50,
+    "checkPointTime": 60.0,
+    "keepCheckpoints": 4,
+}
+
+
+def one(key: str, value: object) -> Config:
+    """Return a configuration with one key set, one direction where trials matter."""
+    if key == "trialsPerStep":
+        return from_json({"directionsPerWindow": 1, key: value})
+    return from_json({key: value})
+
+
+# --- keys and defaults ----------------------------------------------------------------
+
+
+def test_every_key_has_its_default_in_the_users_spelling() -> None:
+    assert Config().to_json() == DEFAULTS
+
+
+def test_keys_translate_the_users_spelling_to_attributes() -> None:
+    assert list(KEYS) == list(DEFAULTS)
+    assert KEYS["timePerStep"] == "time_per_step"
+    assert KEYS["nLayers"] == "n_layers"
+    assert KEYS["checkPointTime"] == "check_point_time"
+    assert KEYS["beta1"] == "beta1"
+    assert all(hasattr(Config(), name) for name in KEYS.values())
+
+
+def test_every_rule_says_what_its_key_is_for() -> None:
+    assert set(RULES) == {field.name for field in dataclasses.fields(Config)}
+    assert all(len(rule.text) > 10 for rule in RULES.values())
+    assert {key for key, name in KEYS.items() if RULES[name].unit == "s"} == {
+        "timePerStep",
+        "grace",
+        "checkPointTime",
+    }
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().sigma = 0.5  # type: ignore[misc]
+
+
+def test_keys_that_are_left_out_come_from_the_base() -> None:
+    base = Config(sigma=0.5, n_layers=3)
+
+    changed = from_json({"nLayers": 2}, base)
+
+    assert (changed.sigma, changed.n_layers) == (0.5, 2)
+    assert from_json({}) == Config()
+
+
+# --- what is accepted -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("key", "low", "high", "_below", "_above"), RANGES)
+def test_both_ends_of_a_range_are_accepted(
+    key: str, low: float, high: float, _below: float, _above: float
+) -> None:
+    assert one(key, low).to_json()[key] == low
+    assert one(key, high).to_json()[key] == high
+
+
+@pytest.mark.parametrize(("key", "_low", "_high", "below", "above"), RANGES)
+def test_what_lies_beyond_either_end_is_refused(
+    key: str, _low: float, _high: float, below: float, above: float
+) -> None:
+    for value in (below, above):
+        with pytest.raises(ConfigError, match=rf"^{key}: expected .+, got {value}"):
+            one(key, value)
+
+
+@pytest.mark.parametrize(("key", "_low", "_high", "_below", "_above"), RANGES)
+@pytest.mark.parametrize(
+    "value",
+    [True, False, math.nan, math.inf, -math.inf, "nan", "inf", "", "ten", "1,5", [1]],
+)
+def test_a_number_is_refused_where_it_is_none(
+    key: str, _low: float, _high: float, _below: float, _above: float, value: object
+) -> None:
+    with pytest.raises(ConfigError, match=f"^{key}: expected a (whole )?number "):
+        one(key, value)
+
+
+@pytest.mark.parametrize(("key", "low", "_high", "_below", "_above"), WHOLE)
+def test_a_whole_number_is_neither_a_fraction_nor_text_with_an_exponent(
+    key: str, low: int, _high: int, _below: int, _above: int
+) -> None:
+    for value in (low + 0.5, f"{low}.0", f"{low}e0"):
+        with pytest.raises(ConfigError, match=f"^{key}: expected a whole number "):
+            one(key, value)
+
+
+def test_a_whole_number_may_come_as_a_float_as_json_has_1e3() -> None:
+    config = from_json({"sequenceLength": json.loads("1e3")})
+
+    assert config.sequence_length == 1000
+    assert type(config.sequence_length) is int
+
+
+def test_a_real_number_may_come_as_a_whole_one() -> None:
+    config = from_json({"checkPointTime": 60})
+
+    assert type(config.check_point_time) is float
+    assert config.check_point_time == 60
+
+
+def test_numbers_may_come_as_text_as_a_command_line_has_them() -> None:
+    config = from_json({"hiddenSize": "64", "learningRate": "1e-3"})
+
+    assert (config.hidden_size, config.learning_rate) == (64, 0.001)
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), "9" * 400])
+def test_numbers_that_no_float_holds_are_refused(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"^sigma: expected a number above 0 to 10"):
+        from_json({"sigma": value})
+
+
+@pytest.mark.parametrize("key", ["vocabSize", "grace", "trialsPerStep"])
+@pytest.mark.parametrize("value", [None, "null", "none"])
+def test_optional_keys_may_be_null(key: str, value: str | None) -> None:
+    assert one(key, value).to_json()[key] is None
+
+
+@pytest.mark.parametrize("key", [k for k in DEFAULTS if DEFAULTS[k] is not None])
+def test_other_keys_may_not_be_null(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{key}: expected .+, got null$"):
+        one(key, None)
+
+
+@pytest.mark.parametrize(("key", "choices"), CHOICES)
+def test_a_choice_is_one_of_its_words(key: str, choices: tuple[str, str]) -> None:
+    assert [one(key, word).to_json()[key] for word in choices] == list(choices)
+    for value in ("", choices[0].upper(), 1, True, None, list(choices)):
+        with pytest.raises(
+            ConfigError, match=f"^{key}: expected {' or '.join(choices)}"
+        ):
+            one(key, value)
+
+
+def test_refusals_say_what_is_allowed_and_what_came() -> None:
+    cases: list[tuple[str, object, str]] = [
+        ("hiddenSize", 0, "a whole number from 1 to 4096, got 0"),
+        ("sigma", "x", "a number above 0 to 10, got x"),
+        ("grace", -1, "a number from 0 to 86400, or null, got -1"),
+        (
+            "trialsPerStep",
+            False,
+            "a whole number from 1 to 16777216, or null, got false",
+        ),
+        ("beta1", 1.0, "a number from 0 to 0.999999940395355, got 1.0"),
+        ("noise", "rank1", "lowRank or full, got rank1"),
+    ]
+    for key, value, expected in cases:
+        with pytest.raises(ConfigError) as caught:
+            one(key, value)
+        assert str(caught.value) == f"{key}: expected {expected}"
+
+
+# --- unknown keys ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("hidensize", "; did you mean hiddenSize?"),
+        ("timeperstep", "; did you mean timePerStep?"),
+        ("time_per_step", "; did you mean timePerStep?"),
+        ("sigmma", "; did you mean sigma?"),
+        ("layers", "; did you mean nLayers?"),
+        ("qqq", ""),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest(key: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_json({key: 1})
+
+    assert str(caught.value) == f"{key}: no such key{hint}"
+
+
+def test_nearest_ignores_case_and_gives_nothing_where_nothing_is_near() -> None:
+    assert nearest("PORT", ["host", "port"]) == "; did you mean port?"
+    assert nearest("xyz", ["host", "port"]) == ""
+    assert nearest("port", []) == ""
+
+
+# --- decay ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "span", "shown"),
+    [
+        ("none", "none", 0.0, "none"),
+        ("5000 steps", "steps", 5000.0, "5000 steps"),
+        ("5000steps", "steps", 5000.0, "5000 steps"),
+        ("3600 seconds", "seconds", 3600.0, "3600 seconds"),
+        ("  2.5  seconds", "seconds", 2.5, "2.5 seconds"),
+        ("1e3 steps", "steps", 1000.0, "1000 steps"),
+        ("1e12 steps", "steps", 1e12, "1e+12 steps"),
+    ],
+)
+def test_decay_is_none_or_a_length_in_steps_or_seconds(
+    text: str, unit: str, span: float, shown: str
+) -> None:
+    assert Decay.parse(text) == Decay(unit, span)
+    assert str(Decay.parse(text)) == shown
+    assert Decay.parse(shown) == Decay(unit, span)
+    assert Config(decay=text).decay == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "None", "steps", "5000", "5000 minutes", "5000 steps ", "x steps"),
+        *("0 steps", "-1 seconds", "nan steps", "inf seconds", "1.1e12 steps"),
+    ],
+)
+def test_any_other_decay_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(decay=text)
+
+    assert str(caught.value) == (
+        "decay: expected none, or a length such as 5000 steps or 3600 seconds, "
+        f"got {text}"
+    )
+
+
+@pytest.mark.parametrize("value", [None, 5000, 1.5, True, ["none"]])
+def test_a_decay_that_is_no_text_is_refused(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"^decay: expected "):
+        from_json({"decay": value})
+
+
+def test_the_rate_falls_linearly_to_two_percent_and_stays_there() -> None:
+    decay = Decay.parse("200 steps")
+
+    factors = [decay.factor(step, 1e9) for step in (0, 50, 100, 200, 201, 10**9)]
+
+    assert pytest.approx([1.0, 0.755, 0.51, 0.02, 0.02, 0.02]) == factors
+    assert LAST_RATE == 0.02
+
+
+def test_a_decay_over_seconds_looks_at_the_seconds_alone() -> None:
+    decay = Decay.parse("40 seconds")
+
+    assert decay.factor(10**9, 10.0) == pytest.approx(0.755)
+    assert decay.factor(0, 40.0) == pytest.approx(0.02)
+
+
+def test_without_decay_the_rate_stays() -> None:
+    assert Decay.parse("none").factor(10**9, 1e9) == 1.0
+
+
+# --- keys that must fit together ------------------------------------------------------
+
+
+def test_trials_per_step_is_a_multiple_of_the_directions() -> None:
+    assert Config(trials_per_step=48).trials_per_step == 48
+    with pytest.raises(ConfigError) as caught:
+        Config(trials_per_step=40)
+
+    assert str(caught.value) == (
+        "trialsPerStep: expected a multiple of directionsPerWindow (16), got 40"
+    )
+
+
+def test_any_number_of_trials_fits_antithetic_pairs_and_single_directions() -> None:
+    for directions in (0, 1):
+        config = Config(trials_per_step=7, directions_per_window=directions)
+        assert config.trials_per_step == 7
+
+
+def test_a_decay_over_seconds_cannot_be_repeated_to_the_bit() -> None:
+    assert Config(trials_per_step=16, decay="9 steps").decay == "9 steps"
+    with pytest.raises(ConfigError) as caught:
+        Config(trials_per_step=16, decay="9 seconds")
+
+    assert str(caught.value) == (
+        "decay: expected steps where trialsPerStep is set, got 9 seconds: "
+        "seconds cannot be repeated to the bit"
+    )
+
+
+# --- what is derived ------------------------------------------------------------------
+
+
+def test_a_group_has_one_trial_where_pairs_are_antithetic() -> None:
+    groups = [Config(directions_per_window=k).trials_per_group for k in (0, 1, 16)]
+
+    assert groups == [1, 1, 16]
+
+
+@pytest.mark.parametrize(
+    ("time_per_step", "grace", "seconds"),
+    [(0.1, None, 0.2), (0.8, None, 0.2), (4.0, None, 1.0), (4.0, 0.0, 0.0), (1, 9, 9)],
+)
+def test_grace_is_a_quarter_of_the_step_and_at_least_a_fifth_of_a_second(
+    time_per_step: float, grace: float | None, seconds: float
+) -> None:
+    assert Config(time_per_step=time_per_step, grace=grace).grace_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("trials", "factor"),
+    [
+        (1024, 1.0),
+        (4096, 2.0),
+        (256, 0.5),
+        (64, 0.25),
+        (16, 0.125),
+        (15, 0.125),
+        (1, 0.125),
+        (65535, math.sqrt(65535) / 32),
+        (65536, 8.0),
+        (10**6, 8.0),
+    ],
+)
+def test_adams_rate_follows_the_square_root_of_the_trials_within_a_factor_of_eight(
+    trials: int, factor: float
+) -> None:
+    assert Config(learning_rate=0.5).rate(trials, 0, 0.0) == 0.5 * factor
+
+
+def test_the_rate_of_sgd_does_not_depend_on_the_trials() -> None:
+    config = Config(learning_rate=0.5, optimizer="sgd")
+
+    assert [config.rate(n, 0, 0.0) for n in (1, 1024, 10**6)] == [0.5] * 3
+
+
+def test_decay_and_trials_multiply() -> None:
+    config = Config(learning_rate=0.5, decay="10 seconds")
+
+    assert config.rate(4096, 999, 5.0) == pytest.approx(0.5 * 2 * 0.51)
+
+
+# --- JSON and fingerprints ------------------------------------------------------------
+
+NUMBERS: dict[str, st.SearchStrategy[Any]] = {
+    **{key: st.integers(low, high) for key, low, high, _, _ in WHOLE},
+    **{key: st.floats(low, high) for key, low, high, _, _ in REAL},
+}
+WORDS = {key: st.sampled_from(choices) for key, choices in CHOICES}
+MADE = st.fixed_dictionaries(
+    {},
+    optional={
+        **NUMBERS,
+        **WORDS,
+        "vocabSize": st.none() | NUMBERS["vocabSize"],
+        "grace": st.none() | NUMBERS["grace"],
+        "trialsPerStep": st.none() | st.integers(1, 1000).map(lambda n: n * 1024),
+        "directionsPerWindow": st.sampled_from([0, 1, 2, 16, 256, 1024]),
+        "decay": st.just("none") | st.floats(1e-3, 1e11).map(lambda x: f"{x} steps"),
+    },
+)
+
+
+@given(MADE)
+@settings(deadline=None)
+def test_any_configuration_survives_json_and_a_command_line(
+    keys: dict[str, object],
+) -> None:
+    config = from_json(keys)
+    text = {k: "null" if v is None else str(v) for k, v in config.to_json().items()}
+
+    assert (
+        from_json(json.loads(json.dumps(config.to_json(), allow_nan=False))) == config
+    )
+    assert from_json(text) == config
+
+
+@given(st.dictionaries(st.sampled_from(list(DEFAULTS)), st.integers() | st.text()))
+@settings(deadline=None)
+def test_any_text_and_number_is_accepted_or_refused_with_its_key(
+    keys: dict[str, object],
+) -> None:
+    outcome: Config | str
+    try:
+        outcome = from_json(keys)
+    except ConfigError as error:
+        outcome = str(error).split(":")[0]
+
+    if isinstance(outcome, Config):
+        assert from_json(outcome.to_json()) == outcome
+    else:
+        assert outcome in DEFAULTS
+
+
+def test_the_fingerprint_is_the_hash_of_the_shaping_keys_and_the_text() -> None:
+    content = (
+        '[{"batchSize": 1, "beta1": 0.9, "beta2": 0.99, "directionsPerWindow": 16, '
+        '"hiddenSize": 32, "modelType": "rnn", "nLayers": 1, "noise": "lowRank", '
+        '"optimizer": "adam", "sequenceLength": 64, "vocabSize": 65}, "abc"]'
+    )
+
+    fingerprint = Config(vocab_size=65).fingerprint("abc")
+
+    assert fingerprint == hashlib.sha256(content.encode()).digest()
+
+
+def test_every_key_either_shapes_or_does_not() -> None:
+    assert set(SHAPING) | set(NOT_SHAPING) == set(DEFAULTS)
+    assert not set(SHAPING) & set(NOT_SHAPING)
+
+
+@pytest.mark.parametrize(("key", "value"), SHAPING.items())
+def test_shaping_keys_change_the_fingerprint_and_part_checkpoints(
+    key: str, value: object
+) -> None:
+    changed = from_json({key: value})
+
+    assert changed.fingerprint("abc") != Config().fingerprint("abc")
+    assert changed_shape(Config(), changed) == key
+
+
+@pytest.mark.parametrize(("key", "value"), NOT_SHAPING.items())
+def test_other_keys_leave_the_fingerprint_and_share_checkpoints(
+    key: str, value: object
+) -> None:
+    changed = from_json({key: value})
+
+    assert changed != Config()
+    assert changed.fingerprint("abc") == Config().fingerprint("abc")
+    assert changed_shape(Config(), changed) is None
+
+
+def test_the_text_changes_the_fingerprint() -> None:
+    assert Config().fingerprint("abc") != Config().fingerprint("abd")
+
+
+def test_the_first_of_several_changed_shapes_is_named() -> None:
+    assert changed_shape(Config(), Config(n_layers=2, hidden_size=8)) == "hiddenSize"

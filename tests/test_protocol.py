@@ -1,0 +1,849 @@
+import itertools
+import math
+import pickle
+import re
+import struct
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tests.messages import (
+    FLOATS,
+    SAMPLES,
+    SEGMENTS,
+    ZEROS,
+    comparable,
+    exact_bytes,
+    opening_of,
+    sender_of,
+)
+from tests.pickle_child import canonical, reference_loads
+from utilities.errors import ProtocolError
+from utilities.evolution import Segment, Update
+from utilities.plaindata import MAX_BYTES
+from utilities.protocol import (
+    JOIN_BELOW,
+    KIND_OF,
+    LEGAL,
+    SPECS,
+    Begin,
+    Goodbye,
+    Hello,
+    Inbox,
+    Message,
+    Phase,
+    Result,
+    Side,
+    State,
+    TokenBatch,
+    Welcome,
+    encode,
+)
+
+Frame: TypeAlias = tuple[str, bytes]
+LITTLE = 100_000  # bytes; the tests' own objects take a part of it
+
+# The wire once more, written independently of protocol.py.
+ARRAYS: dict[str, tuple[str, ...]] = {
+    "hello": (),
+    "welcome": ("weights", "first", "second"),
+    "tokens": ("tokens",),
+    "begin": ("segments",),
+    "result": ("segments", "losses", "clean"),
+    "update": ("segments", "rewards"),
+    "state": ("weights", "first", "second"),
+    "goodbye": (),
+}
+EACH_KIND = pytest.mark.parametrize("kind", ARRAYS)
+EACH_ARRAY = pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, names in ARRAYS.items() for name in names]
+)
+
+
+def framed(tag: str, payload: bytes, length: int | None = None) -> bytes:
+    length = len(payload) if length is None else length
+    return struct.pack("<II", len(tag), length) + tag.encode() + payload
+
+
+def frames_in(data: bytes) -> list[Frame]:
+    """Cut bytes into frames, slowly; the last one may be incomplete and is left out."""
+    start = 8 + int.from_bytes(data[:4], "little")
+    end = start + int.from_bytes(data[4:8], "little")
+    if len(data) < max(end, 8):
+        return []
+    return [(data[8:start].decode(), data[start:end]), *frames_in(data[end:])]
+
+
+def head_of(kind: str) -> dict[str, object]:
+    head = pickle.loads(frames_in(exact_bytes(kind))[0][1])
+    assert isinstance(head, dict)
+    return head
+
+
+def with_head(kind: str, head: object) -> bytes:
+    """Return the sample's bytes with other plain fields."""
+    rest = frames_in(exact_bytes(kind))[1:]
+    pickled = framed("pickle", pickle.dumps(head, protocol=4))
+    return pickled + b"".join(framed(*frame) for frame in rest)
+
+
+def before(kind: str, name: str) -> bytes:
+    """Return the sample's bytes up to one of its arrays."""
+    frames = frames_in(exact_bytes(kind))[: 1 + ARRAYS[kind].index(name)]
+    return b"".join(framed(*frame) for frame in frames)
+
+
+def inbox_for(kind: str, **arguments: int) -> Inbox:
+    """Return an inbox in the first phase in which a kind is legal."""
+    inbox = Inbox(sender_of(kind), **arguments)
+    receive(inbox, opening_of(kind))
+    return inbox
+
+
+def receive(inbox: Inbox, data: bytes) -> list[Message]:
+    inbox.feed(data)
+    return list(inbox.messages())
+
+
+def same(found: Sequence[Message], expected: Sequence[Message]) -> bool:
+    return [*map(comparable, found)] == [*map(comparable, expected)]
+
+
+def assert_refused(inbox: Inbox, data: bytes, reason: str) -> None:
+    """Hold that bytes are refused, at little cost, and that the inbox stays closed."""
+    tracemalloc.start()
+    try:
+        inbox.feed(data)
+        with pytest.raises(ProtocolError) as caught:
+            list(inbox.messages())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert re.search(reason, str(caught.value)), str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+    assert peak < LITTLE
+    for more in (b"", b"\0", *map(exact_bytes, SAMPLES)):
+        assert receive(inbox, more) == []
+
+
+# One table, both ways.
+
+
+@EACH_KIND
+def test_messages_are_written_as_the_table_says(kind: str) -> None:
+    assert b"".join(encode(SAMPLES[kind])) == exact_bytes(kind)
+
+
+@EACH_KIND
+def test_messages_are_read_however_they_arrive(kind: str) -> None:
+    stream = exact_bytes(kind) + exact_bytes("goodbye")
+    both = [SAMPLES[kind], SAMPLES["goodbye"]]
+
+    assert same(receive(inbox_for(kind), exact_bytes(kind)), both[:1])
+    assert same(receive(inbox_for(kind), stream), both)
+    for cut in range(len(stream) + 1):
+        inbox = inbox_for(kind)
+        early = receive(inbox, stream[:cut])
+        assert len(early) == (cut >= len(exact_bytes(kind))) + (cut == len(stream))
+        assert same(early + receive(inbox, stream[cut:]), both)
+
+    inbox = inbox_for(kind)
+    single = [receive(inbox, bytes([byte])) for byte in stream]
+    assert same([*itertools.chain.from_iterable(single)], both)
+
+
+@EACH_KIND
+def test_a_truncated_message_is_no_message_and_no_error(kind: str) -> None:
+    data = exact_bytes(kind)
+    for length in range(len(data)):
+        assert receive(inbox_for(kind), data[:length]) == []
+
+
+def test_every_kind_has_a_sample_and_is_described_here() -> None:
+    assert list(SPECS) == list(SAMPLES) == list(ARRAYS) == list(FIELDS)
+    for kind, spec in SPECS.items():
+        assert spec.type is type(SAMPLES[kind])
+        assert tuple(spec.arrays) == ARRAYS[kind]
+        assert {"kind", *FIELDS[kind]} == head_of(kind).keys()
+        names = [field.name for field in fields(spec.type)]
+        assert names == [*spec.plain, *spec.arrays]
+
+
+def test_arrays_that_were_read_cannot_be_changed_by_accident() -> None:
+    [state] = receive(inbox_for("state"), exact_bytes("state"))
+    assert isinstance(state, State)
+    with pytest.raises(ValueError, match="read-only"):
+        state.weights[0] = 1
+
+
+def test_a_reader_that_stops_early_finds_the_other_messages_later() -> None:
+    inbox = Inbox(Side.CLIENT)
+    inbox.feed(exact_bytes("hello") + exact_bytes("state") + exact_bytes("goodbye"))
+    first = next(inbox.messages())
+
+    assert same([first], [SAMPLES["hello"]])
+    assert same([*inbox.messages()], [SAMPLES["state"], SAMPLES["goodbye"]])
+
+
+def test_messages_before_an_error_are_still_delivered() -> None:
+    inbox = Inbox(Side.CLIENT)
+    inbox.feed(exact_bytes("hello") + exact_bytes("state") + exact_bytes("begin"))
+    messages = inbox.messages()
+
+    assert same([next(messages), next(messages)], [SAMPLES["hello"], SAMPLES["state"]])
+    with pytest.raises(ProtocolError, match="got 'begin'"):
+        next(messages)
+    assert receive(inbox, exact_bytes("state")) == []
+
+
+# Against an independent reader and the standard unpickler.
+
+Transcript: TypeAlias = tuple[str, list[str]]
+STRUCT_CODES = {"|i1": "b", "|u1": "B", "<u2": "H", "<u8": "Q", "<f4": "f"}
+
+
+def changes_of_one_byte(data: bytes) -> Iterator[bytes]:
+    """Yield all changes of one byte; of long data all bit flips and 16 others each."""
+    for position, original in enumerate(data):
+        flips = {original ^ (1 << bit) for bit in range(8)}
+        others = range(256) if len(data) < 120 else range(position * 7 % 16, 256, 16)
+        for value in sorted({*flips, *others} - {original}):
+            yield data[:position] + bytes([value]) + data[position + 1 :]
+
+
+def transcript(message: Message) -> Transcript:
+    """Write down what a message says, as its sender would have to put it."""
+    kind = KIND_OF[type(message)]
+    head: dict[str, object] = {"kind": kind}
+    for key in FIELDS[kind]:
+        name = re.sub("[A-Z]", lambda match: f"_{match[0].lower()}", key)
+        head[key] = getattr(message, name)
+    return canonical(head), [
+        repr([number for s in value for number in (s.seed, s.first, s.groups)])
+        if name == "segments"
+        else repr(value.tolist())
+        for name, value in ((name, getattr(message, name)) for name in ARRAYS[kind])
+    ]
+
+
+def numbers_in(tag: str, payload: bytes) -> str:
+    match = re.fullmatch(r"np\.(..\d):(\d+)(?:,(\d+))?", tag)
+    assert match is not None, tag
+    count = int(match[2]) * int(match[3] or 1)
+    return repr([*struct.unpack(f"<{count}{STRUCT_CODES[match[1]]}", payload)])
+
+
+def transcripts(frames: list[Frame], heads: Iterator[str]) -> list[Transcript]:
+    """Put frames together to messages; what is incomplete is left out."""
+    found: list[Transcript] = []
+    for tag, payload in frames:
+        if tag == "pickle":
+            found.append((next(heads), []))
+        else:
+            found[-1][1].append(numbers_in(tag, payload))
+    kinds = [re.match(r"dict\(str 'kind': str '(\w+)'", head) for head, _ in found]
+    assert None not in kinds, found
+    return [
+        each
+        for kind, each in zip(kinds, found, strict=True)
+        if kind and len(each[1]) == len(ARRAYS[kind[1]])
+    ]
+
+
+@EACH_KIND
+def test_any_change_of_one_byte_is_refused_or_read_as_a_slow_reader_reads_it(
+    kind: str,
+) -> None:
+    accepted: list[tuple[bytes, list[Transcript]]] = []
+    for candidate in changes_of_one_byte(exact_bytes(kind)):
+        try:
+            messages = receive(inbox_for(kind), candidate)
+        except ProtocolError:
+            continue
+        accepted.append((candidate, [*map(transcript, messages)]))
+    frames = [frames_in(candidate) for candidate, _ in accepted]
+    pickles = [payload for each in frames for tag, payload in each if tag == "pickle"]
+    heads = iter(reference_loads(pickles))
+
+    for (candidate, ours), each in zip(accepted, frames, strict=True):
+        assert ours == transcripts(each, heads), candidate.hex()
+    assert sum(bool(ours) for _, ours in accepted) > 50
+    assert all(len(ours) <= 1 for _, ours in accepted)
+
+
+# Lengths that lie. The header alone must do: nothing follows it in these tests.
+
+
+@pytest.mark.parametrize(
+    ("tag_length", "length", "tag", "reason"),
+    [
+        (2**31, 0, b"", "tag of at most 64 bytes, got 2147483648"),
+        (2**32 - 1, 2**32 - 1, b"", "tag of at most 64 bytes, got 4294967295"),
+        (65, 0, b"", "tag of at most 64 bytes, got 65"),
+        (6, 2**31, b"pickle", "at most 60000 bytes, got 'pickle' of 2147483648"),
+        (6, 2**32 - 1, b"pickle", "got 'pickle' of 4294967295"),
+        (6, MAX_BYTES + 1, b"pickle", "got 'pickle' of 60001"),
+        (6, 0, b"pickle", "starts with bytes none"),
+        (6, 4, b"Pickle", "expected a pickle .* got 'Pickle' of 4"),
+        (6, 4, b"pickl\xe9", "expected a tag in ASCII"),
+        (3, 4, b"str", "expected a pickle .* got 'str' of 4"),
+        (5, 2**32 - 1, b"bytes", "got 'bytes' of 4294967295"),
+        (8, 4, b"np.<f4:1", "expected a pickle .* got 'np.<f4:1' of 4"),
+        (0, 0, b"", "got '' of 0"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["hello", "welcome", "state"])
+def test_a_message_must_begin_with_a_pickle_of_bounded_length(
+    kind: str, tag_length: int, length: int, tag: bytes, reason: str
+) -> None:
+    header = struct.pack("<II", tag_length, length) + tag
+    assert_refused(inbox_for(kind), header, reason)
+
+
+def test_a_pickle_of_the_greatest_length_is_waited_for() -> None:
+    assert receive(inbox_for("hello"), framed("pickle", b"\x80", MAX_BYTES)) == []
+
+
+DTYPES_OF = {"tokens": ("|u1", "<u2"), "segments": ("<u8",), "rewards": ("|i1",)}
+MOST_ROWS = {
+    **dict.fromkeys(("weights", "first", "second", "tokens"), 2**26),
+    **dict.fromkeys(("losses", "clean"), 2**24),
+    **{"segments": 2**20, "rewards": 2**28},
+}
+
+
+def shape_of(name: str, rows: int) -> str:
+    return f"{rows},3" if name == "segments" else f"{rows}"
+
+
+def size_of(tag: str) -> int:
+    dtype, dimensions = tag.removeprefix("np.").split(":")
+    return int(dtype[-1]) * math.prod(map(int, dimensions.split(",")))
+
+
+def tags_that_lie(name: str) -> Iterator[str]:
+    """Yield tags of more numbers than may be, and of other shapes and dtypes."""
+    for dtype in DTYPES_OF.get(name, ("<f4",)):
+        most = MOST_ROWS[name]
+        for rows in (most + 1, 2**30 + 1, 2**31, 2**32 - 1, 2**32, 9999999999):
+            yield f"np.{dtype}:{shape_of(name, rows)}"
+        for dimensions in (
+            ("1", "3", "0", "2147483648")
+            if name == "segments"
+            else (
+                *("3,1", "1,3", "0,0", "3,3", "65536,65536", "4294967296,4294967296"),
+            )
+        ):
+            yield f"np.{dtype}:{dimensions}"
+    if name == "segments":  # 178956971 * 24 = 2**32 + 8; 2**61 * 8 = 2**64
+        for dimensions in ("178956971,3", "3,1", "1,4", "0,0", "0,2", "3,9999999999"):
+            yield f"np.<u8:{dimensions}"
+    listed = {"<f4", "<f8", "<u8", "<i8", "<i4", "<u4", "<u2", "|u1", "|i1"}
+    for dtype in sorted(listed - {*DTYPES_OF.get(name, ("<f4",))}):
+        yield f"np.{dtype}:{shape_of(name, 1)}"
+
+
+@EACH_ARRAY
+def test_an_array_of_another_size_shape_or_dtype_is_refused_at_its_header(
+    kind: str, name: str
+) -> None:
+    for tag in tags_that_lie(name):
+        length = size_of(tag) % 2**32  # what a sum in 32 bits would take for right
+        header = framed(tag, b"", length)
+        expected = re.escape(f"{kind}.{name}: expected ")
+        assert_refused(inbox_for(kind), before(kind, name) + header, expected)
+
+
+@EACH_ARRAY
+def test_a_tag_that_is_not_one_of_ours_is_refused_at_its_header(
+    kind: str, name: str
+) -> None:
+    legal = DTYPES_OF.get(name, ("<f4",))[0]
+    for dimensions in (
+        *("", ",", "-1", "-1,3", "03", "003", "+3", "3,", ",3", "1,1,1", "0,0,0"),
+        *("10000000000", "10000000000,3", "1,-3", "3.0", "0x3", " 3", "1_0"),
+    ):
+        lie = framed(f"np.{legal}:{dimensions}", b"", 24)
+        reason = "expected one or two dimensions, got 'np"
+        assert_refused(inbox_for(kind), before(kind, name) + lie, reason)
+    for tag in (
+        *("np.|O:3", "np.<U1:3", "np.|V4:3", "np.<M8[s]:3", "np.<c8:3", "np.>f4:3"),
+        *("np.f4:3", "np.<f4,<f4:3", "np.[('a','<f4')]:3", "np.:3", "str", "pickle"),
+        *("", "bytes", "np", "np.<f2:3", "np.=f4:3"),
+    ):
+        lie = framed(tag, b"", 24)
+        reason = "expected an array of a listed dtype, got '"
+        assert_refused(inbox_for(kind), before(kind, name) + lie, reason)
+
+
+@EACH_ARRAY
+def test_a_length_other_than_the_tag_takes_is_refused_at_the_header(
+    kind: str, name: str
+) -> None:
+    for dtype in DTYPES_OF.get(name, ("<f4",)):
+        for rows in (0, 3):
+            tag = f"np.{dtype}:{shape_of(name, rows)}"
+            size = size_of(tag)
+            for length in {0, size - 1, size + 1, 2 * size, 2**31, 2**32 - 1}:
+                if length == size or length < 0:
+                    continue
+                header = framed(tag, b"", length)
+                reason = f"does not take {length} bytes$"
+                assert_refused(inbox_for(kind), before(kind, name) + header, reason)
+
+
+@EACH_ARRAY
+def test_the_greatest_array_is_waited_for_without_allocating_it(
+    kind: str, name: str
+) -> None:
+    for dtype in DTYPES_OF.get(name, ("<f4",)):
+        tag = f"np.{dtype}:{shape_of(name, MOST_ROWS[name])}"
+        inbox = inbox_for(kind)
+        tracemalloc.start()
+        try:
+            head = before(kind, name)
+            assert receive(inbox, head + framed(tag, bytes(1000), size_of(tag))) == []
+            assert receive(inbox, bytes(1000)) == []
+            assert tracemalloc.get_traced_memory()[1] < LITTLE
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["welcome", "state"])
+@pytest.mark.parametrize("name", ["weights", "first", "second"])
+def test_no_state_may_be_larger_than_the_model(kind: str, name: str) -> None:
+    assert same(
+        receive(inbox_for(kind, parameters=3), exact_bytes(kind)), [SAMPLES[kind]]
+    )
+    longer = before(kind, name) + framed("np.<f4:4", b"", 16)
+    reason = f"{kind}.{name}: expected <f4, at most 3 numbers, got 'np.<f4:4'"
+    assert_refused(inbox_for(kind, parameters=3), longer, reason)
+
+
+@pytest.mark.parametrize("kind", ["tokens", "begin", "result", "update"])
+def test_the_size_of_the_model_limits_no_other_arrays(kind: str) -> None:
+    inbox = Inbox(sender_of(kind), parameters=1)
+    opening = {
+        Side.CLIENT: SAMPLES["hello"],
+        Side.SERVER: SAMPLES["goodbye"],
+    }[sender_of(kind)]
+    receive(inbox, b"".join(encode(opening)))
+
+    assert same(receive(inbox, exact_bytes(kind)), [SAMPLES[kind]])
+
+
+@pytest.mark.parametrize("kind", ["welcome", "state"])
+@pytest.mark.parametrize("name", ["weights", "first", "second"])
+@pytest.mark.parametrize("length", [0, 2, 4])
+def test_weights_and_moments_of_different_lengths_are_refused(
+    kind: str, name: str, length: int
+) -> None:
+    message: Any = SAMPLES[kind]
+    other = replace(message, **{name: np.zeros(length, np.float32)})
+    reason = f"^{kind}: weights and moments differ in length"
+    assert_refused(inbox_for(kind), b"".join(encode(other)), reason)
+
+
+# Who may send what when.
+
+HERE_LEGAL = {
+    ("client", "opening"): {"hello"},
+    ("client", "joined"): {"state", "result", "goodbye"},
+    ("server", "opening"): {"welcome", "goodbye"},
+    ("server", "joined"): {"welcome", "tokens", "begin", "update", "goodbye"},
+}
+OPENINGS = {"client": ("hello",), "server": ("welcome", "goodbye")}
+
+
+@EACH_KIND
+@pytest.mark.parametrize(("side", "phase"), HERE_LEGAL)
+def test_each_kind_is_read_only_from_its_side_in_its_phase(
+    side: str, phase: str, kind: str
+) -> None:
+    for opening in OPENINGS[side] if phase == "joined" else [None]:
+        inbox = Inbox(Side(side))
+        if opening is not None:
+            receive(inbox, exact_bytes(opening))
+        if kind in HERE_LEGAL[side, phase]:
+            assert same(receive(inbox, exact_bytes(kind)), [SAMPLES[kind]])
+            continue
+        expected = " or ".join(sorted(HERE_LEGAL[side, phase]))
+        reason = f"^message: expected {expected}, got '{kind}'$"
+        assert_refused(inbox, exact_bytes(kind), reason)
+
+
+def test_the_table_of_legal_messages_is_complete() -> None:
+    assert {(side.value, phase.value): {*k} for (side, phase), k in LEGAL.items()} == (
+        HERE_LEGAL
+    )
+    assert {*Phase} == {Phase.OPENING, Phase.JOINED, Phase.FAILED}
+    assert set().union(*LEGAL.values()) == set(SPECS)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        *(None, True, 5, 1.5, "hello", b"hello", [], (), ["kind", "hello"], {}),
+        *({"Kind": "hello"}, {"kind": None}, {"kind": 1}, {"kind": b"hello"}),
+        *({"kind": ["hello"]}, {"kind": ("hello",)}, {"kind": {"hello": 1}}),
+        *({"kind": ""}, {"kind": "Hello"}, {"kind": "hello "}, {"kind": "nothing"}),
+        {"kind": "hello\n" * 1000},
+    ],
+    ids=lambda head: repr(head)[:30],
+)
+def test_what_has_no_known_kind_is_refused(head: object) -> None:
+    data = framed("pickle", pickle.dumps(head, protocol=4))
+    assert_refused(Inbox(Side.CLIENT), data, r"^message: expected hello, got ")
+
+
+# Fields.
+
+LONGEST = 2**63 - 1
+UNPRINTABLE = [
+    *("a\nb", "\n", "\r", "\t", "\0", "\x7f", "\x1b[31mred", "\x9b31m", "\u202egnp"),
+    *("\u2028", "\u00a0", "\u200b", "\ufeff", "\ue000", "\U000e0041"),
+]
+OUTSIDE = [-5e-324, -1.0, 1e9 + 1e-6, 1e308, math.inf, -math.inf, math.nan]
+
+
+def text_rule(longest: int) -> tuple[set[type], list[object], list[object]]:
+    legal = ["", " ", "x" * longest, "é" * longest, "[31m \\n – 漢😀"]
+    return {str}, [*legal], ["x" * (longest + 1), *UNPRINTABLE]
+
+
+# A field's types, legal values, and illegal values of these types.
+RULES: dict[str, tuple[set[type], list[object], list[object]]] = {
+    "count": ({int}, [0, 1, LONGEST], [-1, LONGEST + 1, -LONGEST, 2**64, 2**126]),
+    "version": ({int}, [0, 1, 2**16], [-1, 2**16 + 1, 2**63]),
+    "trials": ({int}, [0, 2**28], [-1, 2**28 + 1]),
+    "count or none": ({int, type(None)}, [None, 0, LONGEST], [-1, LONGEST + 1]),
+    "number": ({float}, [0.0, -0.0, 5e-324, 1e9], [*OUTSIDE]),
+    "flag": ({bool}, [True, False], []),
+    "digest": ({bytes}, [bytes(32)], [b"", bytes(31), bytes(33), bytes(64)]),
+    "digest or none": ({bytes}, [b"", bytes(32)], [bytes(1), bytes(31), bytes(33)]),
+    "up to 512 bytes": ({bytes}, [b"", bytes(512)], [bytes(513)]),
+    "mapping": ({dict}, [{}, {"a": [None]}], []),
+    "text of 32": text_rule(32),
+    "text of 64": text_rule(64),
+    "text of 1000": text_rule(1000),
+    "end": (
+        {str},
+        ["finished", "refused", "dropped"],
+        ["", "Finished", "FINISHED", "finished ", "End.FINISHED"],
+    ),
+}
+FIELDS: dict[str, dict[str, str]] = {
+    "hello": {
+        "protocol": "version",
+        "program": "text of 32",
+        "python": "text of 32",
+        "numpy": "text of 32",
+        "name": "text of 64",
+        "noiseTest": "digest",
+        "arithmeticTest": "digest",
+        "lastStep": "count or none",
+        "lastDigest": "digest or none",
+        "auth": "up to 512 bytes",
+    },
+    "welcome": {
+        "config": "mapping",
+        "textSha256": "text of 64",
+        "reason": "text of 1000",
+        "step": "count",
+        "count": "count",
+        "digest": "digest",
+    },
+    "tokens": {"number": "count"},
+    "begin": {
+        "step": "count",
+        "timePerStep": "number",
+        "tokenBatch": "count",
+        "stateWanted": "flag",
+    },
+    "result": {
+        "step": "count",
+        "digest": "digest",
+        "updateSeconds": "number",
+        "trialSeconds": "number",
+    },
+    "update": {
+        "step": "count",
+        "tokenBatch": "count",
+        "trials": "trials",
+        "rate": "number",
+    },
+    "state": {"step": "count", "count": "count"},
+    "goodbye": {"end": "end", "reason": "text of 1000"},
+}
+EACH_FIELD = pytest.mark.parametrize(
+    ("kind", "key"), [(kind, key) for kind, keys in FIELDS.items() for key in keys]
+)
+OF_EVERY_TYPE: list[object] = [
+    *(None, True, False, 0, 1, 0.0, 1.0, "", "1", "finished", b"", bytes(32)),
+    *([], [1], (), (1,), {}, {"a": 1}, [b"x" * 1000] * 50),
+]
+
+
+@EACH_FIELD
+def test_legal_values_of_a_field_arrive_as_they_are(kind: str, key: str) -> None:
+    _, legal, _ = RULES[FIELDS[kind][key]]
+    for value in legal:
+        data = with_head(kind, head_of(kind) | {key: value})
+        [message] = receive(inbox_for(kind), data)
+        head, _ = transcript(message)
+        assert head == canonical(head_of(kind) | {key: value})
+
+
+@EACH_FIELD
+def test_illegal_values_of_a_field_are_refused_by_name(kind: str, key: str) -> None:
+    types, _, illegal = RULES[FIELDS[kind][key]]
+    others = [value for value in OF_EVERY_TYPE if type(value) not in types]
+    for value in [*illegal, *others]:
+        data = with_head(kind, head_of(kind) | {key: value})
+        reason = f"^{kind}\\.{key}: not acceptable: "
+        assert_refused(inbox_for(kind), data, reason)
+
+
+@EACH_FIELD
+def test_a_missing_field_is_refused(kind: str, key: str) -> None:
+    head = head_of(kind)
+    del head[key]
+    reason = f"^{kind}: expected fields .*{key}.*, got \\['kind'"
+    assert_refused(inbox_for(kind), with_head(kind, head), reason)
+
+
+@EACH_KIND
+@pytest.mark.parametrize(
+    "extra", ["more", "", "Kind", "__class__", "\x1b[2J", "x" * 999]
+)
+def test_a_field_too_many_is_refused(kind: str, extra: str) -> None:
+    reason = f"^{kind}: expected fields "
+    data = with_head(kind, head_of(kind) | {extra: 1})
+    assert_refused(inbox_for(kind), data, reason)
+
+
+def test_fields_are_spelled_in_one_way_only() -> None:
+    head = head_of("begin")
+    head["time_per_step"] = head.pop("timePerStep")
+    data = with_head("begin", head)
+    assert_refused(inbox_for("begin"), data, r"fields step, timePerStep, .*, got \[")
+
+
+def test_arrays_of_a_message_do_not_travel_among_its_fields() -> None:
+    head = head_of("begin") | {"segments": [(1, 0, 1)]}
+    assert_refused(inbox_for("begin"), with_head("begin", head), "expected fields")
+
+
+@pytest.mark.parametrize("kind", ["begin", "result", "update"])
+@pytest.mark.parametrize(
+    "row",
+    [(0, 0, 0), (0, 2**48, 1), (0, 0, 2**24 + 1), (1, 2**64 - 1, 1), (1, 1, 2**64 - 1)],
+)
+def test_segments_out_of_range_are_refused(
+    kind: str, row: tuple[int, int, int]
+) -> None:
+    message: Any = SAMPLES[kind]
+    illegal = replace(message, segments=(*SEGMENTS, Segment(*row)))
+    reason = f"^{kind}\\.segments: not acceptable: Segment\\(seed={row[0]}, first="
+    assert_refused(inbox_for(kind), b"".join(encode(illegal)), reason)
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [(), (Segment(0, 0, 1),), (Segment(2**64 - 1, 2**48 - 1, 2**24),) * 3],
+)
+def test_segments_at_their_limits_arrive(segments: tuple[Segment, ...]) -> None:
+    begin = Begin(0, 0.0, 0, False, segments)
+    assert same(receive(inbox_for("begin"), b"".join(encode(begin))), [begin])
+
+
+# Writing.
+
+
+def test_small_parts_leave_in_one_buffer() -> None:
+    for kind, message in SAMPLES.items():
+        assert encode(message) == [exact_bytes(kind)]
+
+
+def test_large_arrays_leave_without_a_copy() -> None:
+    large = np.arange(JOIN_BELOW // 4, dtype=np.float32)
+    small = large[:-1]
+    parts = encode(State(1, 2, large, large, large))
+    assert [len(part) for part in parts[1::2]] == [JOIN_BELOW] * 3
+    for part in parts[1::2]:
+        assert np.shares_memory(np.frombuffer(part, np.uint8), large)
+    assert len(parts) == 6
+
+    assert len(encode(State(1, 2, small, small, small))) == 1
+    head, middle, tail = encode(Result(1, bytes(32), 0.0, 0.0, (), large, ZEROS))
+    assert np.shares_memory(np.frombuffer(middle, np.uint8), large)
+    assert len(head) < 300
+    assert bytes(tail) == framed("np.<f4:3", bytes(12))
+
+
+def test_buffers_of_a_large_message_are_its_bytes_in_order() -> None:
+    large = np.arange(JOIN_BELOW, dtype=np.float32)
+    for message in (
+        State(1, 2, large, large + 1, large + 2),
+        Result(1, bytes(32), 0.0, 0.0, SEGMENTS, large, ZEROS),
+        TokenBatch(3, large.astype(np.uint16)),
+    ):
+        inbox = inbox_for(KIND_OF[type(message)])
+        for part in encode(message):
+            inbox.feed(part)
+        assert same([*inbox.messages()], [message])
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [FLOATS.astype(">f4"), np.repeat(FLOATS, 2)[::2], FLOATS[::-1].copy()[::-1]],
+    ids=["big-endian", "strided", "reversed"],
+)
+def test_arrays_in_another_order_are_written_alike(weights: Any) -> None:
+    state: Any = SAMPLES["state"]
+    assert encode(replace(state, weights=weights)) == [exact_bytes("state")]
+
+
+@pytest.mark.parametrize(
+    "dtype", ["f2", "c8", "bool", "object", "i2", "M8[s]", "f4,f4"]
+)
+def test_an_array_of_another_dtype_is_our_own_mistake(dtype: str) -> None:
+    state: Any = SAMPLES["state"]
+    with pytest.raises(AssertionError, match="do not travel"):
+        encode(replace(state, weights=np.zeros(3, dtype)))
+
+
+def test_a_field_that_is_no_plain_data_is_our_own_mistake() -> None:
+    begin: Any = SAMPLES["begin"]
+    with pytest.raises(TypeError, match=r"value\['timePerStep'\] is numpy\.float64"):
+        encode(replace(begin, time_per_step=np.float64(1)))
+
+
+def test_a_configuration_may_be_any_mapping() -> None:
+    welcome: Any = SAMPLES["welcome"]
+    proxy = MappingProxyType(dict(welcome.config))
+    assert encode(replace(welcome, config=proxy)) == [exact_bytes("welcome")]
+
+
+# Whatever arrives.
+
+COUNTS = st.integers(0, LONGEST)
+NUMBERS = st.floats(0, 1e9)
+DIGESTS = st.binary(min_size=32, max_size=32)
+VECTORS = st.integers(0, 4).flatmap(lambda size: hnp.arrays("<f4", size))
+STATES = st.integers(0, 4).flatmap(
+    lambda size: st.tuples(*[hnp.arrays("<f4", size)] * 3)
+)
+MANY_SEGMENTS = st.lists(
+    st.builds(
+        Segment,
+        st.integers(0, 2**64 - 1),
+        st.integers(0, 2**48 - 1),
+        st.integers(1, 2**24),
+    ),
+    max_size=4,
+).map(tuple)
+
+
+def texts(longest: int) -> st.SearchStrategy[str]:
+    printable = st.characters(
+        exclude_categories=("C", "Z"),  # type: ignore[arg-type]
+        include_characters=" ",
+    )
+    return st.text(printable, max_size=longest)
+
+
+MESSAGES: st.SearchStrategy[Message] = st.one_of(
+    st.builds(
+        Hello,
+        st.integers(0, 2**16),
+        *[texts(32)] * 3,
+        texts(64),
+        *[DIGESTS] * 2,
+        st.none() | COUNTS,
+        st.just(b"") | DIGESTS,
+        st.binary(max_size=512),
+    ),
+    st.builds(
+        lambda config, texts, numbers, digest, state: Welcome(
+            config, *texts, *numbers, digest, *state
+        ),
+        st.dictionaries(st.text(), st.none() | COUNTS | NUMBERS | st.text()),
+        st.tuples(texts(64), texts(1000)),
+        st.tuples(COUNTS, COUNTS),
+        DIGESTS,
+        STATES,
+    ),
+    st.builds(TokenBatch, COUNTS, hnp.arrays("|u1", 3) | hnp.arrays("<u2", 3)),
+    st.builds(Begin, COUNTS, NUMBERS, COUNTS, st.booleans(), MANY_SEGMENTS),
+    st.builds(
+        Result, COUNTS, DIGESTS, NUMBERS, NUMBERS, MANY_SEGMENTS, VECTORS, VECTORS
+    ),
+    st.builds(
+        Update,
+        COUNTS,
+        COUNTS,
+        st.integers(0, 2**28),
+        NUMBERS,
+        MANY_SEGMENTS,
+        hnp.arrays("|i1", st.integers(0, 9)),
+    ),
+    st.builds(
+        lambda step, count, state: State(step, count, *state), COUNTS, COUNTS, STATES
+    ),
+    st.builds(
+        Goodbye, st.sampled_from(["finished", "refused", "dropped"]), texts(1000)
+    ),
+)
+
+
+@given(MESSAGES)
+@settings(max_examples=300)
+def test_every_message_comes_back_to_the_bit(message: Message) -> None:
+    inbox = inbox_for(KIND_OF[type(message)])
+    assert same(receive(inbox, b"".join(encode(message))), [message])
+
+
+FRAMES = [framed(*f) for kind in SAMPLES for f in frames_in(exact_bytes(kind))]
+ARRIVING = st.one_of(
+    st.binary(max_size=30),
+    st.sampled_from(FRAMES),
+    st.sampled_from([exact_bytes(kind) for kind in SAMPLES]),
+    st.tuples(st.sampled_from(FRAMES), st.integers(0, 99)).map(lambda p: p[0][p[1] :]),
+    st.dictionaries(st.text(max_size=5), st.integers(), max_size=3).map(
+        lambda head: framed("pickle", pickle.dumps(head, protocol=4))
+    ),
+    st.builds(framed, st.text(max_size=9), st.binary(max_size=9)),
+)
+
+
+@given(st.sampled_from(Side), st.booleans(), st.lists(ARRIVING, max_size=6))
+@settings(max_examples=300)
+def test_any_bytes_give_messages_or_a_protocol_error_and_then_nothing(
+    side: Side, joined: bool, chunks: list[bytes]
+) -> None:
+    inbox, found, failed = Inbox(side), [], False
+    if joined:
+        receive(inbox, exact_bytes("hello" if side is Side.CLIENT else "welcome"))
+    for chunk in chunks:
+        inbox.feed(chunk)
+        try:
+            messages = list(inbox.messages())
+        except ProtocolError:
+            assert not failed
+            failed = True
+            continue
+        assert not (failed and messages)
+        found += messages
+
+    again = b"".join(b"".join(encode(message)) for message in found)
+    assert b"".join(chunks).startswith(again) or failed

@@ -1,0 +1,444 @@
+"""Sockets: the server's hub of many clients and the client's one connection.
+
+The only module that imports socket. `Hub` never blocks: it reads what has arrived,
+writes what fits, and turns bytes into events of `utilities.events`. A client that
+breaks the rules, does not read, or does not introduce itself is closed with one line;
+nobody else notices. `Connection` is the client's end. What a message means is decided
+elsewhere.
+"""
+
+import contextlib
+import errno
+import logging
+import selectors
+import socket
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from utilities.errors import NetworkError, ProtocolError
+from utilities.events import Joined, Left, Received
+from utilities.frames import Buffer
+from utilities.misc import Clock
+from utilities.protocol import End, Goodbye, Hello, Inbox, Message, Side, encode
+
+log = logging.getLogger(__name__)
+
+DEFAULT_PORT = 55551
+CHUNK = 1 << 18  # bytes of one read
+READS = 16  # of one client before the others have their turn
+HELLO_SECONDS = 10.0  # to introduce itself
+SILENT_SECONDS = 60.0  # without taking any of what is queued for it
+MAX_QUEUED = 1 << 28  # bytes queued for a client that does not read
+GOODBYE_SECONDS = 2.0  # to take the last words
+BACKLOG = 128
+CONNECT_SECONDS = 10.0
+WAIT_SECONDS = 0.5  # of one wait: signals are seen in between, on Windows too
+
+# Probes find a machine that vanished without a word within half a minute.
+KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4))
+
+
+def parse_address(text: str, port: int = DEFAULT_PORT) -> tuple[str, int]:
+    """Return host and port of ``HOST``, ``HOST:PORT`` or ``[V6]:PORT``.
+
+    Raises:
+        NetworkError: no host, or the port is not a number from 1 to 65535.
+    """
+    host, found, number = text.rpartition(":")
+    if not found or text.endswith("]") or (":" in host and not host.startswith("[")):
+        host, number = text, str(port)
+    host = host.strip("[]")
+    if not host or not number.isdecimal() or not 1 <= int(number) <= 65535:
+        raise NetworkError(
+            f"expected HOST or HOST:PORT with a port to 65535, got {text}"
+        )
+    return host, int(number)
+
+
+def _tune(connection: socket.socket) -> None:
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE:
+        option = getattr(socket, name, None)
+        if option is not None:
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket.
+
+    Raises:
+        NetworkError: the address is not ours, or the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise NetworkError(_cannot_listen(host, port, error)) from error
+    except OverflowError:
+        raise NetworkError(f"--port: expected 0 to 65535, got {port}") from None
+    listener.setblocking(False)
+    return listener
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> str:
+    where = f"cannot listen on {host}:{port}"
+    if error.errno in (errno.EADDRINUSE, errno.EACCES, 10013, 10048):
+        return (
+            f"{where}: the port is taken or reserved; "
+            "end the other program or choose another with --port (0: any free one)"
+        )
+    return (
+        f"{where}: {error.strerror or error}; --host takes an address of this machine"
+    )
+
+
+def addresses() -> list[str]:
+    """Return addresses at which others may reach this machine, likeliest first."""
+    found: list[str] = []
+    with contextlib.suppress(OSError), socket.socket(type=socket.SOCK_DGRAM) as probe:
+        # Nothing is sent: connecting a datagram socket only looks up the route.
+        probe.connect(("192.0.2.1", 9))
+        found.append(probe.getsockname()[0])
+    with contextlib.suppress(OSError):
+        found += socket.gethostbyname_ex(socket.gethostname())[2]
+    return [a for a in dict.fromkeys(found) if not a.startswith("127.")]
+
+
+@dataclass(eq=False)
+class _Link:
+    """One client's connection as the hub sees it."""
+
+    id: int
+    socket: socket.socket
+    address: str
+    inbox: Inbox
+    opened: float
+    taken: float  # when it last took something of its queue
+    queue: deque[memoryview] = field(default_factory=deque)
+    queued: int = 0
+    joined: bool = False
+    closing: bool = False  # it gets its last words, then it is closed
+
+    @property
+    def who(self) -> str:
+        """Return how log lines name it."""
+        return f"client {self.id} ({self.address})"
+
+
+HubEvent = Joined | Received | Left
+
+
+class Hub:
+    """All connections of the server."""
+
+    def __init__(self, listener: socket.socket, parameters: int, clock: Clock) -> None:
+        """Serve a listening socket.
+
+        Args:
+            listener: not blocking.
+            parameters: P; no client may send a larger state.
+            clock: monotonic seconds.
+        """
+        self._listener = listener
+        self._parameters = parameters
+        self._clock = clock
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listener, selectors.EVENT_READ)
+        self._bell, self._button = socket.socketpair()
+        for end in (self._bell, self._button):
+            end.setblocking(False)
+        self._selector.register(self._bell, selectors.EVENT_READ)
+        self._links: dict[int, _Link] = {}
+        self._next_id = 1
+        self._events: list[HubEvent] = []
+
+    @property
+    def port(self) -> int:
+        """Return the port that is listened on."""
+        return int(self._listener.getsockname()[1])
+
+    def ring(self) -> None:
+        """Wake the poll from another thread or a signal handler."""
+        with contextlib.suppress(OSError):
+            self._button.send(b"!")
+
+    def poll(self, seconds: float) -> list[HubEvent]:
+        """Wait at most that long and return what has happened."""
+        for key, mask in self._selector.select(max(0.0, min(seconds, WAIT_SECONDS))):
+            if key.fileobj is self._listener:
+                self._accept()
+            elif key.fileobj is self._bell:
+                with contextlib.suppress(OSError):
+                    self._bell.recv(4096)
+            else:
+                self._serve(key.data, mask)
+        self._expire()
+        events, self._events = self._events, []
+        return events
+
+    def _accept(self) -> None:
+        try:
+            connection, address = self._listener.accept()
+        except OSError as error:  # the peer has gone, or we are out of descriptors
+            log.warning("a connection could not be accepted: %s", error)
+            return
+        connection.setblocking(False)
+        with contextlib.suppress(OSError):
+            _tune(connection)
+        now, link_id = self._clock(), self._next_id
+        self._next_id += 1
+        inbox = Inbox(Side.CLIENT, self._parameters)
+        link = _Link(link_id, connection, str(address[0]), inbox, now, now)
+        self._links[link_id] = link
+        self._selector.register(connection, selectors.EVENT_READ, link)
+
+    def _serve(self, link: _Link, mask: int) -> None:
+        if mask & selectors.EVENT_WRITE:
+            self._write(link)
+        if mask & selectors.EVENT_READ and link.id in self._links:
+            self._read(link)
+
+    def _read(self, link: _Link) -> None:
+        for _ in range(READS):
+            try:
+                data = link.socket.recv(CHUNK)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self._close(link, error.strerror or "connection broken")
+                return
+            if not data:
+                self._close(link, "connection closed")
+                return
+            if not link.closing:
+                self._decode(link, data)
+            if len(data) < CHUNK or link.id not in self._links:
+                return
+
+    def _decode(self, link: _Link, data: bytes) -> None:
+        try:
+            link.inbox.feed(data)
+            for message in link.inbox.messages():
+                if isinstance(message, Hello):
+                    link.joined = True
+                    self._events.append(Joined(link.id, message))
+                else:
+                    self._events.append(Received(link.id, message))
+        except ProtocolError as error:
+            self.refuse(link.id, str(error))
+
+    def refuse(self, client: int, reason: str) -> None:
+        """Close a client that broke the rules, with one line in the log."""
+        link = self._links.get(client)
+        if link is not None and not link.closing:
+            log.warning("%s broke the rules: %s", link.who, reason)
+            self.drop(client, Goodbye(End.DROPPED.value, reason[:1000]))
+
+    def send(self, client: int, parts: Iterable[Buffer]) -> None:
+        """Queue bytes for a client and write what fits."""
+        link = self._links.get(client)
+        if link is None or link.closing:
+            return
+        if not link.queue:
+            link.taken = self._clock()
+        for part in parts:
+            link.queue.append(memoryview(part))
+            link.queued += len(part)
+        self._write(link)
+
+    def drop(self, client: int, goodbye: Goodbye) -> None:
+        """Say goodbye to a client and close it once it has taken that."""
+        link = self._links.get(client)
+        if link is None or link.closing:
+            return
+        printable = "".join(c if c.isprintable() else "?" for c in goodbye.reason)
+        self.send(client, encode(Goodbye(goodbye.end, printable)))
+        if link.id not in self._links:
+            return
+        link.closing, link.opened = True, self._clock()
+        self._report(link, goodbye.reason)
+        if not link.queue:
+            self._half_close(link)
+
+    def _half_close(self, link: _Link) -> None:
+        """End our side; closing at once could reset the last words away."""
+        try:
+            link.socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self._close(link, error.strerror or "connection broken")
+
+    def _write(self, link: _Link) -> None:
+        try:
+            while link.queue:
+                sent = link.socket.send(link.queue[0])
+                link.taken = self._clock()
+                link.queued -= sent
+                if sent < len(link.queue[0]):
+                    link.queue[0] = link.queue[0][sent:]
+                    break
+                link.queue.popleft()
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:
+            self._close(link, error.strerror or "connection broken")
+            return
+        self._watch(link)
+        if link.closing and not link.queue:
+            self._half_close(link)
+
+    def _watch(self, link: _Link) -> None:
+        """Ask to be told when a client can take more, while there is more."""
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.queue else 0)
+        if self._selector.get_key(link.socket).events != wanted:
+            self._selector.modify(link.socket, wanted, link)
+
+    def _expire(self) -> None:
+        now = self._clock()
+        for link in list(self._links.values()):
+            if link.closing:
+                if now > link.opened + GOODBYE_SECONDS:
+                    self._close(link, "")
+            elif not link.joined and now > link.opened + HELLO_SECONDS:
+                self.refuse(link.id, f"no hello within {HELLO_SECONDS:g} s")
+            elif link.queued > MAX_QUEUED or (
+                link.queue and now > link.taken + SILENT_SECONDS
+            ):
+                self._close(link, f"it does not read; {link.queued} bytes were queued")
+
+    def _close(self, link: _Link, reason: str) -> None:
+        self._report(link, reason)
+        if self._links.pop(link.id, None) is not None:
+            self._selector.unregister(link.socket)
+            link.socket.close()
+
+    def _report(self, link: _Link, reason: str) -> None:
+        """Tell the coordinator once that a client has gone."""
+        if link.joined:
+            link.joined = False
+            self._events.append(Left(link.id, reason))
+
+    def close(self) -> None:
+        """Give everybody a moment to take the last words, then close all."""
+        end = self._clock() + GOODBYE_SECONDS
+        while any(k.closing for k in self._links.values()) and self._clock() < end:
+            self.poll(0.05)
+        for link in list(self._links.values()):
+            self._close(link, "the server ends")
+        self._selector.close()
+        for end_of_pair in (self._listener, self._bell, self._button):
+            end_of_pair.close()
+
+
+# The client's end.
+
+
+def connect(host: str, port: int) -> socket.socket:
+    """Return a connection to a server.
+
+    Raises:
+        NetworkError: says which of the usual causes it is.
+    """
+    if host in ("0.0.0.0", "::"):  # refused, not bound
+        raise NetworkError(
+            f"{host} is an address to listen on, not to connect to; "
+            "use one of those that the server printed at its start"
+        )
+    try:
+        connection = socket.create_connection((host, port), CONNECT_SECONDS)
+    except OSError as error:
+        raise NetworkError(_cannot_connect(host, port, error)) from error
+    _tune(connection)
+    connection.settimeout(CONNECT_SECONDS)
+    return connection
+
+
+def _cannot_connect(host: str, port: int, error: OSError) -> str:
+    where = f"cannot reach {host}:{port}"
+    if isinstance(error, socket.gaierror):
+        return f"{where}: the name is not known; check it or use the server's address"
+    if isinstance(error, ConnectionRefusedError):
+        return (
+            f"{where}: the machine answers but nothing listens there; is the server "
+            "running, with this port and a --host other than 127.0.0.1?"
+        )
+    if isinstance(error, TimeoutError):
+        return (
+            f"{where}: no answer within {CONNECT_SECONDS:g} s; "
+            "wrong address, another network, or a firewall"
+        )
+    if sys.platform == "darwin" and error.errno == errno.EHOSTUNREACH:
+        return (
+            f"{where}: macOS blocks it; allow this terminal under System Settings, "
+            "Privacy & Security, Local Network"
+        )
+    return f"{where}: {error.strerror or error}"
+
+
+class Connection:
+    """The client's connection: whole messages in, whole messages out."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        """Take over a connected socket."""
+        self._socket = connection
+        self._inbox = Inbox(Side.SERVER)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(connection, selectors.EVENT_READ)
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Send messages together.
+
+        Raises:
+            NetworkError: the connection broke, or the server takes nothing any more.
+        """
+        buffers = [part for message in messages for part in encode(message)]
+        try:
+            self._socket.settimeout(SILENT_SECONDS)
+            for part in _gathered(buffers):
+                self._socket.sendall(part)
+        except OSError as error:
+            raise NetworkError(
+                f"the server is lost: {error.strerror or error}"
+            ) from error
+
+    def receive(self, *, wait: bool) -> Iterator[Message]:
+        """Yield all messages that have arrived.
+
+        Args:
+            wait: up to `WAIT_SECONDS` where nothing has arrived yet.
+
+        Raises:
+            NetworkError: the server closed the connection, or it broke.
+            ProtocolError: the server broke the rules.
+        """
+        if not self._selector.select(WAIT_SECONDS if wait else 0):
+            return
+        self._socket.settimeout(0)
+        while True:
+            try:
+                data = self._socket.recv(CHUNK)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                raise NetworkError(
+                    f"the server is lost: {error.strerror or error}"
+                ) from error
+            if not data:
+                raise NetworkError("the server is lost: it closed the connection")
+            self._inbox.feed(data)
+            yield from self._inbox.messages()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._selector.close()
+        self._socket.close()
+
+
+def _gathered(buffers: list[Buffer]) -> Iterator[Buffer]:
+    """Join a few small buffers so that they leave in one segment."""
+    if sum(map(len, buffers)) <= CHUNK:
+        yield b"".join(buffers)
+    else:
+        yield from buffers

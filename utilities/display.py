@@ -1,0 +1,119 @@
+"""What a person sees while a server or client runs: one bar, or plain lines.
+
+A terminal gets a tqdm bar on standard error and lines above it; a file or pipe gets one
+plain line every few seconds. Library modules log; this module decides where that goes.
+"""
+
+import logging
+import math
+import sys
+import time
+
+from tqdm import tqdm
+
+PLAIN_SECONDS = 5.0  # between two plain lines
+BAR_SECONDS = 0.2  # between two redraws
+
+
+def bits(nats: float) -> float:
+    """Return bits per character for nats per character."""
+    return nats / math.log(2)
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in words: ``42 s``, ``3 min 5 s``, ``2 h 4 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+class Display:
+    """One bar or a sequence of lines, and everything else that is said."""
+
+    def __init__(self, *, quiet: bool, total: float | None = None) -> None:
+        """Start.
+
+        Args:
+            quiet: show nothing but what is logged as a warning or error.
+            total: what `advance` counts up to, if it is known.
+        """
+        self.quiet = quiet
+        self._plain = not sys.stderr.isatty()
+        self._next = 0.0
+        self._total = total
+        self._bar: tqdm | None = None  # type: ignore[type-arg]
+        _soften(sys.stdout)
+        _soften(sys.stderr)
+        handler = _Handler(self)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        root = logging.getLogger()
+        root.handlers[:] = [handler]
+        root.setLevel(logging.WARNING if quiet else logging.INFO)
+
+    def start(self) -> None:
+        """Show the bar from now on, where there is a terminal."""
+        if self.quiet or self._plain:
+            return
+        shape = "{desc} |{bar:10}|" if self._total else "{desc}"
+        self._bar = tqdm(
+            total=self._total,
+            bar_format=shape,
+            mininterval=BAR_SECONDS,
+            dynamic_ncols=True,
+            leave=False,
+        )
+
+    def say(self, text: str = "") -> None:
+        """Show a line for good, on standard output."""
+        if not self.quiet:
+            tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
+
+    def warn(self, text: str) -> None:
+        """Show a line for good, on standard error, quiet or not."""
+        tqdm.write(text, file=sys.stderr)
+
+    def status(self, text: str, done: float = 0.0) -> None:
+        """Show how things stand: the bar's text, or a plain line now and then."""
+        now = time.monotonic()
+        if self._bar is not None:
+            if now < self._next:
+                return
+            self._next = now + BAR_SECONDS
+            if self._total:
+                self._bar.n = min(done, self._total)
+            self._bar.set_description_str(text)
+        elif self._plain and not self.quiet and now >= self._next:
+            self._next = now + PLAIN_SECONDS
+            self.say(text)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class _Handler(logging.Handler):
+    """Show log records above the bar."""
+
+    def __init__(self, display: Display) -> None:
+        super().__init__()
+        self._display = display
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one record."""
+        if record.levelno >= logging.WARNING:
+            self._display.warn(self.format(record))
+        else:
+            self._display.say(self.format(record))
+
+
+def _soften(stream: object) -> None:
+    """Let a console that lacks a character show a question mark in its place."""
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="replace")

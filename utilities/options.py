@@ -1,0 +1,398 @@
+"""The command lines: flags and files in, checked options out.
+
+Every option has the user's spelling and a second one with hyphens; --help shows the
+first. Whatever is wrong is said in one line that names option, value, what is allowed
+and, for a wrong name, the nearest option.
+"""
+
+import argparse
+import json
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from utilities.config import (
+    KEYS,
+    RULES,
+    Config,
+    changed_shape,
+    from_json,
+    nearest,
+    parse_keys,
+)
+from utilities.errors import ConfigError
+from utilities.misc import kebab_case
+
+EXIT_CODES = (
+    "exit codes: 0 ok, 1 internal, 2 options, 3 network, 4 versions, 5 text, "
+    "6 run folder or disk, 130 quit by a second Ctrl-C"
+)
+GROUPS = {
+    "model": ("modelType", "hiddenSize", "nLayers", "vocabSize"),
+    "perturbations": (
+        "sigma",
+        "noise",
+        "directionsPerWindow",
+        "batchSize",
+        "sequenceLength",
+    ),
+    "optimizer": ("optimizer", "learningRate", "beta1", "beta2", "decay"),
+    "steps": ("timePerStep", "grace", "trialsPerStep", "stepNum"),
+    "text and files": ("newTokensInterval", "checkPointTime", "keepCheckpoints"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that refuses in one line."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **settings,
+        )
+
+    def option(self, group: Any, flag: str, **settings: Any) -> None:
+        """Add an option in both spellings; --help shows the user's."""
+        group.add_argument(f"--{flag}", **settings)
+        second = kebab_case(flag)
+        if second != flag:
+            hidden = {**settings, "help": argparse.SUPPRESS, "dest": flag}
+            group.add_argument(f"--{second}", **hidden)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ConfigError instead of printing a page.
+
+        Raises:
+            ConfigError: always.
+        """
+        unknown = re.match(r"unrecognized arguments: (\S+)", message)
+        if unknown:
+            word = unknown[1].split("=")[0]
+            shown = [o for a in self._actions for o in a.option_strings if "-" in o]
+            raise ConfigError(f"{word}: no such option{nearest(word, shown)}")
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """What basicServer.py was asked for."""
+
+    host: str = "127.0.0.1"
+    port: int = 55551
+    data: tuple[Path, ...] = ()
+    config: Path | None = None
+    runs: Path = Path("trainingRuns")
+    resume: bool = False
+    resume_number: int | None = None  # None: the newest run
+    local_clients: int = 0
+    max_steps: int | None = None
+    max_seconds: float | None = None
+    seed: int | None = None
+    quiet: bool = False
+    keys: Mapping[str, str] = field(default_factory=dict)  # configuration flags
+
+
+@dataclass(frozen=True)
+class ClientOptions:
+    """What basicClient.py was asked for."""
+
+    address: str
+    name: str
+    quiet: bool = False
+    end_with_parent: bool = False
+
+
+def _number(kind: type, low: float, high: float) -> Any:
+    """Return a converter for argparse that says what is allowed."""
+
+    def convert(text: str) -> Any:
+        noun = "a whole number" if kind is int else "a number"
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            raise argparse.ArgumentTypeError(
+                f"expected {noun} from {low:.15g} to {high:.15g}, got {text}"
+            )
+        return value
+
+    return convert
+
+
+def server_parser() -> Parser:
+    """Return the parser of basicServer.py."""
+    parser = Parser(
+        prog="basicServer.py",
+        usage="basicServer.py [--data PATH ...] [--resume [N]] [options]",
+        description=textwrap.dedent(
+            """\
+            Train a character-level language model with evolution strategies.
+            Clients do the computing; this program keeps them in step and writes a run.
+
+            examples
+              python basicServer.py --localClients 2 --maxSeconds 60
+              python basicServer.py --host 0.0.0.0 --data mytexts/
+              python basicServer.py --resume
+              python basicClient.py HOST            on every other machine"""
+        ),
+        epilog=EXIT_CODES,
+    )
+    _add_server_options(parser)
+    for title, keys in GROUPS.items():
+        group = parser.add_argument_group(f"{title} (saved with the run)")
+        for key in keys:
+            _add_key(parser, group, key)
+    return parser
+
+
+def _add_server_options(parser: Parser) -> None:
+    whole, real = int, float
+    data = parser.add_argument_group("text")
+    parser.option(
+        data,
+        "data",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        default=(),
+        help="text files and folders, UTF-8 or .gz [English prose of this Python]",
+    )
+    net = parser.add_argument_group("network")
+    parser.option(
+        net,
+        "host",
+        default="127.0.0.1",
+        help="address to listen on; 0.0.0.0: all of this machine's [127.0.0.1]",
+    )
+    parser.option(
+        net,
+        "port",
+        type=_number(whole, 0, 65535),
+        default=55551,
+        metavar="N",
+        help="port to listen on; 0: any free one [55551]",
+    )
+    parser.option(
+        net,
+        "localClients",
+        type=_number(whole, 0, 256),
+        default=0,
+        metavar="N",
+        help="clients to start on this machine, one core each [0]",
+    )
+    run = parser.add_argument_group("run")
+    parser.option(
+        run, "config", type=Path, metavar="FILE", help="JSON file of configuration keys"
+    )
+    parser.option(
+        run,
+        "runs",
+        type=Path,
+        metavar="DIR",
+        default=Path("trainingRuns"),
+        help="where runs are kept [trainingRuns]",
+    )
+    parser.option(
+        run,
+        "resume",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="N",
+        help="continue run N, or the newest one",
+    )
+    parser.option(
+        run,
+        "maxSteps",
+        type=_number(whole, 1, 1 << 48),
+        metavar="N",
+        help="end after that many steps of this session",
+    )
+    parser.option(
+        run,
+        "maxSeconds",
+        type=_number(real, 0.001, 1e9),
+        metavar="S",
+        help="end after that many seconds",
+    )
+    parser.option(
+        run,
+        "seed",
+        type=_number(whole, 0, (1 << 64) - 1),
+        metavar="N",
+        help="seed of all randomness, for runs that can be repeated [random]",
+    )
+    parser.option(
+        run, "quiet", action="store_true", help="show nothing but warnings and errors"
+    )
+
+
+def _add_key(parser: Parser, group: Any, key: str) -> None:
+    rule, default = RULES[KEYS[key]], getattr(Config(), KEYS[key])
+    shown = "null" if default is None else f"{default:.15g}" if rule.unit else default
+    if rule.choices:
+        metavar = "{" + ",".join(rule.choices) + "}"
+    else:
+        metavar = (
+            "S" if rule.unit == "s" else {int: "N", float: "X", str: "TEXT"}[rule.kind]
+        )
+    unit = f" {rule.unit}" if rule.unit and default is not None else ""
+    text = f"{rule.text} [{shown}{unit}]".replace("%", "%%")
+    parser.option(
+        group, key, metavar=metavar, default=argparse.SUPPRESS, help=text, dest=key
+    )
+
+
+def parse_server(arguments: Sequence[str]) -> ServerOptions:
+    """Return the options of basicServer.py.
+
+    Raises:
+        ConfigError: an option or value is not acceptable.
+        SystemExit: after --help.
+    """
+    values = vars(server_parser().parse_args(list(arguments)))
+    keys = {key: value for key, value in values.items() if key in KEYS}
+    resume = values["resume"]
+    number = None
+    if isinstance(resume, str):
+        try:
+            number = _number(int, 0, 1 << 31)(resume)
+        except argparse.ArgumentTypeError as error:
+            raise ConfigError(f"--resume: {error}") from None
+    parse_keys(keys)  # a wrong flag is refused before anything is read
+    return ServerOptions(
+        host=values["host"],
+        port=values["port"],
+        data=tuple(values["data"]),
+        config=values["config"],
+        runs=values["runs"],
+        resume=resume is not False,
+        resume_number=number,
+        local_clients=values["localClients"],
+        max_steps=values["maxSteps"],
+        max_seconds=values["maxSeconds"],
+        seed=values["seed"],
+        quiet=values["quiet"],
+        keys=keys,
+    )
+
+
+def client_parser() -> Parser:
+    """Return the parser of basicClient.py."""
+    parser = Parser(
+        prog="basicClient.py",
+        usage="basicClient.py [HOST[:PORT]] [options]",
+        description=textwrap.dedent(
+            """\
+            Lend one core of this machine to a training run of basicServer.py.
+            It works until the run ends or Ctrl-C, and rejoins by itself.
+
+            examples
+              python basicClient.py 192.168.1.10
+              python basicClient.py lab-host:55551 --name window-desk"""
+        ),
+        epilog=EXIT_CODES,
+    )
+    parser.add_argument(
+        "address",
+        nargs="?",
+        default="127.0.0.1",
+        metavar="HOST[:PORT]",
+        help="the line that the server printed [127.0.0.1:55551]",
+    )
+    parser.option(parser, "name", help="how the server names it [this machine's name]")
+    parser.option(
+        parser,
+        "quiet",
+        action="store_true",
+        help="show nothing but warnings and errors",
+    )
+    parser.option(
+        parser, "endWithParent", action="store_true", help=argparse.SUPPRESS
+    )  # a local client ends when the server's end of its standard input closes
+    return parser
+
+
+def parse_client(arguments: Sequence[str], machine: str) -> ClientOptions:
+    """Return the options of basicClient.py.
+
+    Args:
+        arguments: without the program's name.
+        machine: names the client where --name does not.
+
+    Raises:
+        ConfigError: an option or value is not acceptable.
+        SystemExit: after --help.
+    """
+    values = vars(client_parser().parse_args(list(arguments)))
+    name = values["name"]
+    if name is None:
+        name = "".join(c for c in machine if c.isprintable())[:64] or "client"
+    if not name.isprintable() or not 1 <= len(name) <= 64:
+        raise ConfigError(
+            f"--name: expected 1 to 64 printable characters, got {name!r}"
+        )
+    return ClientOptions(
+        values["address"], name, values["quiet"], values["endWithParent"]
+    )
+
+
+def read_config_file(path: Path, ignored: Sequence[str]) -> dict[str, object]:
+    """Return the keys of a JSON file.
+
+    Args:
+        path: of the file; a run's own config.json will do.
+        ignored: keys that a run's config.json has besides.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not an object of known keys.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"--config: cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"--config: {path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"--config: expected an object of keys in {path}")
+    keys = {key: value for key, value in content.items() if key not in ignored}
+    try:
+        parse_keys(keys)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return keys
+
+
+def merged(
+    flags: Mapping[str, object], file: Mapping[str, object], resumed: Config | None
+) -> Config:
+    """Return the configuration: flag, then file, then the resumed run, then default.
+
+    Raises:
+        ConfigError: a value is not accepted, or would change what a resumed run is.
+    """
+    keys = {**file, **flags}
+    if resumed is None:
+        return from_json(keys)
+    if str(keys.get("vocabSize", "null")) in ("null", "none", "None"):
+        keys.pop("vocabSize", None)  # all characters: those of the run
+    if "stepNum" in flags and int(str(flags["stepNum"])) != resumed.step_num:
+        raise ConfigError(
+            f"stepNum: --resume continues at step {resumed.step_num}, "
+            f"got {flags['stepNum']}"
+        )
+    keys.pop("stepNum", None)
+    config = from_json(keys, resumed)
+    changed = changed_shape(resumed, config)
+    if changed is not None:
+        name = KEYS[changed]
+        raise ConfigError(
+            f"{changed}: the resumed run has {getattr(resumed, name)} and cannot "
+            f"change to {getattr(config, name)}; start a new run for that"
+        )
+    return config

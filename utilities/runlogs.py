@@ -1,0 +1,291 @@
+"""The logs of a run: what its steps gave, one line each, and what the model wrote.
+
+    metrics.jsonl   one JSON object a line; null, never NaN
+    loss.txt        mean loss, one number a line, nan where a step has none: line i
+                    (from 0) is of step firstStep + i
+    samples.txt     "=== step 123 ===", then text generated at that step
+
+Owns these three files: appending, cutting them back at a resume, reading them while
+they grow. Does not own the folder or its lock (`runs`), or what is worth a sample.
+
+What grows without end is bounded. metrics.jsonl holds the first 1,000 steps of a run
+and each step with a validation loss or with dropped trials; of the others one for each
+second that the run has trained, and the last one. At 200 bytes a line, a night of
+ten hours with ten steps a second takes 8 MB (360,000 steps: 3 MB of loss.txt).
+samples.txt is thinned when it passes 4 MB: the first 20 samples stay, of the others
+every second one, the newest included, until half of the size is free.
+
+Lines are gathered and appended about once a second. A crash may tear the last one:
+readers pass over it, and `cut_logs` removes it.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import re
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utilities.misc import Clock, camel_case, write_atomically
+from utilities.runfiles import reading, writing
+from utilities.runs import Run
+
+METRICS, LOSSES, SAMPLES = "metrics.jsonl", "loss.txt", "samples.txt"
+FLUSH_SECONDS = 1.0
+FULL_STEPS = 1000  # steps at the start of a run that are all in metrics.jsonl
+LINE_SECONDS = 1.0  # of training between two plain lines after that
+FIRST_SAMPLES = 20  # that always stay: the early ones differ most
+SAMPLES_BYTES = 4 << 20
+SAMPLE_CHARACTERS = 10_000  # of one sample: the first 20 then fit a quarter of the file
+_DIGITS = 6  # of a loss behind the point; its noise is far larger
+_TIME_DIGITS = 3  # milliseconds
+
+_HEADER = re.compile(rb"^=== step ([0-9]{1,15}) ===\n", re.MULTILINE)
+_LIKE_HEADER = re.compile(r"^(?= *=== step )", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """What one finished step gave; the fields are the keys of metrics.jsonl."""
+
+    step: int
+    time: float  # seconds since 1970
+    seconds: float  # that the run has trained
+    loss: float | None  # nats per character
+    validation_loss: float | None
+    trials: int
+    clients: int
+    late: int
+    dropped: int
+    digest: str  # hex; empty where nobody gave one
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the keys of metrics.jsonl; what is not finite becomes None."""
+        fields = {
+            **dataclasses.asdict(self),
+            "time": _rounded(self.time, _TIME_DIGITS),
+            "seconds": _rounded(self.seconds, _TIME_DIGITS),
+            "loss": _rounded(self.loss, _DIGITS),
+            "validation_loss": _rounded(self.validation_loss, _DIGITS),
+        }
+        return {camel_case(name): value for name, value in fields.items()}
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    if value is None or not math.isfinite(value):
+        return None
+    return round(float(value), digits)
+
+
+class RunLog:
+    """Append to the logs of a run that is open with its lock.
+
+    A resumed run is first cut back with `cut_logs`. Every method that writes raises
+    `RunError` where the disk is full or failing; what is in the files stays whole then,
+    and what is not yet there is tried again with the next `flush`.
+    """
+
+    def __init__(self, run: Run, clock: Clock = time.monotonic) -> None:
+        assert run.locked, "a run opened for reading is not written"
+        self._first_step = run.first_step
+        self._clock = clock
+        self._flushed = -math.inf  # moment on the clock
+        self._metrics = _Tail(run.path / METRICS)
+        self._losses = _Tail(run.path / LOSSES)
+        self._samples = run.path / SAMPLES
+        self._next_step = run.first_step + _content(run.path / LOSSES).count(b"\n")
+        self._line_seconds = -math.inf  # of training, at the newest line
+        self._left_out = b""  # the newest line, where it was thinned out
+
+    def append_step(self, metrics: StepMetrics) -> None:
+        """Log a step; steps come in ascending order."""
+        gap = metrics.step - self._next_step
+        assert gap >= 0, f"step {metrics.step} comes after {self._next_step - 1}"
+        loss = math.nan if metrics.loss is None else metrics.loss
+        number = f"{loss if math.isfinite(loss) else math.nan:.{_DIGITS}f}\n"
+        self._losses.pending += b"nan\n" * gap + number.encode("ascii")
+        self._next_step = metrics.step + 1
+        line = json.dumps(metrics.to_json(), separators=(",", ":")).encode() + b"\n"
+        if self._stays(metrics):
+            self._metrics.pending += line
+            self._line_seconds = metrics.seconds
+            self._left_out = b""
+        else:
+            self._left_out = line
+        if self._clock() - self._flushed >= FLUSH_SECONDS:
+            self.flush()
+
+    def _stays(self, metrics: StepMetrics) -> bool:
+        return (
+            metrics.step - self._first_step < FULL_STEPS
+            or metrics.validation_loss is not None
+            or metrics.dropped > 0
+            or metrics.seconds - self._line_seconds >= LINE_SECONDS
+        )
+
+    def flush(self) -> None:
+        """Write what was gathered; to be called before each checkpoint, too."""
+        self._flushed = self._clock()
+        self._losses.flush()
+        self._metrics.flush()
+
+    def close(self) -> None:
+        """Write what was gathered, with the line of the last step in any case."""
+        self._metrics.pending += self._left_out
+        self._left_out = b""
+        self.flush()
+
+    def append_sample(self, step: int, text: str) -> None:
+        """Log what the model wrote at a step; of a long text the beginning."""
+        text = text[:SAMPLE_CHARACTERS].replace("\r\n", "\n").replace("\r", "\n")
+        text = _LIKE_HEADER.sub(" ", text)  # a header begins its line
+        block = f"=== step {step} ===\n{text}\n\n"
+        size = _append(self._samples, block.encode("utf-8", "replace"))
+        if size > SAMPLES_BYTES:
+            _replace(self._samples, _thinned(_content(self._samples)))
+
+    def cut_logs(self, step: int) -> None:
+        """Cut all logs back to what is true of a run that goes on at this step.
+
+        Lines of this step and later ones go, since these steps come again; so do
+        lines that are not whole. Steps whose loss a crash has lost get nan. Samples
+        of the step itself stay.
+        """
+        assert step >= self._first_step, (step, self._first_step)
+        metrics, losses, samples = self._metrics.path, self._losses.path, self._samples
+        _replace(metrics, _cut_metrics(_content(metrics), step))
+        _replace(losses, _cut_losses(_content(losses), step - self._first_step))
+        _replace(samples, _cut_samples(_content(samples), step))
+        self._metrics.pending.clear()
+        self._losses.pending.clear()
+        self._next_step = step
+        self._line_seconds = -math.inf
+        self._left_out = b""
+
+
+# Reading; the run may be growing meanwhile.
+
+
+def read_metrics(run: Run) -> list[dict[str, Any]]:
+    """Return the objects of metrics.jsonl, without lines that are not whole."""
+    lines = _content(run.path / METRICS).split(b"\n")
+    return [metrics for line in lines if (metrics := _parsed(line)) is not None]
+
+
+def read_losses(run: Run) -> NDArray[np.float64]:
+    """Return the loss of each step from the run's first one on, nan for none: (steps,).
+
+    A line that is no number counts as none; a last line that is torn does not count.
+    """
+    lines = _content(run.path / LOSSES).split(b"\n")[:-1]
+    return np.array([_number(line) for line in lines], np.float64)
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        metrics = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(metrics, dict) and isinstance(metrics.get("step"), int)
+    return metrics if whole else None
+
+
+def _number(line: bytes) -> float:
+    try:
+        return float(line)
+    except ValueError:
+        return math.nan
+
+
+def _content(path: Path) -> bytes:
+    with reading(path):
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return b""
+
+
+# Writing.
+
+
+class _Tail:
+    """What is to be appended to a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.pending = bytearray()
+
+    def flush(self) -> None:
+        if self.pending:
+            _append(self.path, self.pending)
+            self.pending.clear()
+
+
+def _append(path: Path, data: bytes | bytearray) -> int:
+    """Append all of the data or, where that fails, nothing; return the file's size."""
+    with writing(path), path.open("ab", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        written = 0
+        try:
+            while written < len(data):  # a disk that is nearly full takes a part
+                written += file.write(data[written:])
+        except OSError:
+            with suppress(OSError):
+                file.truncate(size)
+            raise
+        return size + written
+
+
+def _replace(path: Path, content: bytes) -> None:
+    if content != _content(path):
+        with writing(path):
+            write_atomically(path, content)
+
+
+# Cutting: bytes in, bytes out.
+
+
+def _cut_metrics(content: bytes, step: int) -> bytes:
+    kept = []
+    for line in content.split(b"\n"):
+        metrics = _parsed(line)
+        if metrics is not None and metrics["step"] < step:
+            kept.append(line + b"\n")
+    return b"".join(kept)
+
+
+def _cut_losses(content: bytes, lines: int) -> bytes:
+    kept = content.split(b"\n")[:-1][:lines]
+    kept += [b"nan"] * (lines - len(kept))
+    return b"".join(line + b"\n" for line in kept)
+
+
+def _blocks(content: bytes) -> list[tuple[int, bytes]]:
+    """Return (step, block) of each sample; what is before the first one has step -1."""
+    headers = [(match.start(), int(match[1])) for match in _HEADER.finditer(content)]
+    starts = [(0, -1), *headers]
+    ends = [start for start, _ in headers] + [len(content)]
+    return [
+        (step, content[start:end])
+        for (start, step), end in zip(starts, ends, strict=True)
+    ]
+
+
+def _cut_samples(content: bytes, step: int) -> bytes:
+    whole = content[: content.rfind(b"\n") + 1]
+    return b"".join(block for at, block in _blocks(whole) if at <= step)
+
+
+def _thinned(content: bytes) -> bytes:
+    blocks = [block for _, block in _blocks(content)]
+    first = 1 + FIRST_SAMPLES  # one more for what is before the first sample
+    while sum(map(len, blocks)) > SAMPLES_BYTES // 2 and len(blocks) > first + 1:
+        blocks[first:] = blocks[first:][::-2][::-1]  # the newest one stays
+    return b"".join(blocks)

@@ -1,0 +1,243 @@
+"""The server's process: it joins the coordinator to sockets, disk, clock and screen.
+
+One thread decides; replays, validation and checkpoints run on a second one, whose
+results come back as events. Lines of metrics are held while that thread works, so that
+a validation loss reaches the line of its own step.
+"""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from utilities.communication import Hub, listen
+from utilities.coordinator import (
+    Closed,
+    Command,
+    Coordinator,
+    Event,
+    Limits,
+    Replay,
+    Replayed,
+    Save,
+    Saved,
+)
+from utilities.data import validation_rows
+from utilities.display import Display
+from utilities.errors import ProtocolError
+from utilities.events import Drop, Finish, Note, Received, Send, Stop, Tick
+from utilities.evolution import advance, clean_loss
+from utilities.frames import Buffer
+from utilities.options import ServerOptions
+from utilities.processes import dialable, local_clients, signals
+from utilities.protocol import encode
+from utilities.reporting import Report, sample_text
+from utilities.runlogs import RunLog, StepMetrics
+from utilities.setup import Prepared, prepare
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the second thread found out about a state that it has written."""
+
+    step: int
+    validation: float
+    sample: str | None  # of a full checkpoint
+
+class Server:
+    """One session of a run."""
+
+    def __init__(self, options: ServerOptions, prepared: Prepared, hub: Hub) -> None:
+        """Join the parts; nothing is started yet."""
+        self._options = options
+        self._prepared = prepared
+        self._hub = hub
+        self._clock = time.monotonic
+        now = self._clock()
+        limits = Limits(
+            options.max_steps and prepared.state.step + options.max_steps,
+            options.max_seconds and now + options.max_seconds,
+        )
+        self._coordinator = Coordinator(
+            prepared.setting,
+            prepared.corpus,
+            prepared.run.record.run_seed,
+            prepared.state,
+            now,
+            prepared.seconds,
+            limits,
+        )
+        self._began = now
+        self._log = RunLog(prepared.run)
+        self._rows = validation_rows(prepared.corpus.validation)
+        self._jobs: list[Future[Replayed | Written]] = []
+        self._threads = ThreadPoolExecutor(1, "replay")
+        self._held: list[tuple[Closed, float]] = []  # steps whose line is not written
+        self._validations: dict[int, float] = {}
+        self._stops = 0
+        self._finished = False
+        total = options.max_steps or options.max_seconds
+        self._display = Display(quiet=options.quiet, total=total)
+        self._report = Report(self._display, options, prepared, hub.port)
+
+    # The loop.
+
+    def run(self) -> None:
+        """Train until the run ends.
+
+        Raises:
+            TrainingError: the run's folder cannot be written any more.
+        """
+        self._report.greet()
+        local = self._options.local_clients
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._threads.shutdown, cancel_futures=True)
+            stack.callback(self._display.close)
+            stack.enter_context(signals(self._signal))
+            host = dialable(self._options.host)
+            stack.enter_context(local_clients(local, host, self._hub.port))
+            stack.callback(self._hub.close)  # before local clients are waited for
+            self._display.start()
+            while not (self._finished and not self._jobs):
+                self._turn()
+        self._write_lines()
+        self._log.close()
+        self._report.summary()
+
+    def _turn(self) -> None:
+        now = self._clock()
+        wakeup = self._coordinator.wakeup(now)
+        seconds = POLL_SECONDS if wakeup is None else min(POLL_SECONDS, wakeup - now)
+        for event in self._hub.poll(seconds):
+            self._decide(event)
+        for future in [job for job in self._jobs if job.done()]:
+            self._jobs.remove(future)
+            self._collect(future.result())
+        self._decide(Tick())
+        self._write_lines()
+        self._report.waiting(len(self._coordinator.clients), now)
+
+    def _decide(self, event: Event) -> None:
+        try:
+            commands = self._coordinator.handle(event, self._clock())
+        except ProtocolError as error:
+            assert isinstance(event, Received), "only a peer can break the rules"
+            self._hub.refuse(event.client, str(error))
+            return
+        encoded: dict[int, list[Buffer]] = {}
+        for command in commands:
+            self._execute(command, encoded)
+
+    def _execute(self, command: Command, encoded: dict[int, list[Buffer]]) -> None:
+        match command:
+            case Send():
+                for message in command.messages:  # broadcasts are encoded once
+                    if id(message) not in encoded:
+                        encoded[id(message)] = encode(message)
+                parts = [p for m in command.messages for p in encoded[id(m)]]
+                self._hub.send(command.client, parts)
+            case Drop():
+                self._hub.drop(command.client, command.goodbye)
+            case Replay():
+                self._start(lambda: self._replay(command))
+            case Save():
+                self._start(lambda: self._save(command))
+            case Closed():
+                self._close(command)
+            case Note():
+                log.log(
+                    logging.WARNING if command.warning else logging.INFO, command.text
+                )
+            case Finish():
+                self._finished = True
+
+    def _signal(self) -> None:
+        """Finish the step on the first signal, quit on the second."""
+        self._stops += 1
+        if self._stops > 1:
+            self._display.close()
+            os._exit(130)  # local clients end with our end of their standard input
+        self._report.stopping(self._coordinator.step)
+        self._hub.ring()
+
+    # Work off this thread.
+
+    def _start(self, job: Callable[[], Replayed | Written]) -> None:
+        future = self._threads.submit(job)
+        self._jobs.append(future)
+        future.add_done_callback(lambda _: self._hub.ring())
+
+    def _replay(self, command: Replay) -> Replayed:
+        state, setting = command.state, self._prepared.setting
+        for update in command.updates:
+            tokens = self._prepared.corpus.token_batch(update.token_batch)
+            state = advance(setting, state, update, tokens)
+        return Replayed(state)
+
+    def _save(self, command: Save) -> Written:
+        prepared, state = self._prepared, command.state
+        prepared.run.save_checkpoint(
+            state, command.digest, command.seconds, weights_only=not command.checkpoint
+        )
+        validation = clean_loss(prepared.setting, state.weights, self._rows)
+        sample = sample_text(prepared, state.weights) if command.checkpoint else None
+        return Written(state.step, validation, sample)
+
+    def _collect(self, result: Replayed | Written) -> None:
+        if isinstance(result, Replayed):
+            self._decide(result)
+            return
+        self._validations[result.step] = result.validation
+        if result.sample is not None:
+            self._log.append_sample(result.step, result.sample)
+            self._report.saved(result.step, result.validation, result.sample)
+        self._decide(Saved(result.step))
+
+    # Lines of steps.
+
+    def _close(self, closed: Closed) -> None:
+        self._held.append((closed, time.time()))
+        self._report.step(closed)
+
+    def _write_lines(self) -> None:
+        """Write the lines of closed steps, unless one may still get a validation."""
+        if self._jobs:
+            return
+        for closed, moment in self._held:
+            self._log.append_step(
+                StepMetrics(
+                    step=closed.step,
+                    time=moment,
+                    seconds=closed.seconds,
+                    loss=closed.loss,
+                    validation_loss=self._validations.pop(closed.step, None),
+                    trials=closed.trials,
+                    clients=closed.clients,
+                    late=closed.late,
+                    dropped=closed.dropped,
+                    digest=closed.digest.hex(),
+                )
+            )
+        self._held.clear()
+
+
+def serve(options: ServerOptions) -> None:
+    """Prepare a run, listen, and train until it ends.
+
+    Raises:
+        TrainingError: says in one line what is wrong and what to do.
+    """
+    listener = listen(options.host, options.port)
+    with contextlib.ExitStack() as stack:
+        stack.callback(listener.close)
+        prepared = prepare(options)
+        stack.callback(prepared.run.close)
+        hub = Hub(listener, prepared.setting.layout.size, time.monotonic)
+        Server(options, prepared, hub).run()

@@ -1,9 +1,11 @@
-"""One small message of every kind, their exact bytes, and what tests do with both."""
+"""One small message of every kind, their exact bytes, and random messages."""
 
 import struct
 from dataclasses import fields
 
 import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from tests.pickle_child import canonical
@@ -189,3 +191,78 @@ def opening_of(kind: str) -> bytes:
     if kind in ("hello", "welcome", "goodbye"):
         return b""
     return exact_bytes("hello" if sender_of(kind) is Side.CLIENT else "welcome")
+
+
+# Random messages.
+
+COUNTS = st.integers(0, 2**63 - 1)
+NUMBERS = st.floats(0, 1e9)
+DIGESTS = st.binary(min_size=32, max_size=32)
+VECTORS = st.integers(0, 4).flatmap(lambda size: hnp.arrays("<f4", size))
+STATES = st.integers(0, 4).flatmap(
+    lambda size: st.builds(State, COUNTS, COUNTS, *[hnp.arrays("<f4", size)] * 3)
+)
+MANY_SEGMENTS = st.lists(
+    st.builds(
+        Segment,
+        st.integers(0, 2**64 - 1),
+        st.integers(0, 2**48 - 1),
+        st.integers(1, 2**24),
+    ),
+    max_size=4,
+).map(tuple)
+
+
+def texts(longest: int) -> st.SearchStrategy[str]:
+    printable = st.characters(exclude_categories=("C", "Z"), include_characters=" ")
+    return st.text(printable, max_size=longest)
+
+
+MESSAGES: st.SearchStrategy[Message] = st.one_of(
+    st.builds(
+        Hello,
+        st.integers(0, 2**16),
+        *[texts(32)] * 3,
+        texts(64),
+        *[DIGESTS] * 2,
+        st.none() | COUNTS,
+        st.just(b"") | DIGESTS,
+        st.binary(max_size=512),
+    ),
+    st.builds(
+        lambda config, sha256, reason, state, digest: Welcome(
+            config,
+            sha256,
+            reason,
+            state.step,
+            state.count,
+            digest,
+            state.weights,
+            state.first,
+            state.second,
+        ),
+        st.dictionaries(st.text(), st.none() | COUNTS | NUMBERS | st.text()),
+        texts(64),
+        texts(1000),
+        STATES,
+        DIGESTS,
+    ),
+    st.builds(TokenBatch, COUNTS, hnp.arrays("|u1", 3) | hnp.arrays("<u2", 3)),
+    st.builds(Begin, COUNTS, NUMBERS, COUNTS, st.booleans(), MANY_SEGMENTS),
+    st.builds(
+        Result, COUNTS, DIGESTS, NUMBERS, NUMBERS, MANY_SEGMENTS, VECTORS, VECTORS
+    ),
+    st.builds(
+        Update,
+        COUNTS,
+        COUNTS,
+        st.integers(0, 2**28),
+        NUMBERS,
+        MANY_SEGMENTS,
+        hnp.arrays("|i1", st.integers(0, 9)),
+    ),
+    STATES,
+    st.builds(
+        Goodbye, st.sampled_from(["finished", "refused", "dropped"]), texts(1000)
+    ),
+)

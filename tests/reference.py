@@ -164,8 +164,9 @@ def tensors_of(config: Config, flat: Iterable[float]) -> dict[str, Doubles]:
 
 
 def logistic(x: Doubles) -> Doubles:
-    """Return 1 / (1 + exp(-x))."""
-    return np.asarray(1 / (1 + np.exp(-x)))
+    """Return 1 / (1 + exp(-x)); where exp overflows, that is 0."""
+    with np.errstate(over="ignore"):
+        return np.asarray(1 / (1 + np.exp(-x)))
 
 
 def next_hidden(

@@ -1,5 +1,4 @@
 import itertools
-import math
 import pickle
 import re
 import struct
@@ -7,13 +6,12 @@ import tracemalloc
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from tests.messages import (
     FLOATS,
@@ -27,7 +25,7 @@ from tests.messages import (
 )
 from tests.pickle_child import canonical, reference_loads
 from utilities.errors import ProtocolError
-from utilities.evolution import Segment, Update
+from utilities.evolution import Segment
 from utilities.plaindata import MAX_BYTES
 from utilities.protocol import (
     JOIN_BELOW,
@@ -35,8 +33,6 @@ from utilities.protocol import (
     LEGAL,
     SPECS,
     Begin,
-    Goodbye,
-    Hello,
     Inbox,
     Message,
     Phase,
@@ -44,61 +40,15 @@ from utilities.protocol import (
     Side,
     State,
     TokenBatch,
-    Welcome,
     encode,
 )
 
-Frame: TypeAlias = tuple[str, bytes]
 LITTLE = 100_000  # bytes; the tests' own objects take a part of it
 
-# The wire once more, written independently of protocol.py.
-ARRAYS: dict[str, tuple[str, ...]] = {
-    "hello": (),
-    "welcome": ("weights", "first", "second"),
-    "tokens": ("tokens",),
-    "begin": ("segments",),
-    "result": ("segments", "losses", "clean"),
-    "update": ("segments", "rewards"),
-    "state": ("weights", "first", "second"),
-    "goodbye": (),
-}
 EACH_KIND = pytest.mark.parametrize("kind", ARRAYS)
 EACH_ARRAY = pytest.mark.parametrize(
     ("kind", "name"), [(kind, name) for kind, names in ARRAYS.items() for name in names]
 )
-
-
-def framed(tag: str, payload: bytes, length: int | None = None) -> bytes:
-    length = len(payload) if length is None else length
-    return struct.pack("<II", len(tag), length) + tag.encode() + payload
-
-
-def frames_in(data: bytes) -> list[Frame]:
-    """Cut bytes into frames, slowly; the last one may be incomplete and is left out."""
-    start = 8 + int.from_bytes(data[:4], "little")
-    end = start + int.from_bytes(data[4:8], "little")
-    if len(data) < max(end, 8):
-        return []
-    return [(data[8:start].decode(), data[start:end]), *frames_in(data[end:])]
-
-
-def head_of(kind: str) -> dict[str, object]:
-    head = pickle.loads(frames_in(exact_bytes(kind))[0][1])
-    assert isinstance(head, dict)
-    return head
-
-
-def with_head(kind: str, head: object) -> bytes:
-    """Return the sample's bytes with other plain fields."""
-    rest = frames_in(exact_bytes(kind))[1:]
-    pickled = framed("pickle", pickle.dumps(head, protocol=4))
-    return pickled + b"".join(framed(*frame) for frame in rest)
-
-
-def before(kind: str, name: str) -> bytes:
-    """Return the sample's bytes up to one of its arrays."""
-    frames = frames_in(exact_bytes(kind))[: 1 + ARRAYS[kind].index(name)]
-    return b"".join(framed(*frame) for frame in frames)
 
 
 def inbox_for(kind: str, **arguments: int) -> Inbox:
@@ -207,9 +157,6 @@ def test_messages_before_an_error_are_still_delivered() -> None:
 
 # Against an independent reader and the standard unpickler.
 
-Transcript: TypeAlias = tuple[str, list[str]]
-STRUCT_CODES = {"|i1": "b", "|u1": "B", "<u2": "H", "<u8": "Q", "<f4": "f"}
-
 
 def changes_of_one_byte(data: bytes) -> Iterator[bytes]:
     """Yield all changes of one byte; of long data all bit flips and 16 others each."""
@@ -218,45 +165,6 @@ def changes_of_one_byte(data: bytes) -> Iterator[bytes]:
         others = range(256) if len(data) < 120 else range(position * 7 % 16, 256, 16)
         for value in sorted({*flips, *others} - {original}):
             yield data[:position] + bytes([value]) + data[position + 1 :]
-
-
-def transcript(message: Message) -> Transcript:
-    """Write down what a message says, as its sender would have to put it."""
-    kind = KIND_OF[type(message)]
-    head: dict[str, object] = {"kind": kind}
-    for key in FIELDS[kind]:
-        name = re.sub("[A-Z]", lambda match: f"_{match[0].lower()}", key)
-        head[key] = getattr(message, name)
-    return canonical(head), [
-        repr([number for s in value for number in (s.seed, s.first, s.groups)])
-        if name == "segments"
-        else repr(value.tolist())
-        for name, value in ((name, getattr(message, name)) for name in ARRAYS[kind])
-    ]
-
-
-def numbers_in(tag: str, payload: bytes) -> str:
-    match = re.fullmatch(r"np\.(..\d):(\d+)(?:,(\d+))?", tag)
-    assert match is not None, tag
-    count = int(match[2]) * int(match[3] or 1)
-    return repr([*struct.unpack(f"<{count}{STRUCT_CODES[match[1]]}", payload)])
-
-
-def transcripts(frames: list[Frame], heads: Iterator[str]) -> list[Transcript]:
-    """Put frames together to messages; what is incomplete is left out."""
-    found: list[Transcript] = []
-    for tag, payload in frames:
-        if tag == "pickle":
-            found.append((next(heads), []))
-        else:
-            found[-1][1].append(numbers_in(tag, payload))
-    kinds = [re.match(r"dict\(str 'kind': str '(\w+)'", head) for head, _ in found]
-    assert None not in kinds, found
-    return [
-        each
-        for kind, each in zip(kinds, found, strict=True)
-        if kind and len(each[1]) == len(ARRAYS[kind[1]])
-    ]
 
 
 @EACH_KIND
@@ -311,23 +219,6 @@ def test_a_message_must_begin_with_a_pickle_of_bounded_length(
 
 def test_a_pickle_of_the_greatest_length_is_waited_for() -> None:
     assert receive(inbox_for("hello"), framed("pickle", b"\x80", MAX_BYTES)) == []
-
-
-DTYPES_OF = {"tokens": ("|u1", "<u2"), "segments": ("<u8",), "rewards": ("|i1",)}
-MOST_ROWS = {
-    **dict.fromkeys(("weights", "first", "second", "tokens"), 2**26),
-    **dict.fromkeys(("losses", "clean"), 2**24),
-    **{"segments": 2**20, "rewards": 2**28},
-}
-
-
-def shape_of(name: str, rows: int) -> str:
-    return f"{rows},3" if name == "segments" else f"{rows}"
-
-
-def size_of(tag: str) -> int:
-    dtype, dimensions = tag.removeprefix("np.").split(":")
-    return int(dtype[-1]) * math.prod(map(int, dimensions.split(",")))
 
 
 def tags_that_lie(name: str) -> Iterator[str]:
@@ -507,83 +398,6 @@ def test_what_has_no_known_kind_is_refused(head: object) -> None:
 
 # Fields.
 
-LONGEST = 2**63 - 1
-UNPRINTABLE = [
-    *("a\nb", "\n", "\r", "\t", "\0", "\x7f", "\x1b[31mred", "\x9b31m", "\u202egnp"),
-    *("\u2028", "\u00a0", "\u200b", "\ufeff", "\ue000", "\U000e0041"),
-]
-OUTSIDE = [-5e-324, -1.0, 1e9 + 1e-6, 1e308, math.inf, -math.inf, math.nan]
-
-
-def text_rule(longest: int) -> tuple[set[type], list[object], list[object]]:
-    legal = ["", " ", "x" * longest, "é" * longest, "[31m \\n – 漢😀"]
-    return {str}, [*legal], ["x" * (longest + 1), *UNPRINTABLE]
-
-
-# A field's types, legal values, and illegal values of these types.
-RULES: dict[str, tuple[set[type], list[object], list[object]]] = {
-    "count": ({int}, [0, 1, LONGEST], [-1, LONGEST + 1, -LONGEST, 2**64, 2**126]),
-    "version": ({int}, [0, 1, 2**16], [-1, 2**16 + 1, 2**63]),
-    "trials": ({int}, [0, 2**28], [-1, 2**28 + 1]),
-    "count or none": ({int, type(None)}, [None, 0, LONGEST], [-1, LONGEST + 1]),
-    "number": ({float}, [0.0, -0.0, 5e-324, 1e9], [*OUTSIDE]),
-    "flag": ({bool}, [True, False], []),
-    "digest": ({bytes}, [bytes(32)], [b"", bytes(31), bytes(33), bytes(64)]),
-    "digest or none": ({bytes}, [b"", bytes(32)], [bytes(1), bytes(31), bytes(33)]),
-    "up to 512 bytes": ({bytes}, [b"", bytes(512)], [bytes(513)]),
-    "mapping": ({dict}, [{}, {"a": [None]}], []),
-    "text of 32": text_rule(32),
-    "text of 64": text_rule(64),
-    "text of 1000": text_rule(1000),
-    "end": (
-        {str},
-        ["finished", "refused", "dropped"],
-        ["", "Finished", "FINISHED", "finished ", "End.FINISHED"],
-    ),
-}
-FIELDS: dict[str, dict[str, str]] = {
-    "hello": {
-        "protocol": "version",
-        "program": "text of 32",
-        "python": "text of 32",
-        "numpy": "text of 32",
-        "name": "text of 64",
-        "noiseTest": "digest",
-        "arithmeticTest": "digest",
-        "lastStep": "count or none",
-        "lastDigest": "digest or none",
-        "auth": "up to 512 bytes",
-    },
-    "welcome": {
-        "config": "mapping",
-        "textSha256": "text of 64",
-        "reason": "text of 1000",
-        "step": "count",
-        "count": "count",
-        "digest": "digest",
-    },
-    "tokens": {"number": "count"},
-    "begin": {
-        "step": "count",
-        "timePerStep": "number",
-        "tokenBatch": "count",
-        "stateWanted": "flag",
-    },
-    "result": {
-        "step": "count",
-        "digest": "digest",
-        "updateSeconds": "number",
-        "trialSeconds": "number",
-    },
-    "update": {
-        "step": "count",
-        "tokenBatch": "count",
-        "trials": "trials",
-        "rate": "number",
-    },
-    "state": {"step": "count", "count": "count"},
-    "goodbye": {"end": "end", "reason": "text of 1000"},
-}
 EACH_FIELD = pytest.mark.parametrize(
     ("kind", "key"), [(kind, key) for kind, keys in FIELDS.items() for key in keys]
 )
@@ -735,75 +549,6 @@ def test_a_configuration_may_be_any_mapping() -> None:
 
 
 # Whatever arrives.
-
-COUNTS = st.integers(0, LONGEST)
-NUMBERS = st.floats(0, 1e9)
-DIGESTS = st.binary(min_size=32, max_size=32)
-VECTORS = st.integers(0, 4).flatmap(lambda size: hnp.arrays("<f4", size))
-STATES = st.integers(0, 4).flatmap(
-    lambda size: st.tuples(*[hnp.arrays("<f4", size)] * 3)
-)
-MANY_SEGMENTS = st.lists(
-    st.builds(
-        Segment,
-        st.integers(0, 2**64 - 1),
-        st.integers(0, 2**48 - 1),
-        st.integers(1, 2**24),
-    ),
-    max_size=4,
-).map(tuple)
-
-
-def texts(longest: int) -> st.SearchStrategy[str]:
-    printable = st.characters(
-        exclude_categories=("C", "Z"),  # type: ignore[arg-type]
-        include_characters=" ",
-    )
-    return st.text(printable, max_size=longest)
-
-
-MESSAGES: st.SearchStrategy[Message] = st.one_of(
-    st.builds(
-        Hello,
-        st.integers(0, 2**16),
-        *[texts(32)] * 3,
-        texts(64),
-        *[DIGESTS] * 2,
-        st.none() | COUNTS,
-        st.just(b"") | DIGESTS,
-        st.binary(max_size=512),
-    ),
-    st.builds(
-        lambda config, texts, numbers, digest, state: Welcome(
-            config, *texts, *numbers, digest, *state
-        ),
-        st.dictionaries(st.text(), st.none() | COUNTS | NUMBERS | st.text()),
-        st.tuples(texts(64), texts(1000)),
-        st.tuples(COUNTS, COUNTS),
-        DIGESTS,
-        STATES,
-    ),
-    st.builds(TokenBatch, COUNTS, hnp.arrays("|u1", 3) | hnp.arrays("<u2", 3)),
-    st.builds(Begin, COUNTS, NUMBERS, COUNTS, st.booleans(), MANY_SEGMENTS),
-    st.builds(
-        Result, COUNTS, DIGESTS, NUMBERS, NUMBERS, MANY_SEGMENTS, VECTORS, VECTORS
-    ),
-    st.builds(
-        Update,
-        COUNTS,
-        COUNTS,
-        st.integers(0, 2**28),
-        NUMBERS,
-        MANY_SEGMENTS,
-        hnp.arrays("|i1", st.integers(0, 9)),
-    ),
-    st.builds(
-        lambda step, count, state: State(step, count, *state), COUNTS, COUNTS, STATES
-    ),
-    st.builds(
-        Goodbye, st.sampled_from(["finished", "refused", "dropped"]), texts(1000)
-    ),
-)
 
 
 @given(MESSAGES)

@@ -101,7 +101,10 @@ def read_checkpoint(data: bytes, step: int, fingerprint: bytes) -> Checkpoint:
     state = TrainState(
         step,
         int(arrays["count"]),
-        *(arrays[name].astype(np.float32) for name in ("weights", "first", "second")),
+        *(
+            arrays[name].astype(np.float32, copy=False)
+            for name in ("weights", "first", "second")
+        ),
     )
     digest = arrays["digest"].tobytes()
     found = state.digest(fingerprint)
@@ -121,7 +124,7 @@ def read_weights(data: bytes, step: int) -> Floats:
     """
     arrays = _unpack(data, _WEIGHTS_FIELDS)
     _check(arrays, step)
-    return arrays["weights"].astype(np.float32)
+    return arrays["weights"].astype(np.float32, copy=False)
 
 
 def _pack(arrays: Arrays) -> bytes:

@@ -18,7 +18,7 @@ from utilities.display import Display, duration
 from utilities.errors import IncompatibleError, NetworkError, ProtocolError
 from utilities.options import ClientOptions
 from utilities.processes import end_with_parent, signals
-from utilities.protocol import PROTOCOL_VERSION, Begin, End, Goodbye, Hello
+from utilities.protocol import PROTOCOL_VERSION, End, Goodbye, Hello
 from utilities.selftest import arithmetic_test, noise_test
 from utilities.setup import VERSION
 from utilities.worker import Worker

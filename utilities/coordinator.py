@@ -11,8 +11,7 @@ hashes to the digest that at least two results of the step carry; otherwise the 
 own replay of the updates decides, on a thread of its own (`Replay` -> `Replayed`).
 """
 
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from utilities import events
@@ -37,6 +36,16 @@ from utilities.evolution import (
     segment_seed,
     shape,
 )
+from utilities.ledger import (
+    Check,
+    Ledger,
+    Purpose,
+    Replay,
+    Replayed,
+    Save,
+    Saved,
+    Wanted,
+)
 from utilities.protocol import (
     PROTOCOL_VERSION,
     Begin,
@@ -51,41 +60,6 @@ from utilities.protocol import (
 )
 from utilities.selftest import ARITHMETIC_EXPECTED, NOISE_EXPECTED
 from utilities.steps import BlockStep, OpenStep, Peer, TimedStep
-
-MAX_HISTORY_BYTES = 1 << 26  # 64 MB of rewards: then a state is asked for anyhow
-MAX_HISTORY = 10_000  # updates; a joiner or a replay has to go through them all
-
-
-@dataclass(frozen=True)
-class Replayed:
-    """The server's own replay has come to its end."""
-
-    state: TrainState
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A state has been written."""
-
-    step: int
-
-
-@dataclass(frozen=True)
-class Replay:
-    """Apply updates to a state off this thread, then report `Replayed`."""
-
-    state: TrainState
-    updates: tuple[Update, ...]
-
-
-@dataclass(frozen=True)
-class Save:
-    """Write a state that was accepted, off this thread."""
-
-    state: TrainState
-    digest: bytes
-    seconds: float  # that the run had trained
-    checkpoint: bool  # else only the weights, to see the run learn
 
 
 @dataclass(frozen=True)
@@ -104,34 +78,6 @@ class Closed:
 
 Event: TypeAlias = events.Event | Replayed | Saved
 Command: TypeAlias = events.Command | Replay | Save | Closed
-
-
-@dataclass(frozen=True)
-class Purpose:
-    """What a state is wanted for, besides joiners."""
-
-    checkpoint: bool = False
-    milestone: bool = False
-
-
-@dataclass
-class _Wanted:
-    """A state that one client of the open step was asked for."""
-
-    purpose: Purpose
-    peer: Peer | None = None
-    offered: TrainState | None = None
-
-
-@dataclass
-class _Check:
-    """An agreement of fewer than two that the replay has to confirm."""
-
-    step: int
-    digest: bytes
-    purpose: Purpose
-    seconds: float
-    peers: list[Peer] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -171,16 +117,13 @@ class Coordinator:
         self.finished = False
         self._corpus = corpus
         self._run_seed = run_seed
-        self._accepted = state
-        self._digest = state.digest(setting.fingerprint)
-        self._history: deque[Update] = deque()  # from the accepted step on
-        self._history_bytes = 0
+        self._ledger = Ledger(setting, state)
         self._peers: dict[int, Peer] = {}
         self._open: OpenStep | None = None
         self._slots = 0  # of the step that is at hand
-        self._wanted: _Wanted | None = None
+        self._wanted: Wanted | None = None
         self._asked: set[Peer] = set()  # who has been asked in vain
-        self._check: _Check | None = None
+        self._check: Check | None = None
         self._replaying = False
         self._stopping = False
         self._last_closed = False
@@ -266,7 +209,7 @@ class Coordinator:
 
     def _welcome(self, peer: Peer) -> None:
         """Send the accepted state and every update since."""
-        accepted = self._accepted
+        accepted = self._ledger.state
         self._queue(
             peer,
             Welcome(
@@ -275,13 +218,13 @@ class Coordinator:
                 peer.reason,
                 accepted.step,
                 accepted.count,
-                self._digest,
+                self._ledger.digest,
                 *accepted.arrays,
             ),
         )
         peer.ready, peer.reason, peer.waited = True, "", True
         peer.batches.clear()
-        for update in self._history:
+        for update in self._ledger:
             self._send_update(peer, update)
 
     def _send_update(self, peer: Peer, update: Update) -> None:
@@ -387,19 +330,16 @@ class Coordinator:
         self._slots += 1
         return self._seed(self._slots - 1)
 
-    def _want(self, now: float) -> _Wanted | None:
+    def _want(self, now: float) -> Wanted | None:
         """Return a wish for the state of the step that opens, if there is one."""
         step = self.step
         fresh = step > self._saved
         checkpoint = fresh and (now >= self._next_checkpoint or self._stopping)
         milestone = fresh and step & (step - 1) == 0
         joiner = any(not peer.ready for peer in self._peers.values())
-        large = (
-            self._history_bytes > MAX_HISTORY_BYTES or len(self._history) > MAX_HISTORY
-        )
-        if not (checkpoint or milestone or joiner or large):
+        if not (checkpoint or milestone or joiner or self._ledger.large):
             return None
-        return _Wanted(Purpose(checkpoint, milestone))
+        return Wanted(Purpose(checkpoint, milestone))
 
     def _hand_out(self, step: OpenStep, now: float) -> None:
         config, batch = self.setting.config, self._batch(self.step)
@@ -428,8 +368,8 @@ class Coordinator:
 
     def _agreed(self, step: OpenStep) -> bytes | None:
         """Return the digest of the true state, or None if only a replay can tell."""
-        if self._accepted.step == self.step:
-            return self._digest
+        if self._ledger.state.step == self.step:
+            return self._ledger.digest
         votes = step.votes()
         voters = sum(map(len, votes.values()))
         for digest, peers in votes.items():
@@ -474,8 +414,7 @@ class Coordinator:
         loss = mean_loss(self.setting, [scores for _, scores in scored])
         counts = (update.trials, voters, len(late), dropped)
         self._commands.append(Closed(self.step, seconds, loss, *counts, digest))
-        self._history.append(update)
-        self._history_bytes += update.rewards.nbytes
+        self._ledger.append(update)
         for peer in self._ready():
             self._send_update(peer, update)
         self.step += 1
@@ -491,9 +430,9 @@ class Coordinator:
             return
         state, seconds = wanted.offered, now - self._began
         agreeing = step.votes().get(digest, [])
-        known = self._accepted.step == self.step
+        known = self._ledger.state.step == self.step
         if known:
-            state = self._accepted
+            state = self._ledger.state
         if state is None or wanted.peer is None:
             self._disappointed(wanted)
         elif state.digest(self.setting.fingerprint) != digest:
@@ -504,10 +443,10 @@ class Coordinator:
             self._asked.clear()
             self._accept(state, wanted.purpose, seconds, now)
         elif not self._replaying:
-            self._check = _Check(self.step, digest, wanted.purpose, seconds, agreeing)
+            self._check = Check(self.step, digest, wanted.purpose, seconds, agreeing)
             self._replay()
 
-    def _disappointed(self, wanted: _Wanted) -> None:
+    def _disappointed(self, wanted: Wanted) -> None:
         """Ask another client next time; joiners get the last accepted state."""
         if wanted.peer is not None:
             self._asked.add(wanted.peer)
@@ -523,10 +462,7 @@ class Coordinator:
         self, state: TrainState, purpose: Purpose, seconds: float, now: float
     ) -> None:
         """Make a state the one that everything later builds on."""
-        while self._history and self._history[0].step < state.step:
-            self._history_bytes -= self._history.popleft().rewards.nbytes
-        self._accepted = state
-        self._digest = state.digest(self.setting.fingerprint)
+        self._ledger.accept(state)
         if purpose.checkpoint or purpose.milestone:
             self._save(seconds, purpose)
         if purpose.checkpoint:
@@ -536,21 +472,25 @@ class Coordinator:
     def _save(self, seconds: float, purpose: Purpose) -> None:
         self._saving += purpose.milestone + purpose.checkpoint
         if purpose.milestone:
-            self._commands.append(Save(self._accepted, self._digest, seconds, False))
+            self._commands.append(
+                Save(self._ledger.state, self._ledger.digest, seconds, False)
+            )
         if purpose.checkpoint:
-            self._saved = self._accepted.step
-            self._commands.append(Save(self._accepted, self._digest, seconds, True))
+            self._saved = self._ledger.state.step
+            self._commands.append(
+                Save(self._ledger.state, self._ledger.digest, seconds, True)
+            )
 
     def _replay(self) -> None:
         """Have the updates since the accepted state applied by the server itself."""
         if not self._replaying:
             self._replaying = True
-            self._commands.append(Replay(self._accepted, tuple(self._history)))
+            self._commands.append(self._ledger.replay())
 
     def _replayed(self, state: TrainState, now: float) -> None:
         self._replaying = False
         check, self._check = self._check, None
-        if state.step <= self._accepted.step:
+        if state.step <= self._ledger.state.step:
             return
         purpose, seconds = Purpose(), now - self._began
         if check is not None and check.step == state.step:
@@ -567,7 +507,7 @@ class Coordinator:
     def _end(self, now: float) -> None:
         """End the run once its present state is saved."""
         if self._saved != self.step:
-            if self._accepted.step != self.step:
+            if self._ledger.state.step != self.step:
                 self._replay()
                 return
             self._save(now - self._began, Purpose(checkpoint=True))

@@ -28,7 +28,7 @@ THREAD_VARIABLES = (
 
 
 def one_core() -> None:
-    """Keep the matrix products of this process on one core; before numpy is imported."""
+    """Keep matrix products on one core; to be called before numpy is imported."""
     for variable in THREAD_VARIABLES:
         os.environ[variable] = "1"
 
@@ -78,7 +78,8 @@ def end_with_parent() -> None:
     """End this process as soon as its standard input closes."""
 
     def watch() -> None:
-        while sys.stdin.buffer.read(1):
+        # Not sys.stdin: its lock must be free when the interpreter ends.
+        while os.read(0, 1):
             pass
         os._exit(0)
 

@@ -86,20 +86,16 @@ class Report:
 
     def _greet_network(self) -> None:
         say, host = self._display.say, self._options.host
+        where = f"{host}:{self._port}"
         if host in LOOPBACK:
-            say(
-                f"Listening on {host}:{self._port}, for this machine only; peers are not"
-            )
-            say(
-                "authenticated yet, so open it in a network that you trust: --host 0.0.0.0"
-            )
-        else:
-            say(
-                f"Listening on {host}:{self._port}. Peers are not authenticated yet: whoever"
-            )
-            say("reaches this port can take part. On the other machines run one of:")
-            for address in self._reachable():
-                say(f"  {self._client_line(address)}")
+            say(f"Listening on {where}, for this machine only. To let others take")
+            say("part, in a network that you trust: --host 0.0.0.0 (peers are not")
+            say("authenticated yet)")
+            return
+        say(f"Listening on {where}. Whoever reaches this port can take part: peers")
+        say("are not authenticated yet. On the other machines run:")
+        for address in self._reachable():
+            say(f"  {self._client_line(address)}")
 
     def _reachable(self) -> list[str]:
         if self._options.host not in ("0.0.0.0", "::", ""):

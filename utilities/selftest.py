@@ -32,8 +32,12 @@ from utilities.noise import (
     window_words,
 )
 
-NOISE_EXPECTED = bytes.fromhex("")
-ARITHMETIC_EXPECTED = bytes.fromhex("")
+NOISE_EXPECTED = bytes.fromhex(
+    "f36a25ace86c0127a69db269b8db3b022cd87c65af1c4586c533193ea046c9d7"
+)
+ARITHMETIC_EXPECTED = bytes.fromhex(
+    "846a4ec51c79120e34d82fa15d4bdb7d8012003fe72d78c24b423a8ba881214a"
+)
 
 SEEDS = (0, 1, 0x0123456789ABCDEF, 1 << 63, (1 << 64) - 1)  # beyond int64 as well
 FIRST_BLOCKS = (0, 1, 1 << 32, (1 << 63) + 5)

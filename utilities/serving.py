@@ -20,17 +20,14 @@ from utilities.coordinator import (
     Coordinator,
     Event,
     Limits,
-    Replay,
-    Replayed,
-    Save,
-    Saved,
 )
 from utilities.data import validation_rows
 from utilities.display import Display
 from utilities.errors import ProtocolError
-from utilities.events import Drop, Finish, Note, Received, Send, Stop, Tick
+from utilities.events import Drop, Finish, Note, Received, Send, Tick
 from utilities.evolution import advance, clean_loss
 from utilities.frames import Buffer
+from utilities.ledger import Replay, Replayed, Save, Saved
 from utilities.options import ServerOptions
 from utilities.processes import dialable, local_clients, signals
 from utilities.protocol import encode
@@ -50,6 +47,7 @@ class Written:
     step: int
     validation: float
     sample: str | None  # of a full checkpoint
+
 
 class Server:
     """One session of a run."""

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from utilities.config import Config
 from utilities.data import (
     Corpus,
     Text,

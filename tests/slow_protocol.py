@@ -32,12 +32,16 @@ ARRAYS: dict[str, tuple[str, ...]] = {
     "state": ("weights", "first", "second"),
     "goodbye": (),
 }
-DTYPES_OF = {"tokens": ("|u1", "<u2"), "segments": ("<u8",), "rewards": ("|i1",)}
+DTYPES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("weights", "first", "second", "losses", "clean"), ("<f4",)),
+    **{"tokens": ("|u1", "<u2"), "segments": ("<u8",), "rewards": ("|i1",)},
+}
 MOST_ROWS = {
     **dict.fromkeys(("weights", "first", "second", "tokens"), 2**26),
     **dict.fromkeys(("losses", "clean"), 2**24),
-    **{"segments": 2**20, "rewards": 2**28},
+    **{"segments": 64, "rewards": 2**28},
 }
+MOST_ROWS_OF_UPDATE = {**MOST_ROWS, "segments": 2**20}
 
 LONGEST = 2**63 - 1
 UNPRINTABLE = [
@@ -118,11 +122,16 @@ FIELDS: dict[str, dict[str, str]] = {
 }
 
 
-def shape_of(name: str, rows: int) -> str:
-    return f"{rows},3" if name == "segments" else f"{rows}"
+def most_rows(kind: str, name: str) -> int:
+    return (MOST_ROWS_OF_UPDATE if kind == "update" else MOST_ROWS)[name]
+
+
+def tag_of(dtype: str, name: str, rows: int) -> str:
+    return f"np.{dtype}:{rows}{',3' if name == 'segments' else ''}"
 
 
 def size_of(tag: str) -> int:
+    """Return how many bytes the numbers take that a tag announces."""
     dtype, dimensions = tag.removeprefix("np.").split(":")
     return int(dtype[-1]) * math.prod(map(int, dimensions.split(",")))
 

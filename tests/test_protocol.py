@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tests.messages import (
     FLOATS,
+    MESSAGES,
     SAMPLES,
     SEGMENTS,
     ZEROS,
@@ -24,6 +25,23 @@ from tests.messages import (
     sender_of,
 )
 from tests.pickle_child import canonical, reference_loads
+from tests.slow_protocol import (
+    ARRAYS,
+    DTYPES,
+    FIELDS,
+    RULES,
+    Transcript,
+    before,
+    framed,
+    frames_in,
+    head_of,
+    most_rows,
+    size_of,
+    tag_of,
+    transcript,
+    transcripts,
+    with_head,
+)
 from utilities.errors import ProtocolError
 from utilities.evolution import Segment
 from utilities.plaindata import MAX_BYTES
@@ -83,6 +101,14 @@ def assert_refused(inbox: Inbox, data: bytes, reason: str) -> None:
     assert peak < LITTLE
     for more in (b"", b"\0", *map(exact_bytes, SAMPLES)):
         assert receive(inbox, more) == []
+
+
+def assert_lie_refused(
+    kind: str, name: str, tag: str, length: int, reason: str
+) -> None:
+    """Hold that the header alone of one of a message's arrays is refused."""
+    header = framed(tag, b"", length)
+    assert_refused(inbox_for(kind), before(kind, name) + header, reason)
 
 
 # One table, both ways.
@@ -155,6 +181,26 @@ def test_messages_before_an_error_are_still_delivered() -> None:
     assert receive(inbox, exact_bytes("state")) == []
 
 
+def test_a_closed_inbox_holds_nothing() -> None:
+    large = np.zeros(1 << 18, np.float32)
+    stream = b"".join(encode(State(1, 2, large, large, large)))
+    end = len(stream) - large.nbytes
+    for fault in (framed("str", b""), b"\xff" * large.nbytes):
+        inbox = inbox_for("state")
+        tracemalloc.start()
+        try:
+            inbox.feed(stream[:end])
+            assert list(inbox.messages()) == []
+            assert tracemalloc.get_traced_memory()[0] > 2 * large.nbytes
+            inbox.feed(bytes(large.nbytes) + fault)
+            with pytest.raises(ProtocolError):
+                list(inbox.messages())
+            assert receive(inbox, stream) == []
+            assert tracemalloc.get_traced_memory()[0] < LITTLE
+        finally:
+            tracemalloc.stop()
+
+
 # Against an independent reader and the standard unpickler.
 
 
@@ -221,89 +267,75 @@ def test_a_pickle_of_the_greatest_length_is_waited_for() -> None:
     assert receive(inbox_for("hello"), framed("pickle", b"\x80", MAX_BYTES)) == []
 
 
-def tags_that_lie(name: str) -> Iterator[str]:
+def tags_that_lie(kind: str, name: str) -> Iterator[str]:
     """Yield tags of more numbers than may be, and of other shapes and dtypes."""
-    for dtype in DTYPES_OF.get(name, ("<f4",)):
-        most = MOST_ROWS[name]
+    most = most_rows(kind, name)
+    others = ["3,1", "1,4", "0,0", "0,2", "65536,65536", "4294967296,4294967296"]
+    others += ["1", "0", "2147483648"] if name == "segments" else ["1,3", "0,3"]
+    for dtype in DTYPES[name]:
         for rows in (most + 1, 2**30 + 1, 2**31, 2**32 - 1, 2**32, 9999999999):
-            yield f"np.{dtype}:{shape_of(name, rows)}"
-        for dimensions in (
-            ("1", "3", "0", "2147483648")
-            if name == "segments"
-            else (
-                *("3,1", "1,3", "0,0", "3,3", "65536,65536", "4294967296,4294967296"),
-            )
-        ):
+            yield tag_of(dtype, name, rows)
+        for dimensions in others:
             yield f"np.{dtype}:{dimensions}"
-    if name == "segments":  # 178956971 * 24 = 2**32 + 8; 2**61 * 8 = 2**64
-        for dimensions in ("178956971,3", "3,1", "1,4", "0,0", "0,2", "3,9999999999"):
-            yield f"np.<u8:{dimensions}"
-    listed = {"<f4", "<f8", "<u8", "<i8", "<i4", "<u4", "<u2", "|u1", "|i1"}
-    for dtype in sorted(listed - {*DTYPES_OF.get(name, ("<f4",))}):
-        yield f"np.{dtype}:{shape_of(name, 1)}"
+    for dtype in {"<f4", "<f8", "<u8", "<i8", "<i4", "<u4", "<u2", "|u1", "|i1"}:
+        if dtype not in DTYPES[name]:
+            yield tag_of(dtype, name, 1)
 
 
 @EACH_ARRAY
 def test_an_array_of_another_size_shape_or_dtype_is_refused_at_its_header(
     kind: str, name: str
 ) -> None:
-    for tag in tags_that_lie(name):
-        length = size_of(tag) % 2**32  # what a sum in 32 bits would take for right
-        header = framed(tag, b"", length)
-        expected = re.escape(f"{kind}.{name}: expected ")
-        assert_refused(inbox_for(kind), before(kind, name) + header, expected)
+    for tag in tags_that_lie(kind, name):
+        length = size_of(tag) % 2**32  # what a product in 32 bits takes for right
+        reason = re.escape(f"{kind}.{name}: expected {' or '.join(DTYPES[name])}, at ")
+        assert_lie_refused(kind, name, tag, length, reason)
 
 
 @EACH_ARRAY
 def test_a_tag_that_is_not_one_of_ours_is_refused_at_its_header(
     kind: str, name: str
 ) -> None:
-    legal = DTYPES_OF.get(name, ("<f4",))[0]
+    dtype = DTYPES[name][0]
     for dimensions in (
         *("", ",", "-1", "-1,3", "03", "003", "+3", "3,", ",3", "1,1,1", "0,0,0"),
         *("10000000000", "10000000000,3", "1,-3", "3.0", "0x3", " 3", "1_0"),
     ):
-        lie = framed(f"np.{legal}:{dimensions}", b"", 24)
         reason = "expected one or two dimensions, got 'np"
-        assert_refused(inbox_for(kind), before(kind, name) + lie, reason)
+        assert_lie_refused(kind, name, f"np.{dtype}:{dimensions}", 24, reason)
     for tag in (
         *("np.|O:3", "np.<U1:3", "np.|V4:3", "np.<M8[s]:3", "np.<c8:3", "np.>f4:3"),
         *("np.f4:3", "np.<f4,<f4:3", "np.[('a','<f4')]:3", "np.:3", "str", "pickle"),
         *("", "bytes", "np", "np.<f2:3", "np.=f4:3"),
     ):
-        lie = framed(tag, b"", 24)
-        reason = "expected an array of a listed dtype, got '"
-        assert_refused(inbox_for(kind), before(kind, name) + lie, reason)
+        reason = "expected an array of a listed dtype, got "
+        assert_lie_refused(kind, name, tag, 24, reason)
 
 
 @EACH_ARRAY
 def test_a_length_other_than_the_tag_takes_is_refused_at_the_header(
     kind: str, name: str
 ) -> None:
-    for dtype in DTYPES_OF.get(name, ("<f4",)):
-        for rows in (0, 3):
-            tag = f"np.{dtype}:{shape_of(name, rows)}"
-            size = size_of(tag)
-            for length in {0, size - 1, size + 1, 2 * size, 2**31, 2**32 - 1}:
-                if length == size or length < 0:
-                    continue
-                header = framed(tag, b"", length)
-                reason = f"does not take {length} bytes$"
-                assert_refused(inbox_for(kind), before(kind, name) + header, reason)
+    for dtype, rows in itertools.product(DTYPES[name], (0, 3)):
+        tag = tag_of(dtype, name, rows)
+        size = size_of(tag)
+        for length in {0, abs(size - 1), size + 1, 2 * size, 2**31, 2**32 - 1} - {size}:
+            reason = f"{kind}.{name}: '.*' does not take {length} bytes$"
+            assert_lie_refused(kind, name, tag, length, reason)
 
 
 @EACH_ARRAY
 def test_the_greatest_array_is_waited_for_without_allocating_it(
     kind: str, name: str
 ) -> None:
-    for dtype in DTYPES_OF.get(name, ("<f4",)):
-        tag = f"np.{dtype}:{shape_of(name, MOST_ROWS[name])}"
+    for dtype in DTYPES[name]:
+        tag = tag_of(dtype, name, most_rows(kind, name))
+        start = before(kind, name) + framed(tag, bytes(500), size_of(tag))
         inbox = inbox_for(kind)
         tracemalloc.start()
         try:
-            head = before(kind, name)
-            assert receive(inbox, head + framed(tag, bytes(1000), size_of(tag))) == []
-            assert receive(inbox, bytes(1000)) == []
+            assert receive(inbox, start) == []
+            assert receive(inbox, bytes(500)) == []
             assert tracemalloc.get_traced_memory()[1] < LITTLE
         finally:
             tracemalloc.stop()
@@ -312,9 +344,8 @@ def test_the_greatest_array_is_waited_for_without_allocating_it(
 @pytest.mark.parametrize("kind", ["welcome", "state"])
 @pytest.mark.parametrize("name", ["weights", "first", "second"])
 def test_no_state_may_be_larger_than_the_model(kind: str, name: str) -> None:
-    assert same(
-        receive(inbox_for(kind, parameters=3), exact_bytes(kind)), [SAMPLES[kind]]
-    )
+    fitting = receive(inbox_for(kind, parameters=3), exact_bytes(kind))
+    assert same(fitting, [SAMPLES[kind]])
     longer = before(kind, name) + framed("np.<f4:4", b"", 16)
     reason = f"{kind}.{name}: expected <f4, at most 3 numbers, got 'np.<f4:4'"
     assert_refused(inbox_for(kind, parameters=3), longer, reason)
@@ -323,11 +354,7 @@ def test_no_state_may_be_larger_than_the_model(kind: str, name: str) -> None:
 @pytest.mark.parametrize("kind", ["tokens", "begin", "result", "update"])
 def test_the_size_of_the_model_limits_no_other_arrays(kind: str) -> None:
     inbox = Inbox(sender_of(kind), parameters=1)
-    opening = {
-        Side.CLIENT: SAMPLES["hello"],
-        Side.SERVER: SAMPLES["goodbye"],
-    }[sender_of(kind)]
-    receive(inbox, b"".join(encode(opening)))
+    receive(inbox, exact_bytes("hello" if kind == "result" else "goodbye"))
 
     assert same(receive(inbox, exact_bytes(kind)), [SAMPLES[kind]])
 

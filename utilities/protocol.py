@@ -37,7 +37,8 @@ from utilities.model import Floats, Tokens
 PROTOCOL_VERSION = 1
 MAX_TRIALS = 1 << 24  # losses of one result: 64 MB; far beyond what one client scores
 MAX_REWARDS = 1 << 28  # of one step over all clients
-MAX_SEGMENTS = 1 << 20
+MAX_SEGMENTS = 1 << 20  # of an update, over all clients
+MAX_SEGMENTS_OF_ONE = 64  # of one client in one message
 MAX_TOKENS = 1 << 26
 MAX_COUNT = (1 << 63) - 1
 JOIN_BELOW = 1 << 16  # parts of a message up to this size leave in one buffer
@@ -196,12 +197,12 @@ class ArraySpec:
     columns: int | None = None  # of a matrix; None: a vector
 
     def check(self, dtype: str, shape: tuple[int, ...]) -> bool:
-        """Return whether a header announces what is declared."""
+        """Return whether a header announces the dtype and the form declared."""
         if self.columns is None:
             fits = len(shape) == 1
         else:
             fits = len(shape) == 2 and shape[1] == self.columns
-        return dtype in self.dtypes and fits and math.prod(shape) <= self.most
+        return dtype in self.dtypes and fits
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,7 @@ _STATE = dict.fromkeys(
     ("weights", "first", "second"), ArraySpec(("<f4",), MAX_PARAMETERS)
 )
 _SEGMENTS = ArraySpec(("<u8",), 3 * MAX_SEGMENTS, columns=3)
+_FEW_SEGMENTS = ArraySpec(("<u8",), 3 * MAX_SEGMENTS_OF_ONE, columns=3)
 
 SPECS: dict[str, Spec] = {
     spec.kind: spec
@@ -267,7 +269,7 @@ SPECS: dict[str, Spec] = {
                 "token_batch": STEP,
                 "state_wanted": _flag,
             },
-            {"segments": _SEGMENTS},
+            {"segments": _FEW_SEGMENTS},
         ),
         Spec(
             "result",
@@ -279,7 +281,7 @@ SPECS: dict[str, Spec] = {
                 "trial_seconds": SECONDS,
             },
             {
-                "segments": _SEGMENTS,
+                "segments": _FEW_SEGMENTS,
                 "losses": ArraySpec(("<f4",), MAX_TRIALS),
                 "clean": ArraySpec(("<f4",), MAX_TRIALS),
             },
@@ -414,7 +416,7 @@ class Inbox:
                 yield message
         except ProtocolError:
             self._phase = Phase.FAILED
-            self._reader = FrameReader()
+            self._reader, self._arrays = FrameReader(), {}  # frees what they hold
             raise
 
     def _next(self) -> Message | None:

@@ -19,6 +19,7 @@ from utilities.config import (
     changed_shape,
     from_json,
     nearest,
+    parse_keys,
 )
 from utilities.errors import ConfigError
 
@@ -148,6 +149,18 @@ def test_keys_that_are_left_out_come_from_the_base() -> None:
 
     assert (changed.sigma, changed.n_layers) == (0.5, 2)
     assert from_json({}) == Config()
+
+
+def test_keys_are_parsed_each_by_itself_to_python_names() -> None:
+    parsed = parse_keys({"trialsPerStep": "7", "grace": "null", "noise": "full"})
+
+    assert parsed == {"trials_per_step": 7, "grace": None, "noise": "full"}
+    with pytest.raises(ConfigError, match=r"^noise: expected lowRank or full, got x$"):
+        parse_keys({"noise": "x"})
+    with pytest.raises(
+        ConfigError, match=r"^noize: no such key; did you mean noise\?$"
+    ):
+        parse_keys({"noize": "full"})
 
 
 # --- what is accepted -----------------------------------------------------------------
@@ -530,3 +543,35 @@ def test_the_text_changes_the_fingerprint() -> None:
 
 def test_the_first_of_several_changed_shapes_is_named() -> None:
     assert changed_shape(Config(), Config(n_layers=2, hidden_size=8)) == "hiddenSize"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (b"1", "a value of type bytes"),
+        ({b"a": 1}, "a value of type dict"),
+        ("1\n2", r'"1\n2"'),
+        ({"a": [1]}, '{"a": [1]}'),
+    ],
+)
+def test_a_value_of_any_kind_is_refused_in_one_line(value: object, shown: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_json({"sigma": value})
+
+    assert str(caught.value) == f"sigma: expected a number above 0 to 10, got {shown}"
+
+
+def test_an_unknown_key_is_shown_in_one_line() -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_json({"sig\nma": 1})
+
+    assert str(caught.value).startswith(r'"sig\nma": no such key')
+
+
+def test_a_decay_that_is_no_text_is_refused() -> None:
+    with pytest.raises(ConfigError, match="^decay: expected text, got 5$"):
+        from_json({"decay": 5})
+
+
+def test_negative_zero_is_zero() -> None:
+    assert str(from_json({"beta1": -0.0}).beta1) == "0.0"

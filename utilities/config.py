@@ -40,8 +40,8 @@ class Rule:
     @property
     def allowed(self) -> str:
         """Return what is accepted, in words."""
-        if self.choices:
-            return " or ".join(self.choices)
+        if self.kind is str:
+            return " or ".join(self.choices) or "text"
         noun = "a whole number" if self.kind is int else "a number"
         edge = "above" if self.exclusive else "from"
         words = f"{noun} {edge} {self.low:.15g} to {self.high:.15g}"
@@ -65,7 +65,7 @@ class Rule:
         above = number > self.low if self.exclusive else number >= self.low
         if not (above and number <= self.high):  # also refuses NaN
             raise self.refusal(key, value)
-        return number
+        return number + 0.0 if self.kind is float else number  # -0.0 is 0.0
 
     def _number(self, key: str, value: object) -> float:
         try:
@@ -84,7 +84,11 @@ class Rule:
 
     def refusal(self, key: str, value: object) -> ConfigError:
         """Return the error for a value that this key does not accept."""
-        shown = json.dumps(value) if not isinstance(value, str) else value
+        try:
+            plain = isinstance(value, str) and value.isprintable()
+            shown = str(value) if plain else json.dumps(value)
+        except (TypeError, ValueError):
+            shown = f"a value of type {type(value).__name__}"
         return ConfigError(f"{key}: expected {self.allowed}, got {shown}")
 
 
@@ -344,7 +348,8 @@ def parse_keys(keys: Mapping[str, object]) -> dict[str, Value]:
     """
     for key in keys:
         if key not in KEYS:
-            raise ConfigError(f"{key}: no such key{nearest(key, list(KEYS))}")
+            shown = key if key.isprintable() else json.dumps(key)
+            raise ConfigError(f"{shown}: no such key{nearest(key, list(KEYS))}")
     return {
         KEYS[key]: RULES[KEYS[key]].parse(key, value) for key, value in keys.items()
     }

@@ -88,6 +88,7 @@ class Layout:
         """Return the tensors as views that share memory with the flat vector."""
         assert flat.shape == (self.size,), (flat.shape, self.size)
         assert flat.flags.c_contiguous
+        assert flat.dtype == np.float32, flat.dtype
         return {
             t.name: flat[t.start : t.start + t.size].reshape(t.shape)
             for t in self.tensors
@@ -116,7 +117,7 @@ def initial_weights(layout: Layout, seed: int, log_frequencies: Floats) -> Float
             view[:] = random.standard_normal(view.shape) * scale
         elif name == "bo":
             view[:] = log_frequencies
-        elif name != "bo" and len(view) == 3 * layout.hidden_size:
+        elif len(view) == 3 * layout.hidden_size:
             view[layout.hidden_size : 2 * layout.hidden_size] = 1.0
     return flat
 

@@ -36,7 +36,7 @@ NOISE_EXPECTED = bytes.fromhex(
     "f36a25ace86c0127a69db269b8db3b022cd87c65af1c4586c533193ea046c9d7"
 )
 ARITHMETIC_EXPECTED = bytes.fromhex(
-    "846a4ec51c79120e34d82fa15d4bdb7d8012003fe72d78c24b423a8ba881214a"
+    "38a09fa779e8498019cdc2b0eab97d5f44b507f7eea2497c9686ddea61eddc09"
 )
 
 SEEDS = (0, 1, 0x0123456789ABCDEF, 1 << 63, (1 << 64) - 1)  # beyond int64 as well
@@ -62,7 +62,7 @@ OPERANDS = tuple(
         "0x1p-126",  # the smallest normal number
         "-0x1.8p-126",
         "0x1.fffffcp-127",  # the largest subnormal number
-        "0x1.be08p-137",
+        "0x1.be1p-137",
         "-0x1.4p-147",
         "0x1p-149",  # the smallest of all
     )
@@ -104,7 +104,7 @@ def arithmetic() -> dict[str, Floats]:
     x = np.repeat(operands, len(operands))  # all pairs, as long contiguous arrays,
     y = np.tile(operands, len(operands))  # so that vector instructions are used
     scale = 42 * math.sqrt(1024 * ACCEPTED)
-    with np.errstate(over="ignore", under="ignore"):  # infinity is a result like others
+    with np.errstate(all="ignore"):  # infinity is a result like others
         return {
             **bound_sums(),
             "sum": x + y,

@@ -1,0 +1,796 @@
+"""Rewards by hand, sums in Python integers, and states that agree to the bit."""
+
+import dataclasses
+import hashlib
+import math
+import os
+import random
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from tests import reference
+from tests.reference import (
+    example_segments,
+    example_setting,
+    example_state,
+    example_tokens,
+    example_update,
+    example_weights,
+)
+from utilities import evolution
+from utilities.config import Config
+from utilities.evolution import (
+    Scores,
+    Segment,
+    Setting,
+    TrainState,
+    Update,
+    advance,
+    chunk_groups,
+    clean_loss,
+    differences,
+    initial_state,
+    mean_loss,
+    pieces,
+    rewards,
+    score,
+    segment_seed,
+    shape,
+    signs_of,
+    total,
+    usable,
+    windows_of,
+)
+from utilities.noise import RankOne
+
+Floats = NDArray[np.float32]
+TOP = (1 << 64) - 1
+FINGERPRINT = bytes(range(32))
+ROOT = Path(__file__).parents[1]
+VARIANTS: dict[str, dict[str, Any]] = {
+    "rnn": {},
+    "gru": {"model_type": "gru"},
+    "deep": {"model_type": "gru", "n_layers": 3, "batch_size": 2},
+    "sgd": {"optimizer": "sgd"},
+    "full": {"noise": "full", "batch_size": 5},
+    "antithetic": {"directions_per_window": 0, "batch_size": 3},
+    "betas": {"beta1": 0.0, "beta2": 0.999, "directions_per_window": 1},
+}
+
+
+@pytest.fixture(params=VARIANTS)
+def setting(request: pytest.FixtureRequest) -> Setting:
+    """Give each kind of run in turn."""
+    return example_setting(**VARIANTS[request.param])
+
+
+def scores_of(losses: Sequence[float], clean: Sequence[float] = ()) -> Scores:
+    return Scores(np.array(losses, np.float32), np.array(clean, np.float32))
+
+
+# --- setting --------------------------------------------------------------------------
+
+
+def test_a_setting_lays_the_model_out_once() -> None:
+    setting = example_setting(noise="full")
+
+    assert setting.layout is setting.layout
+    assert setting.network.layout is setting.layout
+    assert setting.noise.tensors == setting.layout.tensors
+    assert setting.noise.full
+    assert not example_setting().noise.full
+
+
+def test_a_settings_fingerprint_covers_keys_and_text() -> None:
+    config = Config(vocab_size=65)
+
+    assert Setting(config, "abc").fingerprint == config.fingerprint("abc")
+    assert Setting(config, "abd").fingerprint != config.fingerprint("abc")
+
+
+@pytest.mark.parametrize(
+    ("directions", "batch_size", "groups"),
+    [(16, 1, 32), (16, 2, 16), (0, 1, 512), (512, 1, 1), (1024, 1024, 1)],
+)
+def test_a_forward_batch_has_some_hundred_rows(
+    directions: int, batch_size: int, groups: int
+) -> None:
+    setting = example_setting(directions_per_window=directions, batch_size=batch_size)
+
+    assert setting.block_groups == groups
+
+
+# --- state ----------------------------------------------------------------------------
+
+
+def test_a_run_starts_at_its_step_with_empty_moments() -> None:
+    setting = example_setting(step_num=40)
+    frequencies = np.linspace(-3, -1, 9, dtype=np.float32)
+
+    state = initial_state(setting, 5, frequencies)
+
+    assert (state.step, state.count) == (40, 0)
+    assert setting.layout.views(state.weights)["bo"].tolist() == frequencies.tolist()
+    assert not state.first.any()
+    assert not state.second.any()
+    assert not np.shares_memory(state.first, state.second)
+    again = initial_state(setting, 5, frequencies)
+    assert state.digest(FINGERPRINT) == again.digest(FINGERPRINT)
+
+
+def test_the_arrays_of_a_state_are_read_only() -> None:
+    setting = example_setting()
+    tokens = example_tokens(setting.config)
+    before = initial_state(setting, 5, np.zeros(9, np.float32))
+
+    after = advance(
+        setting, before, example_update(setting, 0, [Segment(1, 0, 2)]), tokens
+    )
+
+    for array in (*before.arrays, *after.arrays):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+
+
+def small_state(**changes: Any) -> TrainState:
+    fields: dict[str, Any] = {"step": 3, "count": 2}
+    for start, name in enumerate(("weights", "first", "second")):
+        fields[name] = np.arange(start, start + 4, dtype=np.float32)
+    return TrainState(**(fields | changes))
+
+
+def test_the_digest_by_hand() -> None:
+    content = struct.pack("<Q32sQQ", 1, FINGERPRINT, 3, 2)
+    content += struct.pack("<12f", 0, 1, 2, 3, 1, 2, 3, 4, 2, 3, 4, 5)
+
+    assert small_state().digest(FINGERPRINT) == hashlib.sha256(content).digest()
+
+
+def test_the_digest_covers_step_count_and_fingerprint() -> None:
+    digests = {
+        small_state().digest(FINGERPRINT),
+        small_state(step=4).digest(FINGERPRINT),
+        small_state(count=3).digest(FINGERPRINT),
+        small_state(step=2, count=3).digest(FINGERPRINT),
+        small_state().digest(bytes(32)),
+    }
+
+    assert len(digests) == 5
+
+
+@pytest.mark.parametrize("name", ["weights", "first", "second"])
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+@pytest.mark.parametrize("bit", [0, 15, 31])
+def test_the_digest_covers_each_bit_of_each_array(
+    name: str, place: int, bit: int
+) -> None:
+    changed = getattr(small_state(), name).copy()
+    changed.view(np.uint32)[place] ^= np.uint32(1 << bit)
+
+    other = small_state(**{name: changed})
+
+    assert other.digest(FINGERPRINT) != small_state().digest(FINGERPRINT)
+
+
+def test_the_digest_ignores_how_an_array_lies_in_memory() -> None:
+    strided = np.repeat(np.arange(4, dtype=np.float32), 2)[::2]
+    swapped = np.arange(1, 5).astype(">f4")
+
+    other = small_state(weights=strided, first=swapped)
+
+    assert other.digest(FINGERPRINT) == small_state().digest(FINGERPRINT)
+
+
+# --- seeds, windows and signs ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("run_seed", [0, 7, TOP])
+def test_a_seed_is_the_start_of_the_hash_of_run_step_and_slot(run_seed: int) -> None:
+    content = b"".join(n.to_bytes(8, "little") for n in (run_seed, 1 << 40, 3))
+    start = hashlib.sha256(content).digest()[:8]
+
+    seed = segment_seed(run_seed, 1 << 40, 3)
+
+    assert seed == sum(byte << 8 * i for i, byte in enumerate(start))
+
+
+def test_seeds_never_change() -> None:
+    seeds = [segment_seed(*place) for place in ((0, 0, 0), (1, 2, 3), (TOP, 9, 0))]
+
+    assert [f"{seed:016x}" for seed in seeds] == [
+        "de56b2b6cf8e909d",
+        "689de1e73a03e2e2",
+        "21873a24b86f5194",
+    ]
+
+
+def test_each_slot_of_each_step_has_a_seed_of_its_own() -> None:
+    places = product((1, 2), range(20), range(20))
+
+    assert len({segment_seed(*place) for place in places}) == 800
+
+
+def test_windows_are_those_of_the_reference(setting: Setting) -> None:
+    tokens = example_tokens(setting.config)
+
+    windows = windows_of(setting, tokens, Segment(TOP, 6, 4))
+
+    assert windows.shape == (6, 4, setting.config.batch_size)
+    for group in range(4):
+        expected = reference.group_windows(
+            setting.config, tokens.tolist(), TOP, 6 + group
+        )
+        assert windows[:, group].T.tolist() == expected
+
+
+@pytest.mark.parametrize("variant", ["rnn", "gru", "deep", "antithetic"])
+def test_only_characters_that_a_group_reads_have_noise_and_only_in_the_first_layer(
+    variant: str,
+) -> None:
+    setting = example_setting(**VARIANTS[variant])
+    each, segment = setting.config.trials_per_group, Segment(TOP, 6, 20)
+    windows = windows_of(setting, example_tokens(setting.config), segment)
+
+    signs = signs_of(setting, windows, segment)
+
+    first = signs.pop("Wx0")
+    assert isinstance(first, RankOne)
+    silent = 0
+    for trial, row in enumerate(first.a):
+        read = set(windows[:-1, trial // each].ravel().tolist())
+        assert [c for c in range(9) if row[c]] == sorted(read)
+        silent += 9 - len(read)
+    assert silent > 0
+    assert np.unique(first.a).tolist() == [-1, 0, 1]
+    parts = [first.b]
+    for part in signs.values():
+        parts += part if isinstance(part, RankOne) else [part]
+    assert all(np.unique(part).tolist() == [-1, 1] for part in parts)
+
+
+def test_a_character_that_is_only_predicted_is_not_read() -> None:
+    setting = example_setting(sequence_length=2, vocab_size=4, directions_per_window=1)
+    windows = np.array([[[0]], [[1]], [[2]]])  # 2 is the last target
+
+    signs = signs_of(setting, windows, Segment(1, 0, 1))["Wx0"]
+
+    assert isinstance(signs, RankOne)
+    assert np.abs(signs.a).tolist() == [[1, 1, 0, 0]]
+
+
+def test_full_noise_is_on_all_weights() -> None:
+    setting = example_setting(noise="full")
+    segment = Segment(TOP, 6, 5)
+    windows = windows_of(setting, example_tokens(setting.config), segment)
+
+    for part in signs_of(setting, windows, segment).values():
+        assert isinstance(part, np.ndarray)
+        assert np.unique(part).tolist() == [-1, 1]
+
+
+def test_signs_of_a_group_alone_are_those_within_a_segment(setting: Setting) -> None:
+    each, tokens = setting.config.trials_per_group, example_tokens(setting.config)
+
+    def drawn(segment: Segment) -> list[Floats]:
+        signs = signs_of(setting, windows_of(setting, tokens, segment), segment)
+        parts: list[Floats] = []
+        for part in signs.values():
+            parts += part if isinstance(part, RankOne) else [part]
+        return parts
+
+    many = drawn(Segment(TOP, 6, 4))
+    for group in range(4):
+        for one, all_of_them in zip(
+            drawn(Segment(TOP, 6 + group, 1)), many, strict=True
+        ):
+            share = all_of_them[group * each : (group + 1) * each]
+            assert one.tobytes() == share.tobytes()
+
+
+# --- scores ---------------------------------------------------------------------------
+
+
+def test_scores_have_a_loss_for_each_trial_and_a_clean_one_for_each_group() -> None:
+    shared, pairs = example_setting(), example_setting(directions_per_window=0)
+    sizes = []
+    for setting in (shared, pairs):
+        weights = example_weights(setting.layout.size)
+        scores = score(
+            setting, weights, example_tokens(setting.config), Segment(3, 5, 4)
+        )
+        sizes.append((scores.losses.shape, scores.clean.shape))
+
+    assert sizes == [((12,), (4,)), ((8,), (0,))]
+
+
+def test_losses_are_those_of_the_reference_in_order(setting: Setting) -> None:
+    config, tokens = setting.config, example_tokens(setting.config)
+    weights, each = example_weights(setting.layout.size), config.trials_per_group
+    steps = (1,) if config.directions_per_window else (1, -1)
+
+    losses = score(setting, weights, tokens, Segment(TOP, 5, 2)).losses
+
+    expected = [
+        reference.trial_loss(
+            config, weights, tokens.tolist(), TOP, trial, sign * config.sigma
+        )
+        for trial in range(5 * each, 7 * each)
+        for sign in steps
+    ]
+    assert losses.tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_loss_of_unperturbed_weights_counts_each_character_once() -> None:
+    setting = example_setting(vocab_size=3)
+    flat = np.zeros(setting.layout.size, np.float32)
+    setting.layout.views(flat)["bo"][:] = np.log([1, 2, 5])
+    rows = [np.array([[0, 1], [2, 2], [1, 0]]), np.array([[0], [0]])]
+
+    loss = clean_loss(setting, flat, rows)
+
+    targets = [8 / 5, 8 / 2, 8 / 5, 8 / 1, 8 / 1]
+    assert loss == pytest.approx(sum(map(math.log, targets)) / 5, abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", [0.0, 3.5, 100.0])
+def test_believable_losses_are_usable(loss: float) -> None:
+    assert usable(scores_of([1, loss], [2]))
+    assert usable(scores_of([1, 2], [loss]))
+    assert usable(scores_of([loss, 2]))
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf, 101, 100.001, -101])
+def test_one_unbelievable_loss_makes_a_segment_unusable(loss: float) -> None:
+    assert not usable(scores_of([1, loss], [2]))
+    assert not usable(scores_of([1, 2], [3, loss]))
+
+
+def test_changes_are_against_the_clean_loss_of_the_group() -> None:
+    setting = example_setting(directions_per_window=2)
+
+    changes = differences(setting, scores_of([3, 4, 5, 7], [2.5, 6]))
+
+    assert changes.tolist() == [0.5, 1.5, -1, 1]
+    assert changes.dtype == np.float64
+
+
+def test_changes_of_antithetic_pairs_are_half_the_difference() -> None:
+    setting = example_setting(directions_per_window=0)
+
+    changes = differences(setting, scores_of([3, 1, 2, 5]))
+
+    assert changes.tolist() == [1, -1.5]
+    assert changes.dtype == np.float64
+
+
+def test_changes_are_not_rounded_to_float32() -> None:
+    setting = example_setting(directions_per_window=1)
+    small = float(np.float32(1e-9))
+
+    assert differences(setting, scores_of([small], [1])).tolist() == [small - 1]
+
+
+def test_the_loss_of_a_step_is_that_of_the_weights_themselves() -> None:
+    shared, pairs = example_setting(), example_setting(directions_per_window=0)
+    several = [scores_of([9, 9, 9], [1]), scores_of([9] * 6, [2, 6])]
+
+    assert mean_loss(shared, several) == 3
+    assert mean_loss(pairs, [scores_of([1, 2]), scores_of([3, 4, 5, 9])]) == 4
+    assert mean_loss(shared, []) is None
+
+
+# --- rewards --------------------------------------------------------------------------
+
+
+def test_rewards_by_hand() -> None:
+    # median 3, MAD 1: 42 * 2 / 1.4826 = 56.66 and 42 / 1.4826 = 28.33
+    shaped = rewards(np.array([3.0, 1, 5, 2, 4]))
+
+    assert shaped is not None
+    assert shaped.dtype == np.int8
+    assert shaped.tolist() == [0, 57, -57, 28, -28]
+
+
+def test_a_wild_change_is_clipped_and_silences_no_other() -> None:
+    shaped = rewards(np.array([1e9, 2, 3, 4, -1e9]))
+
+    assert shaped is not None
+    assert shaped.tolist() == [-126, 28, 0, -28, 126]
+
+
+def test_rewards_of_an_even_number_of_changes_by_hand() -> None:
+    # median 2.5, deviations 1.5 0.5 0.5 7.5: MAD 1; 42 * 0.5 / 1.4826 = 14.16
+    shaped = rewards(np.array([1.0, 2, 3, 10]))
+
+    assert shaped is not None
+    assert shaped.tolist() == [42, 14, -14, -126]
+
+
+@pytest.mark.parametrize("changes", [[2.0], [1.0, 1, 1], [5.0, 0, 0, 0, -9]])
+def test_there_are_no_rewards_where_most_changes_are_alike(
+    changes: list[float],
+) -> None:
+    assert rewards(np.array(changes)) is None
+
+
+CHANGES = st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=40)
+
+
+@given(CHANGES)
+@settings(deadline=None)
+def test_rewards_are_those_of_plain_python(changes: list[float]) -> None:
+    shaped = rewards(np.array(changes, np.float64))
+
+    assert (None if shaped is None else shaped.tolist()) == reference.rewards(changes)
+
+
+@given(CHANGES)
+@settings(deadline=None)
+def test_rewards_fall_as_the_loss_rises_and_stay_in_range(
+    changes: list[float],
+) -> None:
+    array = np.array(changes, np.float64)
+    before = array.copy()
+    shaped = rewards(array)
+
+    assert (array == before).all()
+    if shaped is not None:
+        by_change = shaped[np.argsort(array)].tolist()
+        assert by_change == sorted(by_change, reverse=True)
+        assert all(-126 <= reward <= 126 for reward in by_change)
+
+
+# --- the update -----------------------------------------------------------------------
+
+
+def scored_segments(setting: Setting) -> list[tuple[Segment, Scores]]:
+    """Return segments in ascending order with made-up losses."""
+    each = setting.config.directions_per_window
+    draw = random.Random(4)
+    scored = []
+    for segment in (Segment(1, 0, 2), Segment(1, 2, 1), Segment(7, 0, 3)):
+        count = segment.groups * (each or 2)
+        losses = [draw.uniform(2, 4) for _ in range(count)]
+        clean = [draw.uniform(2, 4) for _ in range(segment.groups if each else 0)]
+        scored.append((segment, scores_of(losses, clean)))
+    return scored
+
+
+def test_an_update_carries_rewards_of_all_segments_and_the_rate() -> None:
+    setting = example_setting(learning_rate=0.5, decay="100 seconds")
+    scored = scored_segments(setting)
+
+    update = shape(setting, 9, 4, scored, 50.0)
+
+    changes = [
+        float(change) for _, scores in scored for change in differences(setting, scores)
+    ]
+    assert (update.step, update.token_batch, update.trials) == (9, 4, 18)
+    assert update.segments == tuple(segment for segment, _ in scored)
+    assert update.rewards.dtype == np.int8
+    assert update.rewards.tolist() == reference.rewards(changes)
+    assert update.rate == pytest.approx(0.5 * 0.51 * math.sqrt(18 / 1024))
+
+
+@pytest.mark.parametrize("variant", ["rnn", "antithetic"])
+def test_an_update_does_not_depend_on_the_order_of_answers(variant: str) -> None:
+    setting = example_setting(**VARIANTS[variant])
+    scored = scored_segments(setting)
+    expected = dataclasses.asdict(shape(setting, 0, 0, scored, 0.0))
+    expected_rewards = expected.pop("rewards").tolist()
+
+    for seed in range(6):
+        shuffled = random.Random(seed).sample(scored, len(scored))
+        update = dataclasses.asdict(shape(setting, 0, 0, shuffled, 0.0))
+        assert update.pop("rewards").tolist() == expected_rewards
+        assert update == expected
+
+
+@pytest.mark.parametrize("scored", [[], [(Segment(1, 0, 1), scores_of([2] * 3, [1]))]])
+def test_an_update_without_rewards_has_no_trials(
+    scored: list[tuple[Segment, Scores]],
+) -> None:
+    update = shape(example_setting(), 9, 4, scored, 0.0)
+
+    assert (update.step, update.token_batch) == (9, 4)
+    assert (update.trials, update.rate, update.segments) == (0, 0.0, ())
+    assert update.rewards.tolist() == []
+
+
+def test_segments_are_cut_into_pieces_by_hand() -> None:
+    segments = [Segment(5, 10, 5), Segment(6, 0, 2)]
+
+    cut = list(pieces(segments, 2))
+
+    assert [(piece.seed, piece.first, piece.groups) for piece in cut] == [
+        (5, 10, 2),
+        (5, 12, 2),
+        (5, 14, 1),
+        (6, 0, 2),
+    ]
+
+
+@given(st.lists(st.integers(1, 30), max_size=5), st.integers(1, 40))
+def test_pieces_hold_each_group_once_and_in_order(sizes: list[int], most: int) -> None:
+    segments = [Segment(seed, 3, size) for seed, size in enumerate(sizes)]
+
+    def groups(several: Sequence[Segment]) -> list[tuple[int, int]]:
+        return [
+            (s.seed, g) for s in several for g in range(s.first, s.first + s.groups)
+        ]
+
+    cut = list(pieces(segments, most))
+
+    assert groups(cut) == groups(segments)
+    assert all(1 <= piece.groups <= most for piece in cut)
+
+
+def test_a_chunk_is_small_but_never_less_than_a_group() -> None:
+    few = example_setting(directions_per_window=16)
+    full = example_setting(
+        directions_per_window=1024, noise="full", hidden_size=256, n_layers=5
+    )
+
+    assert few.noise.signs_per_trial == 9 + 4 + 4 + 4 + 4 + 4 + 9 + 9
+    assert chunk_groups(few) == 2**20 // 47 // 16
+    assert full.noise.signs_per_trial > 2**19
+    assert chunk_groups(full) == 1
+
+
+@pytest.mark.parametrize("directions", [0, 1, 3, 1000, 1024])
+def test_a_chunk_is_within_the_bound_of_exact_sums_however_small_the_model(
+    directions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evolution, "CHUNK_FLOATS", 1 << 60)
+    each = max(1, directions)
+
+    groups = chunk_groups(example_setting(directions_per_window=directions))
+
+    assert groups == 2**17 // each
+    assert 126 * groups * each < 2**24
+
+
+# --- sums -----------------------------------------------------------------------------
+
+
+def test_sums_are_those_of_python_integers_for_any_chunks(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = example_tokens(setting.config)
+    update = example_update(setting, 2, example_segments(2))
+    expected = reference.total(setting.config, tokens.tolist(), update)
+
+    assert total(setting, tokens, update).tolist() == expected
+    for groups in (1, 2, 3, 1000):
+        summed = total(setting, tokens, update, groups)
+        assert summed.dtype == np.int64
+        assert summed.tolist() == expected
+    monkeypatch.setattr(evolution, "CHUNK_FLOATS", 1)
+    assert total(setting, tokens, update).tolist() == expected
+
+
+@pytest.mark.parametrize("sizes", [(1, 5), (2, 2, 2), (3, 3), (1,) * 6, (4, 2)])
+def test_sums_are_the_same_for_any_split_of_a_segment(
+    sizes: tuple[int, ...], setting: Setting
+) -> None:
+    tokens = example_tokens(setting.config)
+    whole = example_update(setting, 0, [Segment(TOP, 10, 6)])
+    starts = [10 + sum(sizes[:i]) for i in range(len(sizes))]
+    parts = tuple(
+        Segment(TOP, start, size) for start, size in zip(starts, sizes, strict=True)
+    )
+
+    split = total(setting, tokens, dataclasses.replace(whole, segments=parts))
+
+    assert (split == total(setting, tokens, whole)).all()
+
+
+def test_summing_twice_gives_the_same_and_changes_no_input(setting: Setting) -> None:
+    tokens = example_tokens(setting.config)
+    update = example_update(setting, 0, example_segments(0))
+    update.rewards.flags.writeable = False  # tokens are already
+
+    assert (total(setting, tokens, update) == total(setting, tokens, update)).all()
+
+
+# --- the next state -------------------------------------------------------------------
+
+
+def reference_state(state: TrainState) -> reference.State:
+    return reference.State(
+        state.step,
+        state.count,
+        state.weights.tolist(),
+        state.first.tolist(),
+        state.second.tolist(),
+    )
+
+
+def steps(setting: Setting) -> Iterator[tuple[TrainState, Update]]:
+    """Yield three updates and the states after them."""
+    tokens, state = example_tokens(setting.config), example_state(setting)
+    for step in range(3):
+        update = example_update(setting, step, example_segments(step))
+        state = advance(setting, state, update, tokens)
+        yield state, update
+
+
+def test_states_have_the_bits_of_the_reference(setting: Setting) -> None:
+    slow = reference_state(example_state(setting))
+    tokens = example_tokens(setting.config).tolist()
+
+    for state, update in steps(setting):
+        slow.advance(setting.config, tokens, update)
+        assert (state.step, state.count) == (slow.step, slow.count)
+        assert state.weights.tolist() == slow.weights
+        assert state.digest(FINGERPRINT) == slow.digest(FINGERPRINT)
+
+
+GOLDEN = {
+    "rnn": "7985c8486c408bca7244d03bb95840b3234ed6acd6d1f646e7d14847a1b47e8b",
+    "gru": "e577176cc5939b925607f3c24f5e55bf5f3faea697bc3538838a60c3f1029cda",
+    "deep": "542e0e8807f3f21ded18bde3a9ffe83dcab63b6bee106c260fc2207383a79596",
+    "sgd": "57e68bf6fc291fd9964eb297658ec3e5a76c50027e8633de5c1d30b8ff048f80",
+    "full": "f065c70b96e7a0e600a22fc446f398f718b1cd0639d0e3ad4120ce6343e8d76f",
+    "antithetic": "0bfb6f998137d69deb91202c169afb6276f497276a1531830b734137477e6de6",
+    "betas": "e85fd545d275f3461d75e570ff0f5716a3fc573c9479c7ca000f99c6191b41f8",
+}
+
+
+@pytest.mark.parametrize(("variant", "digest"), GOLDEN.items())
+def test_digests_after_three_steps_never_change(variant: str, digest: str) -> None:
+    *_, (state, _) = steps(example_setting(**VARIANTS[variant]))
+
+    assert (state.step, state.count) == (3, 3)
+    assert state.digest(FINGERPRINT).hex() == digest
+
+
+def test_golden_digests_cover_all_variants() -> None:
+    assert set(GOLDEN) == set(VARIANTS)
+
+
+def test_gradient_descent_by_hand() -> None:
+    setting = example_setting(optimizer="sgd", directions_per_window=1)
+    tokens, before = example_tokens(setting.config), example_state(setting)
+    shaped = np.array([0, 126, 0, 0], np.int8)
+    update = Update(0, 0, 4, 64.0, (Segment(TOP, 5, 4),), shaped)
+
+    after = advance(setting, before, update, tokens)
+
+    # 64 * 126 / (42 sqrt(1024 * 4)) = 3: towards the one perturbation that helped
+    e = reference.trial_perturbation(setting.config, tokens.tolist(), TOP, 6)
+    moved = (after.weights - before.weights).tolist()
+    assert moved == [3 * sign for part in e.values() for sign in part]
+    assert (after.first is before.first, after.second is before.second) == (True, True)
+    assert (after.step, after.count) == (1, 1)
+
+
+def test_the_first_step_of_adam_goes_one_rate_towards_the_better_signs() -> None:
+    setting = example_setting(directions_per_window=1)
+    tokens, before = example_tokens(setting.config), example_state(setting)
+    update = Update(0, 0, 1, 0.25, (Segment(9, 2, 1),), np.array([-126], np.int8))
+
+    after = advance(setting, before, update, tokens)
+
+    e = reference.trial_perturbation(setting.config, tokens.tolist(), 9, 2)
+    expected = [-0.25 * sign for part in e.values() for sign in part]
+    assert (after.weights - before.weights).tolist() == pytest.approx(expected)
+
+
+def test_without_accepted_trials_only_the_step_advances(setting: Setting) -> None:
+    tokens = example_tokens(setting.config)
+    *_, (before, _) = steps(setting)
+    update = shape(setting, 3, 0, [], 0.0)
+
+    after = advance(setting, before, update, tokens)
+
+    assert (after.step, after.count) == (4, 3)
+    for old, new in zip(before.arrays, after.arrays, strict=True):
+        assert old.tobytes() == new.tobytes()
+
+
+def test_an_update_of_another_step_is_a_fault_of_ours() -> None:
+    setting = example_setting()
+    update = example_update(setting, 1, [Segment(1, 0, 1)])
+
+    with pytest.raises(AssertionError):
+        advance(setting, example_state(setting), update, example_tokens(setting.config))
+
+
+def test_advancing_twice_gives_the_same_bits_and_changes_no_input(
+    setting: Setting,
+) -> None:
+    tokens, before = example_tokens(setting.config), example_state(setting)
+    update = example_update(setting, 0, example_segments(0))
+    digest = before.digest(FINGERPRINT)
+
+    first, second = (advance(setting, before, update, tokens) for _ in (1, 2))
+
+    assert first.digest(FINGERPRINT) == second.digest(FINGERPRINT)
+    assert before.digest(FINGERPRINT) == digest
+
+
+def test_the_order_of_contributions_does_not_matter(setting: Setting) -> None:
+    tokens, before = example_tokens(setting.config), example_state(setting)
+    each = setting.config.trials_per_group
+    segments = example_segments(0)
+    update = example_update(setting, 0, segments)
+    ends = np.cumsum([segment.groups * each for segment in segments])
+    shares = np.split(update.rewards, ends[:-1])
+    expected = advance(setting, before, update, tokens).digest(FINGERPRINT)
+
+    for order in ((2, 1, 0), (1, 2, 0), (0, 2, 1)):
+        other = dataclasses.replace(
+            update,
+            segments=tuple(segments[i] for i in order),
+            rewards=np.concatenate([shares[i] for i in order]),
+        )
+        state = advance(setting, before, other, tokens)
+        assert state.digest(FINGERPRINT) == expected
+
+
+def test_the_order_of_answers_does_not_matter_to_the_state() -> None:
+    setting = example_setting()
+    tokens, before = example_tokens(setting.config), example_state(setting)
+    scored = scored_segments(setting)
+    digests = set()
+
+    for seed in range(6):
+        shuffled = random.Random(seed).sample(scored, len(scored))
+        update = shape(setting, 0, 0, shuffled, 0.0)
+        digests.add(advance(setting, before, update, tokens).digest(FINGERPRINT))
+
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_the_number_of_threads_does_not_matter(threads: str) -> None:
+    libraries = ("OPENBLAS", "OMP", "MKL")
+    variables = {f"{library}_NUM_THREADS": threads for library in libraries}
+    code = "from tests.reference import threads_digest; print(threads_digest())"
+
+    child = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | variables | {"VECLIB_MAXIMUM_THREADS": threads},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (child.stderr, child.returncode) == ("", 0)
+    assert (
+        child.stdout.strip()
+        == "7f523b4b36c712ca086c9d80f79f72b53bfe896cf22826ec7c9139dcb99f5915"
+    )
+
+
+@pytest.mark.parametrize("variant", ["rnn", "gru", "sgd", "full", "antithetic"])
+def test_steps_bring_the_loss_down(variant: str) -> None:
+    keys = VARIANTS[variant] | {"learning_rate": 8.0 if variant == "sgd" else 0.4}
+    setting = example_setting(**keys, sigma=0.05)
+    tokens = np.tile(np.array([0, 1, 0, 2], np.uint8), 25)
+    state = initial_state(setting, 1, np.zeros(9, np.float32))
+    rows = [tokens[:, None]]
+    before = clean_loss(setting, state.weights, rows)
+
+    for step in range(40):
+        segment = Segment(segment_seed(1, step, 0), 0, 24)
+        scores = score(setting, state.weights, tokens, segment)
+        update = shape(setting, step, 0, [(segment, scores)], 0.0)
+        state = advance(setting, state, update, tokens)
+
+    after = clean_loss(setting, state.weights, rows)
+    assert before == pytest.approx(math.log(9), abs=0.2)
+    assert after < 1.5

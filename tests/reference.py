@@ -10,7 +10,7 @@ import hashlib
 import math
 import statistics
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, TypeAlias
@@ -24,6 +24,7 @@ from utilities.evolution import Segment, Setting, TrainState, Update, advance
 Doubles: TypeAlias = NDArray[np.float64]
 Floats: TypeAlias = NDArray[np.float32]
 Shapes: TypeAlias = dict[str, tuple[int, ...]]
+Signs: TypeAlias = dict[str, list[int]]
 
 WORD = (1 << 64) - 1
 NOISE, WINDOWS = 0, 1
@@ -97,43 +98,10 @@ def signs(seed: int, trial: int, count: int) -> list[int]:
     return [2 * (stream[i // 64] >> i % 64 & 1) - 1 for i in range(count)]
 
 
-def factors(
-    shapes: Shapes, seed: int, trial: int, full: bool
-) -> dict[str, list[list[int]]]:
-    """Return the signs of each tensor: [a, b] of a matrix, [all] otherwise."""
-    sizes = {
-        name: [math.prod(shape)] if full or len(shape) == 1 else list(shape)
-        for name, shape in shapes.items()
-    }
-    stream = iter(signs(seed, trial, sum(map(sum, sizes.values()))))
-    return {
-        name: [[next(stream) for _ in range(size)] for size in parts]
-        for name, parts in sizes.items()
-    }
-
-
-def perturbation(
-    shapes: Shapes, seed: int, trial: int, full: bool, read: set[int] | None = None
-) -> dict[str, list[int]]:
-    """Return e of one trial, each tensor flat in row-major order.
-
-    Args:
-        shapes: of the tensors, in order.
-        seed: of the segment.
-        trial: its index.
-        full: independent signs for each weight.
-        read: characters whose rows of Wx0 a rank-1 matrix may perturb; None: all.
-    """
-    flat: dict[str, list[int]] = {}
-    for name, parts in factors(shapes, seed, trial, full).items():
-        if len(parts) == 2:
-            a, b = parts
-            if name == "Wx0" and read is not None:
-                a = [sign if row in read else 0 for row, sign in enumerate(a)]
-            flat[name] = [x * y for x in a for y in b]
-        else:
-            flat[name] = parts[0]
-    return flat
+def parts(sizes: Mapping[str, int], seed: int, trial: int) -> Signs:
+    """Return the signs of each part of a trial: bundles, or tensors of full noise."""
+    stream = iter(signs(seed, trial, sum(sizes.values())))
+    return {name: [next(stream) for _ in range(size)] for name, size in sizes.items()}
 
 
 # --- model ----------------------------------------------------------------------------
@@ -152,6 +120,51 @@ def shapes_of(config: Config) -> Shapes:
         if gates == 3:
             shapes[f"bn{layer}"] = (size,)
     return shapes | {"Wo": (size, vocabulary), "bo": (vocabulary,)}
+
+
+def bundles_of(config: Config) -> dict[str, int]:
+    """Return the size of each bundle: characters, by layer its sums and state, logits.
+
+    The part of a GRU's bias that lies inside the reset gate is a bundle of its own.
+    """
+    size, vocabulary = config.hidden_size, config.vocab_size
+    assert vocabulary is not None
+    gru = config.model_type == "gru"
+    bundles = {"characters": vocabulary}
+    for layer in range(config.n_layers):
+        bundles[f"gates{layer}"] = 3 * size if gru else size
+        bundles[f"state{layer}"] = size
+        if gru:
+            bundles[f"inner{layer}"] = size
+    return bundles | {"logits": vocabulary}
+
+
+def joins_of(config: Config) -> dict[str, tuple[str | None, str]]:
+    """Return which bundles each tensor joins: inputs (None for a bias) and outputs."""
+    joins: dict[str, tuple[str | None, str]] = {
+        "Wx0": ("characters", "gates0"),
+        "Wo": (f"state{config.n_layers - 1}", "logits"),
+        "bo": (None, "logits"),
+    }
+    for layer in range(config.n_layers):
+        if layer > 0:
+            joins[f"Wx{layer}"] = (f"state{layer - 1}", f"gates{layer}")
+        joins[f"Wh{layer}"] = (f"state{layer}", f"gates{layer}")
+        joins[f"b{layer}"] = (None, f"gates{layer}")
+        if config.model_type == "gru":
+            joins[f"bn{layer}"] = (None, f"inner{layer}")
+    return joins
+
+
+def rank_one(config: Config, drawn: Mapping[str, Sequence[int]]) -> Signs:
+    """Return e of the bundles' signs: each tensor flat in row-major order."""
+    joins = joins_of(config)
+    perturbation: Signs = {}
+    for name in shapes_of(config):
+        inputs, outputs = joins[name]
+        a = [1] if inputs is None else drawn[inputs]
+        perturbation[name] = [x * y for x in a for y in drawn[outputs]]
+    return perturbation
 
 
 def tensors_of(config: Config, flat: Iterable[float]) -> dict[str, Doubles]:
@@ -223,14 +236,34 @@ def group_windows(
 
 def trial_perturbation(
     config: Config, tokens: Sequence[int], seed: int, trial: int
-) -> dict[str, list[int]]:
-    """Return e of one trial, unread characters silenced."""
+) -> Signs:
+    """Return e of one trial, unread characters silenced where noise is rank-1."""
+    if config.noise == "full":
+        shapes = shapes_of(config)
+        return parts({n: math.prod(s) for n, s in shapes.items()}, seed, trial)
     group = trial // max(1, config.directions_per_window)
     windows = group_windows(config, tokens, seed, group)
     read = {character for window in windows for character in window[:-1]}
-    return perturbation(
-        shapes_of(config), seed, trial, config.noise == "full", read=read
-    )
+    drawn = parts(bundles_of(config), seed, trial)
+    drawn["characters"] = [
+        sign if character in read else 0
+        for character, sign in enumerate(drawn["characters"])
+    ]
+    return rank_one(config, drawn)
+
+
+def perturbed_loss(
+    config: Config,
+    weights: Floats,
+    perturbation: Mapping[str, Sequence[int]],
+    sigma: float,
+    windows: Iterable[Sequence[int]],
+) -> float:
+    """Return the mean loss over windows of weights plus sigma times a perturbation."""
+    w = tensors_of(config, weights)
+    for name, flat in perturbation.items():
+        w[name] += sigma * np.array(flat, np.float64).reshape(w[name].shape)
+    return statistics.fmean(window_loss(config, w, window) for window in windows)
 
 
 def trial_loss(
@@ -242,12 +275,10 @@ def trial_loss(
     sigma: float,
 ) -> float:
     """Return the mean loss over a group's windows of weights plus sigma times e."""
-    w = tensors_of(config, weights)
-    for name, flat in trial_perturbation(config, tokens, seed, trial).items():
-        w[name] += sigma * np.array(flat, np.float64).reshape(w[name].shape)
+    e = trial_perturbation(config, tokens, seed, trial)
     group = trial // max(1, config.directions_per_window)
     windows = group_windows(config, tokens, seed, group)
-    return statistics.fmean(window_loss(config, w, window) for window in windows)
+    return perturbed_loss(config, weights, e, sigma, windows)
 
 
 # --- rewards and update ---------------------------------------------------------------
@@ -274,8 +305,8 @@ def total(config: Config, tokens: Sequence[int], update: Update) -> list[int]:
     )
     sums = [0] * sum(math.prod(shape) for shape in shapes_of(config).values())
     for (seed, trial), reward in zip(trials, update.rewards.tolist(), strict=True):
-        parts = trial_perturbation(config, tokens, seed, trial).values()
-        flat = [sign for part in parts for sign in part]
+        e = trial_perturbation(config, tokens, seed, trial)
+        flat = [sign for tensor in e.values() for sign in tensor]
         sums = [s + int(reward) * sign for s, sign in zip(sums, flat, strict=True)]
     return sums
 

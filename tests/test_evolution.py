@@ -52,7 +52,7 @@ from utilities.evolution import (
     usable,
     windows_of,
 )
-from utilities.noise import RankOne
+from utilities.noise import Signs
 
 Floats = NDArray[np.float32]
 TOP = (1 << 64) - 1
@@ -65,6 +65,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd"},
     "full": {"noise": "full", "batch_size": 5},
     "antithetic": {"directions_per_window": 0, "batch_size": 3},
+    "full pairs": {"noise": "full", "directions_per_window": 0, "model_type": "gru"},
     "betas": {"beta1": 0.0, "beta2": 0.999, "directions_per_window": 1},
 }
 
@@ -83,13 +84,31 @@ def scores_of(losses: Sequence[float], clean: Sequence[float] = ()) -> Scores:
 
 
 def test_a_setting_lays_the_model_out_once() -> None:
-    setting = example_setting(noise="full")
+    setting = example_setting()
 
     assert setting.layout is setting.layout
     assert setting.network.layout is setting.layout
-    assert setting.noise.tensors == setting.layout.tensors
-    assert setting.noise.full
-    assert not example_setting().noise.full
+    assert setting.noise is setting.noise
+
+
+@pytest.mark.parametrize("model_type", ["rnn", "gru"])
+def test_noise_is_drawn_for_bundles_and_full_noise_for_each_weight(
+    model_type: str,
+) -> None:
+    low, full = (
+        example_setting(model_type=model_type, noise=noise, n_layers=2)
+        for noise in ("lowRank", "full")
+    )
+    bundles, shapes = (
+        reference.bundles_of(low.config),
+        reference.shapes_of(low.config),
+    )
+
+    assert (low.full, full.full) == (False, True)
+    assert low.noise.signs_per_trial == sum(bundles.values())
+    assert full.noise.signs_per_trial == full.layout.size == low.layout.size
+    assert list(low.noise.signs(1, 0, 1)) == list(bundles)
+    assert list(full.noise.signs(1, 0, 1)) == list(shapes)
 
 
 def test_a_settings_fingerprint_covers_keys_and_text() -> None:
@@ -235,7 +254,7 @@ def test_windows_are_those_of_the_reference(setting: Setting) -> None:
 
 
 @pytest.mark.parametrize("variant", ["rnn", "gru", "deep", "antithetic"])
-def test_only_characters_that_a_group_reads_have_noise_and_only_in_the_first_layer(
+def test_only_characters_that_a_group_reads_have_signs_all_else_is_as_drawn(
     variant: str,
 ) -> None:
     setting = example_setting(**VARIANTS[variant])
@@ -244,58 +263,54 @@ def test_only_characters_that_a_group_reads_have_noise_and_only_in_the_first_lay
 
     signs = signs_of(setting, windows, segment)
 
-    first = signs.pop("Wx0")
-    assert isinstance(first, RankOne)
+    drawn = setting.noise.signs(TOP, 6 * each, 20 * each)
+    assert list(signs) == list(drawn)
+    a, as_drawn = signs.pop("characters"), drawn.pop("characters")
     silent = 0
-    for trial, row in enumerate(first.a):
-        read = set(windows[:-1, trial // each].ravel().tolist())
-        assert [c for c in range(9) if row[c]] == sorted(read)
+    for trial, row in enumerate(a):
+        read = sorted(set(windows[:-1, trial // each].ravel().tolist()))
+        assert np.flatnonzero(row).tolist() == read
+        assert (row[read] == as_drawn[trial, read]).all()
         silent += 9 - len(read)
     assert silent > 0
-    assert np.unique(first.a).tolist() == [-1, 0, 1]
-    parts = [first.b]
-    for part in signs.values():
-        parts += part if isinstance(part, RankOne) else [part]
-    assert all(np.unique(part).tolist() == [-1, 1] for part in parts)
+    for name, part in signs.items():
+        assert part.tobytes() == drawn[name].tobytes()
 
 
 def test_a_character_that_is_only_predicted_is_not_read() -> None:
     setting = example_setting(sequence_length=2, vocab_size=4, directions_per_window=1)
     windows = np.array([[[0]], [[1]], [[2]]])  # 2 is the last target
 
-    signs = signs_of(setting, windows, Segment(1, 0, 1))["Wx0"]
+    a = signs_of(setting, windows, Segment(1, 0, 1))["characters"]
 
-    assert isinstance(signs, RankOne)
-    assert np.abs(signs.a).tolist() == [[1, 1, 0, 0]]
+    assert np.abs(a).tolist() == [[1, 1, 0, 0]]
 
 
-def test_full_noise_is_on_all_weights() -> None:
-    setting = example_setting(noise="full")
+@pytest.mark.parametrize("variant", ["full", "full pairs"])
+def test_full_noise_is_on_all_weights(variant: str) -> None:
+    setting = example_setting(**VARIANTS[variant])
     segment = Segment(TOP, 6, 5)
     windows = windows_of(setting, example_tokens(setting.config), segment)
 
-    for part in signs_of(setting, windows, segment).values():
-        assert isinstance(part, np.ndarray)
-        assert np.unique(part).tolist() == [-1, 1]
+    signs = signs_of(setting, windows, segment)
+
+    assert sum(part.shape[1] for part in signs.values()) == setting.layout.size
+    assert all(np.unique(part).tolist() == [-1, 1] for part in signs.values())
 
 
 def test_signs_of_a_group_alone_are_those_within_a_segment(setting: Setting) -> None:
     each, tokens = setting.config.trials_per_group, example_tokens(setting.config)
 
-    def drawn(segment: Segment) -> list[Floats]:
-        signs = signs_of(setting, windows_of(setting, tokens, segment), segment)
-        parts: list[Floats] = []
-        for part in signs.values():
-            parts += part if isinstance(part, RankOne) else [part]
-        return parts
+    def drawn(segment: Segment) -> Signs:
+        return signs_of(setting, windows_of(setting, tokens, segment), segment)
 
     many = drawn(Segment(TOP, 6, 4))
     for group in range(4):
-        for one, all_of_them in zip(
-            drawn(Segment(TOP, 6 + group, 1)), many, strict=True
-        ):
-            share = all_of_them[group * each : (group + 1) * each]
-            assert one.tobytes() == share.tobytes()
+        alone = drawn(Segment(TOP, 6 + group, 1))
+        assert list(alone) == list(many)
+        for name, part in alone.items():
+            share = many[name][group * each : (group + 1) * each]
+            assert part.tobytes() == share.tobytes()
 
 
 # --- scores ---------------------------------------------------------------------------
@@ -542,8 +557,8 @@ def test_a_chunk_is_small_but_never_less_than_a_group() -> None:
         directions_per_window=1024, noise="full", hidden_size=256, n_layers=5
     )
 
-    assert few.noise.signs_per_trial == 9 + 4 + 4 + 4 + 4 + 4 + 9 + 9
-    assert chunk_groups(few) == 2**20 // 47 // 16
+    assert few.noise.signs_per_trial == 9 + 4 + 4 + 9
+    assert chunk_groups(few) == 2**20 // 26 // 16
     assert full.noise.signs_per_trial > 2**19
     assert chunk_groups(full) == 1
 
@@ -638,13 +653,14 @@ def test_states_have_the_bits_of_the_reference(setting: Setting) -> None:
 
 
 GOLDEN = {
-    "rnn": "7985c8486c408bca7244d03bb95840b3234ed6acd6d1f646e7d14847a1b47e8b",
-    "gru": "e577176cc5939b925607f3c24f5e55bf5f3faea697bc3538838a60c3f1029cda",
-    "deep": "542e0e8807f3f21ded18bde3a9ffe83dcab63b6bee106c260fc2207383a79596",
-    "sgd": "57e68bf6fc291fd9964eb297658ec3e5a76c50027e8633de5c1d30b8ff048f80",
+    "rnn": "dcf1574d1a5e05fd02a0686478430ea609d0d094b2e64f1b39f382afb4171a1f",
+    "gru": "92a8a1e7678da9442df72387aa0739dc8440e266d42c294ac2c231d2de4b3b07",
+    "deep": "a76cdf403b5124af97e7f925666bf0b9d46865078f2287c8f9fda78a9a1d3c00",
+    "sgd": "77cc267311cb7fbd887ff379dbac163ecf07e4c80efc276a5ce8109140e07867",
     "full": "f065c70b96e7a0e600a22fc446f398f718b1cd0639d0e3ad4120ce6343e8d76f",
-    "antithetic": "0bfb6f998137d69deb91202c169afb6276f497276a1531830b734137477e6de6",
-    "betas": "e85fd545d275f3461d75e570ff0f5716a3fc573c9479c7ca000f99c6191b41f8",
+    "antithetic": "8807cf6cd8ca284f6785ddb961d08aed94046328e3f054dbf8fac5ab42697fff",
+    "full pairs": "33f5d02c899893455c7fd00a1db1818ea8b068098c697398aa6c16d986b7df0a",
+    "betas": "cf4b2f95d48e492680028e4709c15249512190e7a43ef4cf2553fcc39bcdeb68",
 }
 
 
@@ -772,11 +788,13 @@ def test_the_number_of_threads_does_not_matter(threads: str) -> None:
     assert (child.stderr, child.returncode) == ("", 0)
     assert (
         child.stdout.strip()
-        == "7f523b4b36c712ca086c9d80f79f72b53bfe896cf22826ec7c9139dcb99f5915"
+        == "720beb805e03ceab2bffe7f2bce4d87ce576ce536f3d455635d93f2c01ab1c3a"
     )
 
 
-@pytest.mark.parametrize("variant", ["rnn", "gru", "sgd", "full", "antithetic"])
+@pytest.mark.parametrize(
+    "variant", ["rnn", "gru", "sgd", "full", "antithetic", "full pairs"]
+)
 def test_steps_bring_the_loss_down(variant: str) -> None:
     keys = VARIANTS[variant] | {"learning_rate": 8.0 if variant == "sgd" else 0.4}
     setting = example_setting(**keys, sigma=0.05)

@@ -1,7 +1,7 @@
-"""Layout, the two networks against a slow reference, and the optimizers by hand.
+"""Layout and bundles, the networks against a slow reference, optimizers by hand.
 
-Losses are asked for through `score` and `clean_loss`: how a network computes those of
-a population is its own affair, that they are right is not.
+Losses are asked for through `score` and `clean_loss`: how those of a population are
+computed is their own affair, that they are right is not.
 """
 
 import math
@@ -31,6 +31,7 @@ from utilities.model import (
     sgd,
     sigmoid,
 )
+from utilities.noise import Noise
 
 Floats = NDArray[np.float32]
 TOP = (1 << 64) - 1
@@ -83,13 +84,6 @@ def test_a_gru_has_three_gates_side_by_side_and_a_bias_inside_the_reset_gate() -
 
 
 @pytest.mark.parametrize("model_type", ["rnn", "gru"])
-def test_only_the_first_layers_inputs_are_one_hot(model_type: str) -> None:
-    tensors = layout(model_type=model_type, n_layers=3).tensors
-
-    assert [t.name for t in tensors if t.one_hot] == ["Wx0"]
-
-
-@pytest.mark.parametrize("model_type", ["rnn", "gru"])
 @pytest.mark.parametrize("n_layers", [1, 2, 16])
 def test_the_layout_is_that_of_the_reference(model_type: str, n_layers: int) -> None:
     config = Config(
@@ -98,7 +92,9 @@ def test_the_layout_is_that_of_the_reference(model_type: str, n_layers: int) -> 
 
     tensors = Layout(config).tensors
 
-    assert {t.name: t.shape for t in tensors} == reference.shapes_of(config)
+    assert [(t.name, t.shape) for t in tensors] == list(
+        reference.shapes_of(config).items()
+    )
 
 
 @pytest.mark.parametrize("model_type", ["rnn", "gru"])
@@ -150,6 +146,168 @@ def test_the_largest_size_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model, "MAX_PARAMETERS", 30)
     with pytest.raises(ConfigError, match="expected at most 30 weights, got 31"):
         layout()
+
+
+# --- bundles --------------------------------------------------------------------------
+
+EVERY_MODEL = list(product(["rnn", "gru"], range(1, 17)))
+
+
+def test_the_bundles_of_an_rnn_by_hand() -> None:
+    place = layout(n_layers=2)
+
+    assert place.width == 2
+    assert list(place.bundles.items()) == [
+        ("characters", 5),
+        *(("gates0", 2), ("state0", 2)),
+        *(("gates1", 2), ("state1", 2)),
+        ("logits", 5),
+    ]
+    assert [(t.name, t.inputs, t.outputs) for t in place.tensors] == [
+        ("Wx0", "characters", "gates0"),
+        ("Wh0", "state0", "gates0"),
+        ("b0", None, "gates0"),
+        ("Wx1", "state0", "gates1"),
+        ("Wh1", "state1", "gates1"),
+        ("b1", None, "gates1"),
+        ("Wo", "state1", "logits"),
+        ("bo", None, "logits"),
+    ]
+
+
+def test_a_gru_has_another_bundle_inside_the_reset_gate() -> None:
+    place = layout(model_type="gru")
+
+    assert place.width == 6
+    assert list(place.bundles.items()) == [
+        *(("characters", 5), ("gates0", 6), ("state0", 2), ("inner0", 2), ("logits", 5))
+    ]
+    assert [(t.name, t.inputs, t.outputs) for t in place.tensors] == [
+        ("Wx0", "characters", "gates0"),
+        ("Wh0", "state0", "gates0"),
+        ("b0", None, "gates0"),
+        ("bn0", None, "inner0"),
+        ("Wo", "state0", "logits"),
+        ("bo", None, "logits"),
+    ]
+
+
+@pytest.mark.parametrize(("model_type", "n_layers"), EVERY_MODEL)
+def test_bundles_are_those_of_the_reference(model_type: str, n_layers: int) -> None:
+    config = Config(
+        model_type=model_type, n_layers=n_layers, hidden_size=3, vocab_size=7
+    )
+
+    place = Layout(config)
+
+    bundles, joins = reference.bundles_of(config), reference.joins_of(config)
+    assert list(place.bundles.items()) == list(bundles.items())
+    assert {t.name: (t.inputs, t.outputs) for t in place.tensors} == joins
+
+
+@pytest.mark.parametrize(("model_type", "n_layers"), EVERY_MODEL)
+def test_no_two_tensors_join_the_same_bundles(model_type: str, n_layers: int) -> None:
+    place = layout(model_type=model_type, n_layers=n_layers)
+
+    joined = [frozenset([t.inputs, t.outputs]) for t in place.tensors]
+
+    assert all(len(pair) == 2 for pair in joined)  # none leads from a bundle to itself
+    assert len(set(joined)) == len(place.tensors)
+
+
+@pytest.mark.parametrize(("model_type", "n_layers"), EVERY_MODEL)
+def test_a_bundle_is_as_wide_as_each_tensor_that_it_joins_and_read_or_written(
+    model_type: str, n_layers: int
+) -> None:
+    place = layout(model_type=model_type, n_layers=n_layers)
+    written = {t.outputs for t in place.tensors}
+    read = {t.inputs for t in place.tensors if t.inputs is not None}
+
+    assert not written & read  # so that the signs of one side alone can be turned
+    assert written | read == set(place.bundles)
+    for t in place.tensors:
+        sides = [] if t.inputs is None else [place.bundles[t.inputs]]
+        assert t.shape == (*sides, place.bundles[t.outputs])
+    assert [t.name for t in place.tensors if t.inputs == "characters"] == ["Wx0"]
+
+
+def every_pattern(place: Layout) -> dict[str, Floats]:
+    """Return each pattern of signs that the bundles can have, once."""
+    count = sum(place.bundles.values())
+    bits = np.arange(1 << count)[:, None] >> np.arange(count) & 1
+    ends = np.cumsum(list(place.bundles.values()))[:-1]
+    parts = np.split(bits.astype(np.float32) * 2 - 1, ends, axis=1)
+    return dict(zip(place.bundles, parts, strict=True))
+
+
+def perturbations(place: Layout, signs: dict[str, Floats]) -> Floats:
+    """Return the whole perturbation of each pattern: (patterns, P)."""
+    count = len(signs["logits"])
+    e = np.full((count, place.size), np.nan, np.float32)
+    for t in place.tensors:
+        a = np.ones((count, 1), np.float32) if t.inputs is None else signs[t.inputs]
+        each = a[:, :, None] * signs[t.outputs][:, None, :]
+        e[:, t.start : t.start + t.size] = each.reshape(count, -1)
+    return e
+
+
+def gradients(size: int) -> list[NDArray[np.float64]]:
+    return [np.sin(np.arange(1.0, size + 1) * k) for k in (1, 2, 5)]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "n_layers", "hidden_size"),
+    [
+        *(("rnn", 1, 1), ("rnn", 2, 1), ("rnn", 2, 2), ("rnn", 3, 1), ("rnn", 1, 5)),
+        *(("gru", 1, 1), ("gru", 2, 1), ("gru", 1, 2)),
+    ],
+)
+def test_over_all_signs_entries_are_uncorrelated_as_if_each_had_its_own(
+    model_type: str, n_layers: int, hidden_size: int
+) -> None:
+    place = layout(
+        model_type=model_type, n_layers=n_layers, hidden_size=hidden_size, vocab_size=3
+    )
+
+    e = perturbations(place, every_pattern(place))
+
+    assert not e.sum(axis=0).any()
+    assert (e.T @ e == len(e) * np.eye(place.size)).all()  # exact: small integers
+    for g in gradients(place.size):
+        assert np.mean((e @ g) ** 2) == pytest.approx(g @ g, rel=1e-9)
+        assert (e * (e @ g)[:, None]).mean(axis=0) == pytest.approx(g, abs=1e-9)
+
+
+@pytest.mark.parametrize("model_type", ["rnn", "gru"])
+def test_silenced_characters_take_their_rows_out_of_the_moments_and_no_other(
+    model_type: str,
+) -> None:
+    place = layout(model_type=model_type, hidden_size=1, vocab_size=3)
+    signs = every_pattern(place)
+    signs["characters"][:, 1] = 0
+
+    e = perturbations(place, signs)
+
+    kept = np.ones(place.size)
+    kept[place.width : 2 * place.width] = 0  # the row of character 1 in Wx0
+    assert (e.T @ e == len(e) * np.diag(kept)).all()
+
+
+@pytest.mark.parametrize("model_type", ["rnn", "gru"])
+@pytest.mark.parametrize("n_layers", [1, 3])
+def test_signs_as_they_are_drawn_are_uncorrelated_within_chance(
+    model_type: str, n_layers: int
+) -> None:
+    place = layout(model_type=model_type, n_layers=n_layers, hidden_size=3)
+    trials = 1 << 13
+
+    e = perturbations(place, Noise(place.bundles).signs(TOP, 3, trials))
+
+    assert np.abs(e.T @ e / trials - np.eye(place.size)).max() < 6 / trials**0.5
+    for g in gradients(place.size):
+        squares = (e @ g) ** 2
+        error = squares.std() / trials**0.5
+        assert squares.mean() == pytest.approx(g @ g, abs=4 * error)
 
 
 # --- initial weights ------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Noise against Philox in Python integers, golden values and exact sums."""
 
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -14,8 +14,6 @@ from utilities.noise import (
     NOISE,
     WINDOWS,
     Noise,
-    RankOne,
-    Signs,
     blocks_of,
     raw_words,
     weighted_sum,
@@ -27,23 +25,11 @@ SEEDS = [0, 1, 0x0123456789ABCDEF, (1 << 63) - 1, 1 << 63, TOP]
 BOUND = 1 << 17
 
 
-class Tensor(NamedTuple):
-    name: str
-    shape: tuple[int, ...]
-
-
-# low rank: 3 + 5, 4, 70 + 190 = 272 signs: 5 words, 2 blocks
-TENSORS = (Tensor("Wx0", (3, 5)), Tensor("b0", (4,)), Tensor("Wo", (70, 190)))
-SHAPES = {tensor.name: tensor.shape for tensor in TENSORS}
-SMALL = (Tensor("Wx0", (3, 5)), Tensor("b0", (4,)))
-
-
-def arrays(signs: Signs) -> list[NDArray[np.float32]]:
-    """Return all arrays in order, `a` before `b`."""
-    parts: list[NDArray[np.float32]] = []
-    for part in signs.values():
-        parts += part if isinstance(part, RankOne) else [part]
-    return parts
+# of bundles: 3 + 5 + 4 + 70 + 190 = 272 signs, 5 words, 2 blocks; of whole tensors
+SIZES = {"characters": 3, "gates0": 5, "state0": 4, "inner0": 70, "logits": 190}
+WHOLE = {"Wx0": 15, "b0": 4, "Wo": 13_300}
+BOTH = pytest.mark.parametrize("sizes", [SIZES, WHOLE], ids=["bundles", "tensors"])
+SMALL = {"characters": 3, "gates0": 5, "logits": 4}
 
 
 def text(numbers: NDArray[np.float32]) -> str:
@@ -158,35 +144,36 @@ def test_window_words_never_change() -> None:
 # --- signs ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("full", [False, True])
-def test_signs_are_counted_by_their_factors_or_by_their_weights(full: bool) -> None:
-    expected = 3 * 5 + 4 + 70 * 190 if full else 3 + 5 + 4 + 70 + 190
-
-    assert Noise(TENSORS, full=full).signs_per_trial == expected
+@BOTH
+def test_signs_are_counted_by_the_sizes_of_their_parts(sizes: dict[str, int]) -> None:
+    assert Noise(sizes).signs_per_trial == sum(sizes.values())
 
 
-def test_low_rank_signs_are_two_factors_of_a_matrix_and_a_whole_vector() -> None:
-    signs = Noise(TENSORS, full=False).signs(5, 10, 6)
+@BOTH
+def test_there_is_an_array_for_each_part_in_the_order_of_their_names(
+    sizes: dict[str, int],
+) -> None:
+    signs = Noise(sizes).signs(5, 10, 6)
 
-    assert list(signs) == ["Wx0", "b0", "Wo"]
-    assert isinstance(signs["Wx0"], RankOne)
-    assert isinstance(signs["b0"], np.ndarray)
-    assert [part.shape for part in arrays(signs)] == [
-        *((6, 3), (6, 5)),
-        (6, 4),
-        *((6, 70), (6, 190)),
+    assert list(signs) == list(sizes)
+    assert [part.shape for part in signs.values()] == [(6, n) for n in sizes.values()]
+
+
+def test_sizes_that_change_later_do_not_change_the_noise() -> None:
+    sizes = dict(SMALL)
+    noise = Noise(sizes)
+    sizes["characters"] = 1000
+
+    assert [part.shape for part in noise.signs(1, 0, 2).values()] == [
+        *((2, 3), (2, 5), (2, 4))
     ]
 
 
-def test_full_signs_have_the_shapes_of_the_tensors() -> None:
-    signs = Noise(TENSORS, full=True).signs(5, 10, 6)
-
-    assert [part.shape for part in arrays(signs)] == [(6, 3, 5), (6, 4), (6, 70, 190)]
-
-
-@pytest.mark.parametrize("full", [False, True])
-def test_signs_are_float32_minus_and_plus_one_in_equal_shares(full: bool) -> None:
-    parts = arrays(Noise(TENSORS, full=full).signs(1, 0, 20 if full else 500))
+@BOTH
+def test_signs_are_float32_minus_and_plus_one_in_equal_shares(
+    sizes: dict[str, int],
+) -> None:
+    parts = Noise(sizes).signs(1, 0, 500 if sizes is SIZES else 20).values()
     every = np.concatenate([part.ravel() for part in parts])
 
     assert all(part.dtype == np.float32 for part in parts)
@@ -194,60 +181,92 @@ def test_signs_are_float32_minus_and_plus_one_in_equal_shares(full: bool) -> Non
     assert abs(float(every.mean(dtype=np.float64))) < 5 / len(every) ** 0.5
 
 
-@pytest.mark.parametrize("full", [False, True])
+@BOTH
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("trial", [0, 1, 123_456_789_012])
 def test_a_trial_alone_has_the_bits_that_it_has_in_a_batch(
-    full: bool, seed: int, trial: int
+    sizes: dict[str, int], seed: int, trial: int
 ) -> None:
-    noise = Noise(TENSORS, full=full)
-    batch = arrays(noise.signs(seed, trial, 5))
+    noise = Noise(sizes)
+    batch = noise.signs(seed, trial, 5)
 
     for offset in range(5):
-        alone = arrays(noise.signs(seed, trial + offset, 1))
-        for one, many in zip(alone, batch, strict=True):
-            assert one.tobytes() == many[offset].tobytes()
+        alone = noise.signs(seed, trial + offset, 1)
+        assert list(alone) == list(batch)
+        for name, part in alone.items():
+            assert part.tobytes() == batch[name][offset].tobytes()
 
 
-@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("sizes", [SIZES, {"Wx0": 700, "b0": 4}, {"one": 1}])
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("trial", [0, 3, 99_999])
 def test_signs_are_the_bits_of_philox_in_python_integers(
-    full: bool, seed: int, trial: int
+    sizes: dict[str, int], seed: int, trial: int
 ) -> None:
-    tensors = SMALL if full else TENSORS
-    shapes = {tensor.name: tensor.shape for tensor in tensors}
-    expected = reference.factors(shapes, seed, trial, full)
+    signs = Noise(sizes).signs(seed, trial, 2)
 
-    signs = Noise(tensors, full=full).signs(seed, trial, 1)
-
-    flat = [part.ravel().tolist() for part in arrays(signs)]
-    assert flat == [part for parts in expected.values() for part in parts]
+    for offset in (0, 1):
+        drawn = {name: part[offset].tolist() for name, part in signs.items()}
+        assert drawn == reference.parts(sizes, seed, trial + offset)
 
 
 def test_signs_never_change() -> None:
-    low = arrays(Noise(SMALL, full=False).signs(1, 0, 2))
-    full = arrays(Noise(SMALL, full=True).signs(TOP, 5, 1))
+    few = Noise(SMALL).signs(1, 0, 2).values()
+    many = Noise({"Wx0": 15, "b0": 4}).signs(TOP, 5, 1).values()
 
-    assert [text(part) for part in low] == ["+++--+", "++-+++-+++", "-+---+--"]
-    assert [text(part) for part in full] == ["--++++++---+--+", "----"]
+    assert [text(part) for part in few] == ["+++--+", "++-+++-+++", "-+---+--"]
+    assert [text(part) for part in many] == ["--++++++---+--+", "----"]
 
 
 def test_bits_are_taken_from_the_least_significant_on_one_being_plus() -> None:
     word = raw_words(77, NOISE, 0, 1).tolist()[0]
     bits = "".join("+" if word >> i & 1 else "-" for i in range(12))
 
-    signs = arrays(Noise(SMALL, full=False).signs(77, 0, 1))
+    signs = Noise(SMALL).signs(77, 0, 1)
 
-    assert "".join(text(part) for part in signs) == bits
+    assert "".join(text(part) for part in signs.values()) == bits
 
 
 def test_other_seeds_and_trials_have_other_signs() -> None:
-    noise = Noise(TENSORS, full=False)
-    drawn = [noise.signs(seed, trial, 1)["Wo"] for seed in SEEDS for trial in (0, 1, 2)]
-    rows = sorted(b"".join(factor.tobytes() for factor in part) for part in drawn)
+    noise = Noise(SIZES)
+    drawn = [
+        noise.signs(seed, trial, 1)["logits"] for seed in SEEDS for trial in (0, 1, 2)
+    ]
+    rows = sorted(part.tobytes() for part in drawn)
 
     assert all(one != another for one, another in pairwise(rows))
+
+
+def products(signs: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return perturbations of two matrices that share a bundle, and of a vector."""
+    a, h, b = signs["characters"], signs["state"], signs["gates"]
+    matrices = (x[:, :, None] * b[:, None, :] for x in (a, h))
+    return np.concatenate([*(m.reshape(len(b), -1) for m in matrices), b], axis=1)
+
+
+def test_products_of_drawn_signs_have_the_identity_as_their_second_moment() -> None:
+    trials = 1 << 16
+    noise = Noise({"characters": 4, "gates": 3, "state": 3})
+
+    e = products(noise.signs(5, 0, trials))
+
+    moment = e.T @ e / trials
+    assert e.shape == (trials, 12 + 9 + 3)
+    assert np.abs(e.mean(axis=0)).max() < 5 / trials**0.5
+    assert np.abs(moment - np.eye(24)).max() < 5 / trials**0.5
+
+
+def test_products_keep_the_square_of_any_gradient_in_the_mean() -> None:
+    trials = 1 << 16
+    e = products(
+        Noise({"characters": 4, "gates": 3, "state": 3}).signs(TOP, 9, trials)
+    ).astype(np.float64)
+
+    for phase in range(5):
+        gradient = np.sin(np.arange(24.0) * (phase + 1))
+        squares = (e @ gradient) ** 2
+        error = squares.std() / trials**0.5
+        assert squares.mean() == pytest.approx(gradient @ gradient, abs=4 * error)
 
 
 # --- sums -----------------------------------------------------------------------------
@@ -257,65 +276,75 @@ def test_a_rank_one_sum_by_hand() -> None:
     a = np.array([[1, -1], [1, 1]], np.float32)
     b = np.array([[1, 1, -1], [-1, 1, 1]], np.float32)
 
-    total = weighted_sum(RankOne(a, b), np.array([10, 3], np.float32))
+    total = weighted_sum(np.array([10, 3], np.float32), b, a)
 
     #     10 (1 -1)^T (1 1 -1)  +  3 (1 1)^T (-1 1 1)
     assert total.tolist() == [[7, 13, -7], [-13, -7, 13]]
 
 
-def test_sums_of_vectors_and_of_full_noise_by_hand() -> None:
+def test_a_sum_of_vectors_by_hand() -> None:
     rewards = np.array([10, 3], np.float32)
     vectors = np.array([[1, -1], [1, 1]], np.float32)
-    full = np.array([[[1, -1]], [[-1, -1]]], np.float32)  # (2, 1, 2)
 
-    assert weighted_sum(vectors, rewards).tolist() == [13, -7]
-    assert weighted_sum(full, rewards).tolist() == [[7, -13]]
+    assert weighted_sum(rewards, vectors).tolist() == [13, -7]
 
 
-@pytest.mark.parametrize("full", [False, True])
-def test_sums_have_the_shape_of_the_tensor_and_leave_inputs_alone(full: bool) -> None:
-    signs = Noise(TENSORS, full=full).signs(4, 0, 7)
+def test_a_silent_sign_adds_nothing() -> None:
+    a = np.array([[1, 0], [0, -1]], np.float32)
+    b = np.array([[1, -1], [1, 1]], np.float32)
+
+    total = weighted_sum(np.array([10, 3], np.float32), b, a)
+
+    assert total.tolist() == [[10, -10], [-3, -3]]
+
+
+def test_sums_have_the_shape_of_the_tensor_and_leave_inputs_alone() -> None:
+    signs = Noise(SIZES).signs(4, 0, 7)
     rewards = np.arange(-3, 4).astype(np.float32)
-    before = [part.copy() for part in arrays(signs)], rewards.copy()
+    a, b = signs["characters"].copy(), signs["logits"].copy()
+    for array in (a, b, rewards):
+        array.flags.writeable = False
 
-    twice = [[weighted_sum(part, rewards) for part in signs.values()] for _ in (1, 2)]
+    matrices = [weighted_sum(rewards, b, a) for _ in (1, 2)]
+    vectors = [weighted_sum(rewards, b) for _ in (1, 2)]
 
-    assert [total.shape for total in twice[0]] == [tensor.shape for tensor in TENSORS]
-    assert all((x == y).all() for x, y in zip(*twice, strict=True))
-    assert all((x == y).all() for x, y in zip(arrays(signs), before[0], strict=True))
-    assert (rewards == before[1]).all()
+    assert [total.shape for total in matrices + vectors] == [(3, 190)] * 2 + [
+        (190,)
+    ] * 2
+    assert all(total.dtype == np.float32 for total in matrices + vectors)
+    assert (matrices[0] == matrices[1]).all()
+    assert (vectors[0] == vectors[1]).all()
 
 
 @given(st.integers(0, TOP), st.lists(st.integers(-126, 126), min_size=1, max_size=8))
 @settings(deadline=None, max_examples=40)
 def test_sums_are_those_of_python_integers(seed: int, rewards: list[int]) -> None:
-    expected = {name: [0] * size for name, size in (("Wx0", 15), ("b0", 4))}
-    shapes = {tensor.name: tensor.shape for tensor in SMALL}
+    matrix, vector = [[0] * 5 for _ in range(3)], [0] * 4
     for trial, reward in enumerate(rewards):
-        flat = reference.perturbation(shapes, seed, trial, full=False)
-        for name, e in flat.items():
-            sums = zip(expected[name], e, strict=True)
-            expected[name] = [total + reward * sign for total, sign in sums]
+        a, b, v = reference.parts(SMALL, seed, trial).values()
+        for column in range(5):
+            for row in range(3):
+                matrix[row][column] += reward * a[row] * b[column]
+        vector = [total + reward * sign for total, sign in zip(vector, v, strict=True)]
 
-    signs = Noise(SMALL, full=False).signs(seed, 0, len(rewards))
+    signs = Noise(SMALL).signs(seed, 0, len(rewards))
+    shares = np.array(rewards, np.float32)
 
-    for name, part in signs.items():
-        total = weighted_sum(part, np.array(rewards, np.float32))
-        assert total.ravel().tolist() == expected[name]
+    summed = weighted_sum(shares, signs["gates0"], signs["characters"])
+    assert summed.tolist() == matrix
+    assert weighted_sum(shares, signs["logits"]).tolist() == vector
 
 
 def test_sums_at_the_bound_of_two_to_the_seventeenth_trials_are_exact() -> None:
-    noise = Noise((Tensor("W", (6, 5)), Tensor("b", (4,))), full=False)
-    matrix, vector = noise.signs(3, 0, BOUND).values()
-    assert isinstance(matrix, RankOne)
-    assert isinstance(vector, np.ndarray)
-    matrix.a[:, 0], matrix.b[:, 0], vector[:, 0] = 1, 1, -1  # all signs equal
-    matrix.a[: BOUND // 2, 1], matrix.a[BOUND // 2 :, 1] = 1, -1  # up, and down again
+    drawn = Noise({"state": 6, "gates": 5, "logits": 4}).signs(3, 0, BOUND)
+    state, gates, logits = drawn.values()
+    state[:, 0], gates[:, 0], logits[:, 0] = 1, 1, -1  # all signs equal
+    state[: BOUND // 2, 1], state[BOUND // 2 :, 1] = 1, -1  # up, and down again
     rewards = np.full(BOUND, 126, np.float32)
     rewards[1234] = 125  # makes sums odd: they need all 24 bits
-    a, b, v, r = (x.astype(np.int64) for x in (matrix.a, matrix.b, vector, rewards))
+    a, b, v, r = (x.astype(np.int64) for x in (state, gates, logits, rewards))
 
-    total, flat = weighted_sum(matrix, rewards), weighted_sum(vector, rewards)
+    total, flat = weighted_sum(rewards, gates, state), weighted_sum(rewards, logits)
 
     assert total[0, 0] == 126 * 2**17 - 1 == 16_515_071
     assert (total[1, 0], flat[0]) == (-1, -16_515_071)

@@ -14,7 +14,7 @@ from tests import reference
 from tests.reference import nearest_float32
 from utilities import selftest
 from utilities.config import Config
-from utilities.noise import NOISE, WINDOWS, RankOne, raw_words, weighted_sum
+from utilities.noise import NOISE, WINDOWS, raw_words, weighted_sum
 from utilities.selftest import (
     ACCEPTED,
     ADAM_STEPS,
@@ -24,8 +24,8 @@ from utilities.selftest import (
     FIRST_TRIAL,
     NOISE_EXPECTED,
     OPERANDS,
+    PARTS,
     SEEDS,
-    TENSORS,
     TOTALS,
     TRIALS,
     adam_steps,
@@ -92,7 +92,6 @@ def test_noise_is_the_expected_one() -> None:
 
 def test_expected_noise_is_that_of_philox_in_python_integers() -> None:
     digest = hashlib.sha256()
-    shapes = {tensor.name: tensor.shape for tensor in TENSORS}
     for seed in SEEDS:
         for purpose in (NOISE, WINDOWS):
             for first in FIRST_BLOCKS:
@@ -102,15 +101,20 @@ def test_expected_noise_is_that_of_philox_in_python_integers() -> None:
         for group in groups:  # five windows take two blocks, of which three words rest
             words = reference.words(seed, WINDOWS, 2 * group, 2)[:5]
             digest.update(struct.pack("<5Q", *words))
-        for full in (False, True):
-            drawn = [reference.factors(shapes, seed, trial, full) for trial in groups]
-            for name, parts in drawn[0].items():
-                for index in range(len(parts)):
-                    for trial in drawn:
-                        signs = trial[name][index]
-                        digest.update(struct.pack(f"<{len(signs)}b", *signs))
+        for sizes in PARTS:
+            drawn = [reference.parts(sizes, seed, trial) for trial in groups]
+            for name, size in sizes.items():
+                for trial in drawn:
+                    digest.update(struct.pack(f"<{size}b", *trial[name]))
 
     assert digest.digest() == NOISE_EXPECTED
+
+
+def test_parts_end_within_a_word_and_take_whole_blocks_of_their_own() -> None:
+    few, many = (sum(sizes.values()) for sizes in PARTS)
+
+    assert (few, many) == (273, 7570)
+    assert (-(-few // 256), -(-many // 256)) == (2, 30)
 
 
 def test_seeds_reach_beyond_63_bits() -> None:
@@ -281,8 +285,8 @@ def test_a_machine_that_flushes_subnormal_numbers_is_noticed(
 def test_a_product_that_drops_the_last_bit_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def coarse(signs: Floats | RankOne, rewards: Floats) -> Floats:
-        exact = weighted_sum(signs, rewards)
+    def coarse(rewards: Floats, b: Floats, a: Floats | None = None) -> Floats:
+        exact = weighted_sum(rewards, b, a)
         return np.where(np.abs(exact) < 2**23, exact, np.rint(exact / 2) * 2)
 
     monkeypatch.setattr(selftest, "weighted_sum", coarse)

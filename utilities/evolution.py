@@ -28,17 +28,19 @@ from utilities.config import Config
 from utilities.data import gather_windows, window_starts
 from utilities.misc import sha256
 from utilities.model import (
+    CHARACTERS,
     Clean,
+    Dense,
     Layout,
     Moments,
     Network,
-    Perturbed,
     Tokens,
     adam,
     initial_weights,
     sgd,
 )
-from utilities.noise import Floats, Noise, RankOne, Signs, weighted_sum, window_words
+from utilities.noise import Floats, Noise, Signs, weighted_sum, window_words
+from utilities.population import Population
 
 Rewards: TypeAlias = NDArray[np.int8]
 
@@ -78,10 +80,17 @@ class Setting:
         """Return the computation of the model."""
         return Network(self.layout)
 
+    @property
+    def full(self) -> bool:
+        """Return whether every weight has a sign of its own."""
+        return self.config.noise == "full"
+
     @cached_property
     def noise(self) -> Noise:
-        """Return the perturbations of the model's tensors."""
-        return Noise(self.layout.tensors, full=self.config.noise == "full")
+        """Return the random signs of the model's bundles, or of its tensors."""
+        if self.full:
+            return Noise({t.name: t.size for t in self.layout.tensors})
+        return Noise(self.layout.bundles)
 
     @cached_property
     def fingerprint(self) -> bytes:
@@ -171,20 +180,19 @@ def windows_of(setting: Setting, tokens: Tokens, segment: Segment) -> Tokens:
 
 
 def signs_of(setting: Setting, windows: Tokens, segment: Segment) -> Signs:
-    """Return the perturbations of a segment's trials, unread characters silenced.
+    """Return the signs of a segment's trials, unread characters silenced.
 
     Noise on the row of a character that no window of the group reads cannot have
-    caused its loss, so its sign becomes 0: the estimate stays unbiased, with less noise.
+    caused its loss, so its sign becomes 0: the estimate stays unbiased and varies less.
+    Full noise, which is for comparison, is left as it is.
     """
     each = setting.config.trials_per_group
     signs = setting.noise.signs(
         segment.seed, segment.first * each, segment.groups * each
     )
-    for tensor in setting.layout.tensors:
-        factors = signs[tensor.name]
-        if tensor.one_hot and isinstance(factors, RankOne):
-            a = factors.a.reshape(segment.groups, each, -1)
-            a *= characters_read(windows, tensor.shape[0])[:, None, :]
+    if not setting.full:
+        a = signs[CHARACTERS].reshape(segment.groups, each, -1)
+        a *= characters_read(windows, setting.layout.vocab_size)[:, None, :]
     return signs
 
 
@@ -200,17 +208,48 @@ def score(
     setting: Setting, weights: Floats, tokens: Tokens, segment: Segment
 ) -> Scores:
     """Return the losses of a segment's trials, in one forward batch."""
-    config = setting.config
-    views = setting.layout.views(weights)
     windows = windows_of(setting, tokens, segment)
     signs = signs_of(setting, windows, segment)
+    score_signs = _score_full if setting.full else _score_low_rank
+    losses = score_signs(setting, weights, windows, signs)  # (groups, copies)
+    if setting.config.directions_per_window:
+        return Scores(losses[:, :-1].ravel(), losses[:, -1].copy())
+    return Scores(losses.ravel(), np.zeros(0, np.float32))
+
+
+def _score_low_rank(
+    setting: Setting, weights: Floats, windows: Tokens, signs: Signs
+) -> Floats:
+    """Return losses of each group's trials and clean weights, or of both sides."""
+    groups, each = windows.shape[1], setting.config.trials_per_group
+    written = {tensor.outputs for tensor in setting.layout.tensors}
+    copies = {}
+    for name, e in signs.items():
+        copies[name] = np.zeros((groups, each + 1, e.shape[1]), np.float32)
+        copies[name][:, :each] = e.reshape(groups, each, -1)
+        if setting.config.directions_per_window == 0:  # a b^T and a (-b)^T
+            copies[name][:, 1] = -e if name in written else e
+    sigma = setting.config.sigma
+    population = Population(setting.layout, weights, copies, sigma, windows, each + 1)
+    return population.losses()
+
+
+def _score_full(
+    setting: Setting, weights: Floats, windows: Tokens, signs: Signs
+) -> Floats:
+    """Return the same as `_score_low_rank`, by a product for each trial."""
+    config, views = setting.config, setting.layout.views(weights)
+    groups, each = windows.shape[1], config.trials_per_group
+    shapes = {t.name: t.shape for t in setting.layout.tensors}
+    noise = {name: e.reshape(len(e), *shapes[name]) for name, e in signs.items()}
     losses = setting.network.losses
-    each = np.repeat(windows, config.trials_per_group, axis=1)
-    plus = losses(Perturbed(views, signs, config.sigma), each)
+    repeated = np.repeat(windows, each, axis=1)
+    plus = losses(Dense(views, noise, config.sigma), repeated).reshape(groups, each)
     if config.directions_per_window:
-        return Scores(plus, losses(Clean(views), windows))
-    minus = losses(Perturbed(views, signs, -config.sigma), each)
-    return Scores(np.stack([plus, minus], axis=1).ravel(), np.zeros(0, np.float32))
+        other = losses(Clean(views), windows)
+    else:
+        other = losses(Dense(views, noise, -config.sigma), repeated)
+    return np.column_stack([plus, other])
 
 
 def clean_loss(setting: Setting, weights: Floats, rows: Iterable[Tokens]) -> float:
@@ -346,7 +385,11 @@ def total(
         start += len(share)
         signs = signs_of(setting, windows_of(setting, tokens, piece), piece)
         for t in setting.layout.tensors:
-            part = weighted_sum(signs[t.name], share)
+            if setting.full:
+                part = weighted_sum(share, signs[t.name])
+            else:
+                a = None if t.inputs is None else signs[t.inputs]
+                part = weighted_sum(share, signs[t.outputs], a)
             result[t.start : t.start + t.size] += part.ravel().astype(np.int64)
     return result
 

@@ -10,13 +10,20 @@ tensor lies in it. V is the vocabulary, H the hidden units, L the layers:
 The three gates of a GRU stand side by side, r z n as PyTorch orders them, so that one
 product serves all; ``b`` is the sum of its two bias vectors, ``bn`` the one inside the
 reset gate. A network reads its tensors through `Products`: `Clean` gives the weights,
-`Perturbed` those of a whole population at the cost of one matrix product, because
-``x (W + sigma a b^T) = x W + sigma (x.a) b`` (EGGROLL, arXiv 2511.16652).
+`Dense` other weights for each trial. Rank-1 noise has a path of its own, in
+`utilities.population`.
+
+Each tensor leads from one *bundle* of wires to another: from ``characters`` or the
+``state`` of a layer (a bias: from a constant) to the ``gates`` of a layer or the
+``logits``. Rank-1 noise draws signs for bundles, and a tensor's perturbation is
+``a b^T`` of the bundles that it joins. No two tensors join the same two, so the entries
+of any two perturbations are uncorrelated, as if each had signs of its own.
 
 In shapes n is the rows of perturbations (trials), w the windows of each, T the
 characters of a window. Nothing here draws noise, reads text or knows the time.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +37,9 @@ from utilities.errors import ConfigError
 
 Floats: TypeAlias = NDArray[np.float32]
 Tokens: TypeAlias = NDArray[np.integer[Any]]
-Factors: TypeAlias = tuple[Floats, Floats]  # a (n, m) and b (n, k) of rank-1 noise
+
+
+CHARACTERS, LOGITS = "characters", "logits"  # the bundles at both ends
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,8 @@ class Tensor:
     name: str
     shape: tuple[int, ...]
     start: int
-    one_hot: bool = False  # its rows are characters: only those that were read matter
+    inputs: str | None  # the bundle that it reads; None: a bias, which reads a constant
+    outputs: str  # the bundle that it writes
 
     @property
     def size(self) -> int:
@@ -66,23 +76,46 @@ class Layout:
                 f"weights, got {self.size}"
             )
 
-    def _shapes(self) -> list[tuple[str, tuple[int, ...]]]:
-        hidden, gru = self.hidden_size, self.model_type == "gru"
-        width = 3 * hidden if gru else hidden
-        shapes: list[tuple[str, tuple[int, ...]]] = []
+    def _plan(self) -> list[tuple[str, tuple[int, ...], str | None, str]]:
+        """Return name, shape, inputs and outputs of each tensor, in order."""
+        hidden, width = self.hidden_size, self.width
+        plan: list[tuple[str, tuple[int, ...], str | None, str]] = []
         for layer in range(self.n_layers):
+            state, gates = f"state{layer}", f"gates{layer}"
+            below = f"state{layer - 1}" if layer else CHARACTERS
             inputs = hidden if layer else self.vocab_size
-            shapes += [(f"Wx{layer}", (inputs, width)), (f"Wh{layer}", (hidden, width))]
-            shapes += [(f"b{layer}", (width,))]
-            shapes += [(f"bn{layer}", (hidden,))] if gru else []
-        return [*shapes, ("Wo", (hidden, self.vocab_size)), ("bo", (self.vocab_size,))]
+            plan.append((f"Wx{layer}", (inputs, width), below, gates))
+            plan.append((f"Wh{layer}", (hidden, width), state, gates))
+            plan.append((f"b{layer}", (width,), None, gates))
+            if self.model_type == "gru":
+                plan.append((f"bn{layer}", (hidden,), None, f"inner{layer}"))
+        plan.append(
+            ("Wo", (hidden, self.vocab_size), f"state{self.n_layers - 1}", LOGITS)
+        )
+        plan.append(("bo", (self.vocab_size,), None, LOGITS))
+        return plan
 
     def _place(self) -> tuple[Tensor, ...]:
         tensors, start = [], 0
-        for name, shape in self._shapes():
-            tensors.append(Tensor(name, shape, start, one_hot=name == "Wx0"))
+        for name, shape, inputs, outputs in self._plan():
+            tensors.append(Tensor(name, shape, start, inputs, outputs))
             start += tensors[-1].size
         return tuple(tensors)
+
+    @property
+    def width(self) -> int:
+        """Return how many sums lead into a layer: H, or 3 H for the gates of a GRU."""
+        return self.hidden_size * (3 if self.model_type == "gru" else 1)
+
+    @property
+    def bundles(self) -> dict[str, int]:
+        """Return the size of each bundle, in the order in which tensors name them."""
+        sizes: dict[str, int] = {}
+        for tensor in self.tensors:
+            if tensor.inputs is not None:
+                sizes.setdefault(tensor.inputs, tensor.shape[0])
+            sizes.setdefault(tensor.outputs, tensor.shape[-1])
+        return sizes
 
     def views(self, flat: Floats) -> dict[str, Floats]:
         """Return the tensors as views that share memory with the flat vector."""
@@ -160,49 +193,30 @@ class Clean:
         return self._views[name]
 
 
-class Perturbed:
-    """The weights plus sigma times signs, other signs for each of n trials."""
+class Dense:
+    """The weights plus noise of its own for each of n trials: slow, to compare with."""
 
     def __init__(
-        self,
-        views: dict[str, Floats],
-        signs: Mapping[str, Floats | Factors],
-        sigma: float,
+        self, views: dict[str, Floats], noise: Mapping[str, Floats], sigma: float
     ) -> None:
-        """Prepare a population; a negative sigma gives the antithetic one."""
-        self._clean = Clean(views)
-        self._factors: dict[str, Factors] = {}
-        self._whole: dict[str, Floats] = {}  # vectors, and matrices of full noise
+        """Add noise of shape (n, *shape); a negative sigma gives the other side."""
         step = np.float32(sigma)
-        for name, e in signs.items():
-            if isinstance(e, tuple):
-                self._factors[name] = (e[0], e[1] * step)
-            else:
-                self._whole[name] = e * step + views[name]
+        self._views: dict[str, Floats] = {
+            name: views[name] + step * e for name, e in noise.items()
+        }
 
     def rows(self, name: str, tokens: Tokens) -> Floats:
-        """Return row plus noise: ``W[c] + sigma a[c] b``, or full noise's own row."""
+        """Return each trial's own rows of the characters."""
         trial = np.arange(len(tokens))[:, None]
-        if name in self._whole:
-            return self._whole[name][trial, tokens]
-        a, b = self._factors[name]
-        y = b[:, None, :] * a[trial, tokens][:, :, None]  # (n, w, k)
-        y += self._clean.rows(name, tokens)
-        return y
+        return np.asarray(self._views[name][trial, tokens])
 
     def product(self, name: str, x: Floats) -> Floats:
-        """Return ``x W + sigma (x.a) b``, or a product for each trial."""
-        if name in self._whole:
-            each: Floats = x @ self._whole[name]
-            return each
-        a, b = self._factors[name]
-        y = self._clean.product(name, x)
-        y += np.einsum("nwm,nm->nw", x, a)[:, :, None] * b[:, None, :]
-        return y
+        """Return a matrix product for each trial."""
+        return np.asarray(x @ self._views[name])
 
     def bias(self, name: str) -> Floats:
-        """Return the perturbed vectors (n, 1, k)."""
-        return self._whole[name][:, None, :]
+        """Return each trial's own vector (n, 1, k)."""
+        return self._views[name][:, None, :]
 
 
 def sigmoid(x: Floats) -> Floats:
@@ -276,7 +290,7 @@ class Network:
         steps, (n, w) = len(windows) - 1, windows.shape[1:]
         state = self.start((n, w))
         total = np.zeros((n, w), np.float32)
-        for now, following in zip(windows[:-1], windows[1:], strict=True):
+        for now, following in itertools.pairwise(windows):
             state = self.step(p, now, state)
             total += surprise(self.logits(p, state[-1]), following)
         mean: Floats = total.mean(axis=1) / np.float32(steps)

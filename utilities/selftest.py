@@ -20,13 +20,12 @@ from numpy.typing import NDArray
 
 from utilities.config import Config
 from utilities.misc import sha256
-from utilities.model import Moments, Tensor, adam
+from utilities.model import Moments, adam
 from utilities.noise import (
     NOISE,
     WINDOWS,
     Floats,
     Noise,
-    RankOne,
     raw_words,
     weighted_sum,
     window_words,
@@ -41,7 +40,10 @@ ARITHMETIC_EXPECTED = bytes.fromhex(
 
 SEEDS = (0, 1, 0x0123456789ABCDEF, 1 << 63, (1 << 64) - 1)  # beyond int64 as well
 FIRST_BLOCKS = (0, 1, 1 << 32, (1 << 63) + 5)
-TENSORS = (Tensor("matrix", (90, 83), 0), Tensor("vector", (100,), 7470))
+PARTS = (
+    {"inputs": 90, "gates": 83, "logits": 100},  # bundles: 2 counter blocks a trial
+    {"matrix": 90 * 83, "vector": 100},  # whole tensors: 30 blocks
+)
 FIRST_TRIAL, TRIALS = 1000, 3
 
 BOUND_TRIALS = 1 << 17  # 126 * 2^17 < 2^24: the most trials that one sum may have
@@ -80,12 +82,9 @@ def noise_test() -> bytes:
             for first in FIRST_BLOCKS:
                 parts.append(_words(raw_words(seed, purpose, first, 2)))
         parts.append(_words(window_words(seed, FIRST_TRIAL, TRIALS, 5)))
-        for full in (False, True):
-            signs = Noise(TENSORS, full=full).signs(seed, FIRST_TRIAL, TRIALS)
-            for tensor in TENSORS:
-                part = signs[tensor.name]
-                arrays = part if isinstance(part, RankOne) else (part,)
-                parts += [array.astype(np.int8).tobytes() for array in arrays]
+        for sizes in PARTS:
+            signs = Noise(sizes).signs(seed, FIRST_TRIAL, TRIALS)
+            parts += [signs[name].astype(np.int8).tobytes() for name in sizes]
     return sha256(*parts)
 
 
@@ -117,8 +116,8 @@ def arithmetic() -> dict[str, Floats]:
         }
 
 
-def bound_signs() -> RankOne:
-    """Return factors of 2^17 trials: four hard columns each, then four of noise.
+def bound_signs() -> tuple[Floats, Floats]:
+    """Return a and b of 2^17 trials: four hard columns each, then four of noise.
 
     Partial sums climb to the bound and stay, or fall back, or hover around zero.
     """
@@ -131,7 +130,7 @@ def bound_signs() -> RankOne:
     a[: BOUND_TRIALS // 2, 2], a[BOUND_TRIALS // 2 :, 2] = 1, -1
     b[0::2, 1], b[1::2, 1] = 1, -1
     b[:, 2], b[BOUND_TRIALS // 3, 2] = 1, -1
-    return RankOne(a, b)
+    return a, b
 
 
 def bound_sums() -> dict[str, Floats]:
@@ -139,14 +138,14 @@ def bound_sums() -> dict[str, Floats]:
 
     The latter sum of equal signs, 126 * 2^17 - 1, takes all 24 bits of a float32.
     """
-    signs = bound_signs()
+    a, b = bound_signs()
     rewards = np.full(BOUND_TRIALS, 126, np.float32)
-    even = weighted_sum(signs, rewards)
+    even = weighted_sum(rewards, b, a)
     rewards[-1] = 125
     return {
         "even": even,
-        "odd": weighted_sum(signs, rewards),
-        "vector": weighted_sum(signs.b, rewards),
+        "odd": weighted_sum(rewards, b, a),
+        "vector": weighted_sum(rewards, b),
     }
 
 

@@ -1,0 +1,686 @@
+"""Losses of populations against perturbed matrices that are built whole, in float64."""
+
+import dataclasses
+import math
+from collections import Counter
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from tests import reference
+from utilities.config import Config
+from utilities.evolution import Setting, clean_loss
+from utilities.model import Layout
+from utilities.population import SAFE_EXPONENT, SAFE_SHIFT, Population
+
+Floats = NDArray[np.float32]
+Tokens = NDArray[np.uint16]
+GROUPS = 2
+KINDS = list(product(["rnn", "gru"], [1, 2, 3]))
+BOTH = pytest.mark.parametrize("model_type", ["rnn", "gru"])
+EVERY = pytest.mark.parametrize(("model_type", "n_layers"), KINDS)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a population is made of."""
+
+    config: Config
+    weights: Floats
+    signs: dict[str, Floats]
+    windows: Tokens
+
+    @property
+    def copies(self) -> int:
+        return int(self.signs["logits"].shape[1])
+
+    def population(self) -> Population:
+        return Population(
+            Layout(self.config),
+            self.weights,
+            self.signs,
+            self.config.sigma,
+            self.windows,
+            self.copies,
+        )
+
+    def losses(self) -> Floats:
+        return self.population().losses()
+
+    def expected(self) -> list[list[float]]:
+        """Return the losses of weights with each copy's perturbation added."""
+        return [
+            [self._expected(group, copy) for copy in range(self.copies)]
+            for group in range(self.windows.shape[1])
+        ]
+
+    def _expected(self, group: int, copy: int) -> float:
+        drawn = {
+            name: [int(sign) for sign in e[group, copy]]
+            for name, e in self.signs.items()
+        }
+        e = reference.rank_one(self.config, drawn)
+        windows = self.windows[:, group].T.tolist()
+        return reference.perturbed_loss(
+            self.config, self.weights, e, self.config.sigma, windows
+        )
+
+
+def random_signs(config: Config, groups: int, seed: int) -> dict[str, Floats]:
+    """Return signs of K trials and a clean copy, or of both sides of a pair (K = 0)."""
+    draw = np.random.default_rng(seed)
+    each = max(1, config.directions_per_window)
+    joins = reference.joins_of(config).values()
+    signs = {}
+    for name, size in reference.bundles_of(config).items():
+        e = draw.integers(0, 2, (groups, each, size)).astype(np.float32) * 2 - 1
+        other = np.zeros_like(e[:, :1])
+        if config.directions_per_window == 0:
+            other = -e if name in {outputs for _, outputs in joins} else e
+        signs[name] = np.concatenate([e, other], axis=1)
+    return signs
+
+
+def batch(groups: int = GROUPS, seed: int = 7, **keys: Any) -> Batch:
+    """Return a small batch; keys as in `Config`."""
+    config = reference.example_setting(**({"sigma": 0.1} | keys)).config
+    weights = reference.example_weights(Layout(config).size)
+    shape = (config.sequence_length + 1, groups, config.batch_size)
+    text = np.random.default_rng(seed + 1).integers(0, config.vocab_size, shape)
+    signs = random_signs(config, groups, seed)
+    return Batch(config, weights, signs, text.astype(np.uint16))
+
+
+def changed(
+    some: Batch, factor: float = 1, sigma: float | None = None, **tensors: Any
+) -> Batch:
+    """Return a batch with all weights times a factor, another sigma, other tensors."""
+    weights = some.weights * np.float32(factor)
+    views = Layout(some.config).views(weights)
+    for name, value in tensors.items():
+        views[name][:] = value
+    config = some.config
+    if sigma is not None:
+        config = dataclasses.replace(config, sigma=sigma)
+    return dataclasses.replace(some, weights=weights, config=config)
+
+
+def large_output(some: Batch) -> Batch:
+    """Return a batch whose logits could overflow an exponential."""
+    views = Layout(some.config).views(some.weights)
+    return changed(some, Wo=views["Wo"] * 64)
+
+
+def large_shift(some: Batch) -> Batch:
+    """Return a batch whose noise moves logits by more than is safe."""
+    return changed(some, sigma=3.0)
+
+
+def assert_close(losses: Floats, expected: Any, tolerance: float = 1e-5) -> None:
+    """Compare absolutely, or relative to losses of more than a nat."""
+    wanted = np.array(expected, np.float64)
+    assert losses.shape == wanted.shape
+    assert losses.dtype == np.float32
+    assert (np.abs(losses - wanted) <= tolerance * np.maximum(1, wanted)).all()
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Count characters that are scored fast, and safely."""
+    counts: Counter[str] = Counter()
+
+    def count(name: str) -> None:
+        real = vars(Population)[name]
+
+        def spy(population: Population, t: int) -> Any:
+            counts[name] += 1
+            return real(population, t)
+
+        monkeypatch.setattr(Population, name, spy)
+
+    count("_score")
+    count("_score_safely")
+    return counts
+
+
+FAST = {"_score": 5}
+SAFE = {"_score_safely": 5}  # formed at once
+LATE = {"_score": 5, "_score_safely": 5}  # after the fast way was tried
+
+
+# --- against the reference ------------------------------------------------------------
+
+
+@EVERY
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("directions", [1, 4, 16, 0])
+def test_losses_are_those_of_perturbed_matrices_built_whole(
+    model_type: str,
+    n_layers: int,
+    batch_size: int,
+    directions: int,
+    scored: Counter[str],
+) -> None:
+    some = batch(
+        model_type=model_type,
+        n_layers=n_layers,
+        batch_size=batch_size,
+        directions_per_window=directions,
+    )
+
+    losses = some.losses()
+
+    expected = some.expected()
+    assert len({loss for group in expected for loss in group}) == losses.size
+    assert_close(losses, expected)
+    assert scored == FAST
+
+
+@EVERY
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("directions", [1, 4, 16, 0])
+@pytest.mark.parametrize(
+    ("change", "path"), [(large_output, SAFE), (large_shift, LATE)]
+)
+def test_losses_beyond_the_safe_range_are_those_of_the_reference_too(
+    model_type: str,
+    n_layers: int,
+    batch_size: int,
+    directions: int,
+    change: Any,
+    path: dict[str, int],
+    scored: Counter[str],
+) -> None:
+    some = change(
+        batch(
+            model_type=model_type,
+            n_layers=n_layers,
+            batch_size=batch_size,
+            directions_per_window=directions,
+        )
+    )
+
+    losses = some.losses()
+
+    assert_close(losses, some.expected())
+    assert losses.max() > 4
+    assert scored == path
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=50)
+def test_losses_of_any_shape_are_those_of_the_reference(data: st.DataObject) -> None:
+    def whole(low: int, high: int) -> int:
+        return data.draw(st.integers(low, high))
+
+    some = batch(
+        groups=whole(1, 3),
+        seed=whole(0, 1 << 32),
+        model_type=data.draw(st.sampled_from(["rnn", "gru"])),
+        n_layers=whole(1, 3),
+        hidden_size=whole(1, 6),
+        vocab_size=whole(3, 12),
+        sequence_length=whole(1, 6),
+        batch_size=whole(1, 4),
+        directions_per_window=whole(0, 4),
+        sigma=data.draw(st.sampled_from([0.001, 0.02, 0.3, 1.0, 2.0])),
+    )
+    silent = np.random.default_rng(whole(0, 9)).integers(0, 2, some.config.vocab_size)
+    some.signs["characters"][:] *= silent.astype(np.float32)
+
+    assert_close(some.losses(), some.expected())
+
+
+def test_a_loss_of_an_rnn_by_hand() -> None:
+    config = Config(
+        hidden_size=1, vocab_size=3, sequence_length=1, sigma=0.25, n_layers=1
+    )
+    #          Wx0          Wh0  b0   Wo            bo
+    numbers = [9, 0.5, 9, *(9,), 0.125, *(2, -1, 0.5), *(0, 1, -1)]
+    drawn = {
+        "characters": [-1, 1, -1],
+        "gates0": [-1],
+        "state0": [-1],
+        "logits": [1, 1, -1],
+    }
+    signs = {name: np.array([[e]], np.float32) for name, e in drawn.items()}
+    windows = np.array([[[1]], [[2]]], np.uint16)
+
+    losses = Batch(config, np.array(numbers, np.float32), signs, windows).losses()
+
+    h = math.tanh(0.5 + 0.125 - 0.25 * (1 + 1))
+    s = 0.25 * (-h + 1)
+    logits = [2 * h + 0 + s, -h + 1 + s, 0.5 * h - 1 - s]
+    expected = math.log(sum(map(math.exp, logits))) - logits[2]
+    assert losses.tolist() == [[pytest.approx(expected, abs=1e-6)]]
+
+
+def test_a_loss_of_a_gru_by_hand() -> None:
+    config = Config(
+        model_type="gru", hidden_size=1, vocab_size=3, sequence_length=1, sigma=0.25
+    )
+    numbers = [
+        *(9, 9, 9),  # Wx0: r z n of character 0, which is not read
+        *(0.5, -0.5, 0.75),
+        *(9, 9, 9),
+        *(9, 9, 9),  # Wh0: the state is still 0
+        *(0.125, 1, -0.25),  # b0
+        0.375,  # bn0
+        *(2, -1, 0.5),  # Wo
+        *(0, 1, -1),  # bo
+    ]
+    drawn = {
+        "characters": [-1, 1, -1],
+        "gates0": [1, -1, -1],
+        "state0": [1],
+        "inner0": [-1],
+        "logits": [-1, 1, 1],
+    }
+    signs = {name: np.array([[e]], np.float32) for name, e in drawn.items()}
+    windows = np.array([[[1]], [[0]]], np.uint16)
+
+    losses = Batch(config, np.array(numbers, np.float32), signs, windows).losses()
+
+    r = 1 / (1 + math.exp(-(0.5 + 0.125 + 0.25 * 2)))
+    z = 1 / (1 + math.exp(-(-0.5 + 1 - 0.25 * 2)))
+    n = math.tanh(0.75 - 0.25 - 0.25 * 2 + r * (0.375 - 0.25))
+    h = (1 - z) * n
+    s = 0.25 * (h + 1)
+    logits = [2 * h - s, -h + 1 + s, 0.5 * h - 1 + s]
+    expected = math.log(sum(map(math.exp, logits))) - logits[0]
+    assert losses.tolist() == [[pytest.approx(expected, abs=1e-6)]]
+
+
+# --- what the noise estimates ---------------------------------------------------------
+
+
+def slope(config: Config, weights: Floats, window: list[int]) -> list[float]:
+    """Return the gradient of the loss of one window by central differences."""
+    flat, step, result = weights.astype(np.float64), 1e-5, []
+    for i in range(len(flat)):
+        sides = []
+        for sign in (1, -1):
+            moved = flat.copy()
+            moved[i] += sign * step
+            w = reference.tensors_of(config, moved)
+            sides.append(reference.window_loss(config, w, window))
+        result.append((sides[0] - sides[1]) / (2 * step))
+    return result
+
+
+@pytest.mark.parametrize(
+    ("model_type", "n_layers"), [("rnn", 1), ("rnn", 2), ("gru", 1)]
+)
+def test_over_all_signs_the_estimate_is_the_gradient_and_varies_as_full_noise_does(
+    model_type: str, n_layers: int
+) -> None:
+    some = batch(
+        groups=1,
+        model_type=model_type,
+        n_layers=n_layers,
+        hidden_size=1,
+        vocab_size=3,
+        sigma=0.02,
+    )
+    sizes = reference.bundles_of(some.config)
+    written = {outputs for _, outputs in reference.joins_of(some.config).values()}
+    patterns = np.array(list(product([-1, 1], repeat=sum(sizes.values()))))
+    parts = np.split(patterns, np.cumsum(list(sizes.values()))[:-1], axis=1)
+    drawn = dict(zip(sizes, parts, strict=True))
+
+    def losses(side: int) -> Floats:
+        signs = {
+            name: (side * e if name in written else e)[None].astype(np.float32)
+            for name, e in drawn.items()
+        }
+        return dataclasses.replace(some, signs=signs).losses()
+
+    changes = (losses(1).astype(np.float64) - losses(-1))[0] / 2 / 0.02
+
+    gradient = np.array(
+        slope(some.config, some.weights, some.windows[:, 0, 0].tolist())
+    )
+    rows = [
+        reference.rank_one(some.config, dict(zip(sizes, signs, strict=True))).values()
+        for signs in zip(*(part.tolist() for part in parts), strict=True)
+    ]
+    e = np.array([[sign for tensor in row for sign in tensor] for row in rows])
+    assert (changes[:, None] * e).mean(axis=0) == pytest.approx(gradient, abs=1e-3)
+    assert (changes**2).mean() == pytest.approx(gradient @ gradient, rel=5e-3)
+
+
+# --- clean copies ---------------------------------------------------------------------
+
+CHANGES = pytest.mark.parametrize(
+    ("change", "path"),
+    [(lambda some: some, FAST), (large_output, SAFE), (large_shift, LATE)],
+    ids=["fast", "safe", "late"],
+)
+
+
+@EVERY
+@pytest.mark.parametrize("batch_size", [1, 3])
+@CHANGES
+def test_clean_copies_have_the_clean_loss(
+    model_type: str,
+    n_layers: int,
+    batch_size: int,
+    change: Any,
+    path: dict[str, int],
+    scored: Counter[str],
+) -> None:
+    some = change(
+        batch(model_type=model_type, n_layers=n_layers, batch_size=batch_size)
+    )
+    setting = Setting(some.config, "0" * 64)
+
+    clean = some.losses()[:, -1]
+
+    expected = [
+        clean_loss(setting, some.weights, [some.windows[:, group]])
+        for group in range(GROUPS)
+    ]
+    assert_close(clean, expected, 1e-6)
+    assert scored == path
+
+
+@BOTH
+@pytest.mark.parametrize("batch_size", [1, 3])
+@CHANGES
+def test_rows_without_signs_are_clean_to_the_bit(
+    model_type: str,
+    batch_size: int,
+    change: Any,
+    path: dict[str, int],
+    scored: Counter[str],
+) -> None:
+    some = change(
+        batch(
+            model_type=model_type,
+            n_layers=2,
+            batch_size=batch_size,
+            directions_per_window=5,
+        )
+    )
+    for e in some.signs.values():
+        e[:, [0, 3]] = 0
+    nothing = {name: np.zeros_like(e) for name, e in some.signs.items()}
+
+    losses = some.losses()
+    clean = dataclasses.replace(some, signs=nothing).losses()
+
+    assert losses[:, [0, 3, 5]].tobytes() == clean[:, [0, 3, 5]].tobytes()
+    assert (losses[:, [1, 2, 4]] != clean[:, [1, 2, 4]]).all()
+    assert scored == {name: 2 * count for name, count in path.items()}
+
+
+@BOTH
+def test_the_loss_of_a_row_without_signs_does_not_depend_on_sigma(
+    model_type: str,
+) -> None:
+    some = batch(model_type=model_type)
+
+    tiny, wide = (changed(some, sigma=sigma).losses() for sigma in (1e-6, 0.3))
+
+    assert tiny[:, -1].tobytes() == wide[:, -1].tobytes()
+    assert (tiny[:, :-1] != wide[:, :-1]).all()
+
+
+# --- independence ---------------------------------------------------------------------
+
+
+@BOTH
+def test_a_copy_does_not_depend_on_the_signs_of_others(model_type: str) -> None:
+    some, other = (
+        batch(model_type=model_type, n_layers=2, directions_per_window=4)
+        for _ in (1, 2)
+    )
+    for e in other.signs.values():
+        e[:, 1] *= -1
+
+    mine, theirs = some.losses(), other.losses()
+
+    assert mine[:, [0, 2, 3, 4]].tobytes() == theirs[:, [0, 2, 3, 4]].tobytes()
+    # (-a) (-b)^T is a b^T: only the biases moved, and so did the losses
+    assert (mine[:, 1] != theirs[:, 1]).all()
+
+
+@BOTH
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_group_alone_has_the_losses_that_it_has_in_a_batch(
+    model_type: str, batch_size: int
+) -> None:
+    some = batch(groups=3, model_type=model_type, batch_size=batch_size)
+    losses = some.losses()
+
+    for group in range(3):
+        place = slice(group, group + 1)
+        alone = dataclasses.replace(
+            some,
+            signs={name: e[place] for name, e in some.signs.items()},
+            windows=some.windows[:, place],
+        )
+        assert_close(alone.losses(), losses[place], 1e-6)
+
+
+@BOTH
+def test_the_loss_of_a_copy_is_the_mean_over_its_windows(model_type: str) -> None:
+    some = batch(model_type=model_type, batch_size=3)
+
+    single = [
+        dataclasses.replace(some, windows=some.windows[:, :, w : w + 1]).losses()
+        for w in range(3)
+    ]
+
+    assert_close(some.losses(), np.mean(single, axis=0), 1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_signs_of_characters_that_are_not_read_change_nothing(batch_size: int) -> None:
+    some, other = (batch(batch_size=batch_size) for _ in (1, 2))
+    for group in range(GROUPS):
+        read = set(some.windows[:-1, group].ravel().tolist())
+        unread = [c for c in range(9) if c not in read]
+        assert unread
+        other.signs["characters"][group][:, unread] = 0
+
+    assert some.losses().tobytes() == other.losses().tobytes()
+
+
+@BOTH
+def test_sides_of_a_pair_change_places_with_their_signs(model_type: str) -> None:
+    some = batch(model_type=model_type, directions_per_window=0, n_layers=2)
+    turned = {name: e[:, ::-1] for name, e in some.signs.items()}
+
+    losses = dataclasses.replace(some, signs=turned).losses()
+
+    assert_close(losses[:, ::-1], some.losses(), 1e-6)
+
+
+# --- repetition -----------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize("batch_size", [1, 3])
+@CHANGES
+def test_the_same_batch_gives_the_same_bits_and_stays_as_it_was(
+    model_type: str,
+    batch_size: int,
+    change: Any,
+    path: dict[str, int],
+    scored: Counter[str],
+) -> None:
+    some, untouched = (
+        change(batch(model_type=model_type, n_layers=2, batch_size=batch_size))
+        for _ in (1, 2)
+    )
+    for array in (some.weights, some.windows, *some.signs.values()):
+        array.flags.writeable = False
+
+    population = some.population()
+    losses = [population.losses().tobytes() for _ in (1, 2)]
+    losses.append(some.losses().tobytes())
+
+    assert len(set(losses)) == 1
+    assert scored == {name: 3 * count for name, count in path.items()}
+    assert some.weights.tobytes() == untouched.weights.tobytes()
+    assert some.windows.tobytes() == untouched.windows.tobytes()
+    for name, e in some.signs.items():
+        assert e.tobytes() == untouched.signs[name].tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
+def test_tokens_of_any_width_have_the_same_losses(dtype: Any) -> None:
+    some = batch(batch_size=2)
+    other = dataclasses.replace(some, windows=some.windows.astype(dtype))
+
+    assert other.losses().tobytes() == some.losses().tobytes()
+
+
+@BOTH
+def test_signs_may_be_part_of_a_larger_array(model_type: str) -> None:
+    some = batch(model_type=model_type, n_layers=2)
+    parts = {}
+    for name, e in some.signs.items():
+        wide = np.full((*e.shape[:2], e.shape[2] + 3), np.nan, np.float32)
+        wide[..., 1:-2] = e
+        parts[name] = wide[..., 1:-2]
+
+    losses = dataclasses.replace(some, signs=parts).losses()
+
+    assert losses.tobytes() == some.losses().tobytes()
+
+
+# --- the bounds of the fast way -------------------------------------------------------
+
+
+def at_the_bounds(model_type: str, seed: int) -> Batch:
+    """Return a batch whose logits and output noise are as large as is still safe.
+
+    The bias drives the state of an RNN to 1 and -1; signs alike add up to 4.
+    """
+    some = batch(seed=seed, model_type=model_type, directions_per_window=8)
+    draw = np.random.default_rng(seed)
+    bo = draw.uniform(-9, -1, 9)
+    wo = draw.standard_normal((4, 9))
+    wo *= (SAFE_EXPONENT - 0.01 - np.abs(bo).max()) / np.abs(wo).sum(axis=0)
+    b0 = np.zeros(12 if model_type == "gru" else 4)
+    b0[-4:] = 7, -7, 7, -7
+    some.signs["state0"][:, ::2] = 1, -1, 1, -1
+    return changed(some, sigma=SAFE_SHIFT / 5, Wo=wo, bo=bo, b0=b0)
+
+
+@BOTH
+@pytest.mark.parametrize("seed", range(12))
+def test_losses_are_exact_up_to_the_bounds(
+    model_type: str, seed: int, scored: Counter[str]
+) -> None:
+    some = at_the_bounds(model_type, seed)
+
+    losses = some.losses()
+
+    assert_close(losses, some.expected())
+    assert losses.max() > 20
+    assert scored == FAST
+
+
+def test_characters_of_a_hundred_nats_are_still_safe(scored: Counter[str]) -> None:
+    wo = np.full((4, 9), 14.0)
+    wo[1::2] = -14
+    wo[:, 3] *= -1
+    some = changed(at_the_bounds("rnn", 0), Wo=wo, bo=0)
+    some.windows[:] = 3  # logits of -56 among those of 56
+
+    losses = some.losses()
+
+    assert losses.min() > 100  # float32 holds e^88
+    assert_close(losses, some.expected(), 1e-6)
+    assert scored == FAST
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias", "path"),
+    [
+        (14, 4, FAST),
+        (14, -4, FAST),
+        (14.25, 4, SAFE),
+        (-14, -4.25, SAFE),
+        (0, 61, SAFE),
+    ],
+)
+def test_logits_are_safe_up_to_their_bound(
+    weight: float, bias: float, path: dict[str, int], scored: Counter[str]
+) -> None:
+    wo, bo = np.zeros((4, 9)), np.zeros(9)
+    wo[:, 5], bo[2] = weight, bias  # at most 4 * 14 + 4 = 60
+
+    some = changed(batch(), Wo=wo, bo=bo)
+    losses = some.losses()
+
+    assert SAFE_EXPONENT == 60
+    assert_close(losses, some.expected())
+    assert scored == path
+
+
+@pytest.mark.parametrize(
+    ("side", "sigma", "path"),
+    [(0, 2, FAST), (0, 2.25, LATE), (-1, 0.625, FAST), (-1, 0.75, LATE)],
+)
+def test_shifts_are_safe_up_to_their_bound_on_both_sides(
+    side: int, sigma: float, path: dict[str, int], scored: Counter[str]
+) -> None:
+    some = changed(batch(), sigma=sigma, Wx0=0, Wh0=0, b0=20)  # the state is 1
+    for e in some.signs.values():
+        e[:] = 0
+    some.signs["state0"][:] = side  # s = sigma (1 + 4 side): sigma, or -3 sigma
+
+    losses = some.losses()
+
+    assert SAFE_SHIFT == 2
+    assert_close(losses, some.expected())
+    assert scored == path
+
+
+# --- extreme weights ------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize("factor", [1e2, 1e3, 1e6, 1e30])
+def test_extreme_weights_give_finite_losses(
+    model_type: str, factor: float, scored: Counter[str]
+) -> None:
+    some = changed(batch(model_type=model_type, n_layers=2, batch_size=2), factor)
+
+    losses = some.losses()
+
+    assert np.isfinite(losses).all()
+    assert losses.max() > factor / 10
+    assert scored == SAFE
+    if factor <= 1e3:  # beyond, rounding decides where large products cancel
+        assert losses == pytest.approx(np.array(some.expected()), rel=1e-3)
+
+
+@pytest.mark.parametrize("bias", [100, -100, 1e4, -1e4, 1e30, -1e30])
+def test_any_output_bias_that_all_characters_share_is_without_effect(
+    bias: float,
+) -> None:
+    losses = changed(batch(), Wo=0, bo=bias).losses()
+
+    assert losses[:, -1].tolist() == pytest.approx([math.log(9)] * GROUPS, abs=1e-6)
+
+
+@BOTH
+def test_noise_as_large_as_a_configuration_allows_gives_finite_losses(
+    model_type: str,
+) -> None:
+    some = changed(batch(model_type=model_type, n_layers=3), sigma=10)
+
+    losses = some.losses()
+
+    assert_close(losses, some.expected())

@@ -1,0 +1,272 @@
+"""The losses of many perturbed copies of a model at once: the program's hot loop.
+
+Every row of the batch is one copy on one window: for each group its K trials and the
+clean weights, or the two sides of an antithetic pair. One matrix product per layer and
+time step serves them all, because ``x (W + sigma a b^T) = x W + sigma (x.a) b``. Three
+things make it fast:
+
+- Signs belong to bundles of wires (`utilities.model`), so the scalar ``sigma h.a`` of a
+  state serves every matrix that reads it, and one product ``b d`` every tensor that
+  writes there, the bias included.
+- The output noise never touches the logits. With b of -1, 0 or +1 and
+  s = sigma (h.a + 1), ``exp(s b) = cosh s (1 + b tanh s)``, so the sum over the
+  vocabulary is ``cosh s (sum E + tanh s sum E b)`` with E of the clean output
+  weights, and cosh s cancels against the target's.
+- ``exp`` cannot overflow while states are in [-1, 1] and the output weights are small;
+  that is checked once for a batch. Where it does not hold, logits are formed and
+  shifted by their maximum.
+
+Buffers are made once and every operation names its output.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utilities.model import Floats, Layout, Tokens, surprise
+
+SAFE_EXPONENT = 60.0  # float32 holds e^88: a sum over 65,536 characters stays inside
+SAFE_SHIFT = 2.0  # of |s|: beyond, 1 - |tanh s| loses digits that the target needs
+HALF = np.float32(0.5)
+
+
+class Population:
+    """One batch of perturbed copies."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        flat: Floats,
+        signs: Mapping[str, Floats],
+        sigma: float,
+        windows: Tokens,
+        copies: int,
+    ) -> None:
+        """Prepare a batch.
+
+        Args:
+            layout: of the model.
+            flat: (P,) weights.
+            signs: of each bundle (groups, copies, size); zero rows are clean copies.
+            sigma: standard deviation of the noise.
+            windows: (T + 1, groups, w) tokens.
+            copies: of each group.
+        """
+        self._layout = layout
+        self._views = layout.views(flat)
+        self._windows = windows
+        self._steps, (groups, w) = len(windows) - 1, windows.shape[1:]
+        self._shape = (groups, copies, w)
+        self._rows = groups * copies * w
+        self._sigma = np.float32(sigma)
+        self._signs = {name: self._spread(each) for name, each in signs.items()}
+        self._read_characters()
+        self._prepare_layers()
+        self._prepare_output()
+
+    def _spread(self, each: Floats) -> Floats:
+        """Repeat the signs of a copy for each of its windows: (rows, size)."""
+        windows = self._shape[2]
+        if windows > 1:
+            each = np.repeat(each, windows, axis=1)
+        return np.ascontiguousarray(each.reshape(self._rows, -1))
+
+    def _index(self, tokens: Tokens) -> NDArray[np.intp]:
+        """Return where each row's character lies in a flat (rows, V): (t, rows)."""
+        size = self._layout.vocab_size
+        first = np.arange(self._rows).reshape(self._shape) * size
+        index = tokens.astype(np.intp)[:, :, None, :] + first
+        return np.asarray(index).reshape(len(tokens), -1)
+
+    def _read_characters(self) -> None:
+        """Gather what the characters bring: clean rows and the scalars of noise."""
+        tokens, views = self._windows[:-1], self._views
+        embedded = views["Wx0"].take(tokens, axis=0)  # (T, groups, w, width)
+        embedded += views["b0"]
+        self._embedded = embedded[:, :, None]  # one for all copies of a group
+        a = self._signs["characters"].ravel()
+        self._shifts = a.take(self._index(tokens), mode="clip")  # (T, rows)
+        self._shifts += 1  # the bias reads the constant 1
+        self._shifts *= self._sigma
+
+    def _prepare_layers(self) -> None:
+        layout, rows = self._layout, self._rows
+        size, layers = layout.hidden_size, range(layout.n_layers)
+        self._state = [np.zeros((rows, size), np.float32) for _ in layers]
+        self._dots = [np.zeros(rows, np.float32) for _ in layers]  # sigma h.a
+        self._a = [self._signs[f"state{layer}"] * self._sigma for layer in layers]
+        self._b = [self._signs[f"gates{layer}"] for layer in layers]
+        self._recurrent = [self._views[f"Wh{layer}"] for layer in layers]
+        self._inputs = [self._views[f"Wx{layer}"] for layer in layers]
+        self._bias = [self._views[f"b{layer}"] for layer in layers]
+        self._pre = np.empty((rows, layout.width), np.float32)
+        self._noise = np.empty((rows, layout.width), np.float32)
+        self._product = np.empty((rows, layout.width), np.float32)
+        self._shift = np.empty(rows, np.float32)
+        self._cell = self._rnn
+        if layout.model_type == "gru":
+            self._cell = self._gru
+            self._prepare_gates()
+
+    def _prepare_gates(self) -> None:
+        """Halve what leads into a GRU's gates, and n's part inside the reset gate."""
+        layers, size = range(self._layout.n_layers), self._layout.hidden_size
+        halves = np.full(self._layout.width, HALF)
+        halves[2 * size :] = 1
+        self._embedded *= halves
+        self._recurrent = [matrix * HALF for matrix in self._recurrent]
+        self._inputs = [matrix * halves for matrix in self._inputs]
+        self._bias = [vector * halves for vector in self._bias]
+        self._b = [b * HALF for b in self._b]
+        self._inner = []
+        for layer in layers:
+            noise = self._signs[f"inner{layer}"] * self._sigma
+            self._inner.append((noise + self._views[f"bn{layer}"]) * HALF)
+
+    def _prepare_output(self) -> None:
+        rows, steps, size = self._rows, self._steps, self._layout.vocab_size
+        self._exps = np.empty((rows, size), np.float32)
+        self._output_shifts = np.empty((steps, rows), np.float32)  # s
+        self._sums = np.empty((steps, rows), np.float32)  # sum E
+        self._signed_sums = np.empty((steps, rows), np.float32)  # sum E b
+        self._targets = np.empty((steps, rows), np.float32)  # E of the next character
+        self._target_index = self._index(self._windows[1:])
+
+    def _is_safe(self) -> bool:
+        """Return whether no exponential can leave float32's range."""
+        weights, bias = np.abs(self._views["Wo"]), np.abs(self._views["bo"])
+        return float(weights.sum(axis=0).max() + bias.max()) <= SAFE_EXPONENT
+
+    def losses(self) -> Floats:
+        """Return the mean negative log-likelihood of each copy: (groups, copies).
+
+        In nats per character, over the characters of its windows.
+        """
+        total = self._fast_total() if self._is_safe() else None
+        if total is None:
+            total = self._safe_total()
+        mean = (total / np.float32(self._steps)).reshape(self._shape).mean(axis=2)
+        return np.asarray(mean, np.float32)
+
+    def _restart(self) -> None:
+        """Return to the zero state in which each window begins."""
+        for buffer in (*self._state, *self._dots):
+            buffer.fill(0)
+
+    def _fast_total(self) -> Floats | None:
+        self._restart()
+        self._frequencies = np.exp(self._views["bo"])
+        self._signed = self._signs["logits"] * self._frequencies
+        for t in range(self._steps):
+            for layer in range(self._layout.n_layers):
+                self._advance(layer, t)
+            self._score(t)
+        if max(self._output_shifts.max(), -self._output_shifts.min()) > SAFE_SHIFT:
+            return None
+        total: Floats = self._log_likelihoods().sum(axis=0)
+        return total
+
+    def _safe_total(self) -> Floats:
+        self._restart()
+        total = np.zeros(self._rows, np.float32)
+        for t in range(self._steps):
+            for layer in range(self._layout.n_layers):
+                self._advance(layer, t)
+            total += self._score_safely(t)
+        return total
+
+    # One character.
+
+    def _advance(self, layer: int, t: int) -> None:
+        """Read one more character: the new state of a layer and its scalar."""
+        if layer == 0:
+            inputs, shift = self._embedded[t], self._shifts[t]
+        else:
+            inputs, shift = self._from_below(layer), self._dots[layer - 1] + self._sigma
+        self._cell(layer, inputs, shift)
+        np.vecdot(self._state[layer], self._a[layer], out=self._dots[layer])
+
+    def _from_below(self, layer: int) -> Floats:
+        """Return the clean products with the layer below, shaped as `_embedded[t]`."""
+        np.matmul(self._state[layer - 1], self._inputs[layer], out=self._product)
+        self._product += self._bias[layer]
+        return self._product.reshape(*self._shape, -1)
+
+    def _rnn(self, layer: int, inputs: Floats, shift: Floats) -> None:
+        """Compute h = tanh(x Wx + h Wh + b + noise)."""
+        h, pre = self._state[layer], self._pre
+        np.matmul(h, self._recurrent[layer], out=pre)
+        np.add(self._dots[layer], shift, out=self._shift)
+        np.multiply(self._b[layer], self._shift[:, None], out=self._noise)
+        pre += self._noise
+        pre.reshape(*self._shape, -1)[...] += inputs
+        np.tanh(pre, out=h)
+
+    def _gru(self, layer: int, inputs: Floats, shift: Floats) -> None:
+        """Compute PyTorch's equations; all but n's inputs were halved beforehand.
+
+        A logistic gate is (1 + tanh(x / 2)) / 2: halves are all that is needed, and
+        gates come out twice as large as they are.
+        """
+        size = self._layout.hidden_size
+        h, pre, b = self._state[layer], self._pre, self._b[layer]
+        np.matmul(h, self._recurrent[layer], out=pre)
+        gates, inner = pre[:, : 2 * size], pre[:, 2 * size :]
+        r, z = pre[:, :size], pre[:, size : 2 * size]
+        both = self._dots[layer] + shift
+        np.multiply(b[:, : 2 * size], both[:, None], out=self._noise[:, : 2 * size])
+        noise = self._noise[:, 2 * size :]
+        np.multiply(b[:, 2 * size :], self._dots[layer][:, None], out=noise)
+        pre += self._noise
+        parts = pre.reshape(*self._shape, -1)
+        parts[..., : 2 * size] += inputs[..., : 2 * size]
+        np.tanh(gates, out=gates)
+        gates += 1  # twice r and z
+        inner += self._inner[layer]
+        inner *= r
+        parts[..., 2 * size :] += inputs[..., 2 * size :]
+        np.multiply(b[:, 2 * size :], 2 * shift[:, None], out=noise)
+        inner += noise
+        np.tanh(inner, out=inner)  # n
+        h -= inner
+        h *= z
+        h *= HALF
+        h += inner  # n + z (h - n)
+
+    def _score(self, t: int) -> None:
+        """Take the sums that the likelihood of the next character needs."""
+        top, exps = self._state[-1], self._exps
+        np.add(self._dots[-1], self._sigma, out=self._output_shifts[t])
+        np.matmul(top, self._views["Wo"], out=exps)
+        np.exp(exps, out=exps)
+        np.matmul(exps, self._frequencies, out=self._sums[t])
+        np.vecdot(exps, self._signed, out=self._signed_sums[t])
+        flat = exps.reshape(-1)
+        flat.take(self._target_index[t], out=self._targets[t], mode="clip")
+
+    def _log_likelihoods(self) -> Floats:
+        """Return the surprise of each character: (T, rows)."""
+        tanh = np.tanh(self._output_shifts)
+        chances = self._signs["logits"].ravel().take(self._target_index, mode="clip")
+        chances *= tanh
+        chances += 1
+        chances *= self._targets
+        sums = self._signed_sums
+        sums *= tanh
+        sums += self._sums
+        surprises = np.log(sums, out=sums)  # not of the quotient: it could overflow
+        surprises -= np.log(chances, out=chances)
+        bias = self._views["bo"].take(self._windows[1:])  # (T, groups, w)
+        parts = surprises.reshape(self._steps, *self._shape)
+        parts -= bias[:, :, None]
+        return surprises
+
+    def _score_safely(self, t: int) -> Floats:
+        """Return the surprise of the next character with logits that are shifted."""
+        logits = self._state[-1] @ self._views["Wo"]
+        shift = self._dots[-1] + self._sigma
+        logits += self._signs["logits"] * shift[:, None]
+        logits += self._views["bo"]
+        tokens = np.broadcast_to(self._windows[t + 1][:, None], self._shape)
+        return surprise(logits, tokens.reshape(-1))

@@ -7,25 +7,21 @@ python basicClient.py --help
 import platform
 import sys
 
+from utilities.processes import one_core, run_program
+
+
+def work() -> None:
+    """Take part as the command line asks."""
+    from utilities.client import lend
+    from utilities.options import parse_client
+
+    lend(parse_client(sys.argv[1:], platform.node()))
+
 
 def main() -> int:
     """Run the client and return the exit status."""
-    from utilities.errors import TrainingError
-    from utilities.processes import missing_package, one_core
-
-    one_core()
-    try:
-        from utilities.client import lend
-        from utilities.options import parse_client
-
-        lend(parse_client(sys.argv[1:], platform.node()))
-    except TrainingError as error:
-        print(f"basicClient.py: {error}", file=sys.stderr)
-        return error.exit_code
-    except ModuleNotFoundError as error:
-        print(f"basicClient.py: {missing_package(error)}", file=sys.stderr)
-        return 1
-    return 0
+    one_core()  # before anything imports numpy
+    return run_program("basicClient.py", work)
 
 
 if __name__ == "__main__":

@@ -6,25 +6,21 @@ python basicServer.py --help
 
 import sys
 
+from utilities.processes import one_core, run_program
+
+
+def work() -> None:
+    """Serve as the command line asks."""
+    from utilities.options import parse_server
+    from utilities.serving import serve
+
+    serve(parse_server(sys.argv[1:]))
+
 
 def main() -> int:
     """Run the server and return the exit status."""
-    from utilities.errors import TrainingError
-    from utilities.processes import missing_package, one_core
-
-    one_core()
-    try:
-        from utilities.options import parse_server
-        from utilities.serving import serve
-
-        serve(parse_server(sys.argv[1:]))
-    except TrainingError as error:
-        print(f"basicServer.py: {error}", file=sys.stderr)
-        return error.exit_code
-    except ModuleNotFoundError as error:
-        print(f"basicServer.py: {missing_package(error)}", file=sys.stderr)
-        return 1
-    return 0
+    one_core()  # before anything imports numpy
+    return run_program("basicServer.py", work)
 
 
 if __name__ == "__main__":

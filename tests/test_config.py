@@ -568,10 +568,5 @@ def test_an_unknown_key_is_shown_in_one_line() -> None:
     assert str(caught.value).startswith(r'"sig\nma": no such key')
 
 
-def test_a_decay_that_is_no_text_is_refused() -> None:
-    with pytest.raises(ConfigError, match="^decay: expected text, got 5$"):
-        from_json({"decay": 5})
-
-
 def test_negative_zero_is_zero() -> None:
     assert str(from_json({"beta1": -0.0}).beta1) == "0.0"

@@ -9,16 +9,19 @@ import logging
 import platform
 import random
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from utilities.communication import Connection, connect, parse_address
+from utilities.addresses import parse_address, place
+from utilities.communication import Connection, connect
 from utilities.display import Display, duration
 from utilities.errors import IncompatibleError, NetworkError, ProtocolError
+from utilities.evolution import Update
 from utilities.options import ClientOptions
 from utilities.processes import end_with_parent, signals
-from utilities.protocol import PROTOCOL_VERSION, End, Goodbye, Hello
+from utilities.protocol import PROTOCOL_VERSION, Begin, End, Goodbye, Hello, Message
 from utilities.selftest import arithmetic_test, noise_test
 from utilities.setup import VERSION
 from utilities.worker import Worker
@@ -26,16 +29,29 @@ from utilities.worker import Worker
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before the server is tried again
+SETTLED_SECONDS = 60.0  # a session of that length starts the pauses anew
+PARENT_SECONDS = 0.5  # in which a local client ends with its server, without a word
 STOP_SLICE = 0.5  # a pause looks for Ctrl-C that often
 
 
 @dataclass
-class Progress:
-    """What the bar shows."""
+class Pace:
+    """Whether a client keeps up with the steps.
 
-    step: int = 0
-    trials: int = 0
-    seconds: float = 1e-9  # spent in trials
+    A client that starts late and then works as long as the others is late again, by
+    as much, step after step. One step of a single block puts it back in time.
+    """
+
+    answered: int | None = None  # the step of the newest result
+    behind: bool = False
+
+    def fitting(self, message: Message) -> Message:
+        """Return the message, with little to do where a step closed without us."""
+        if isinstance(message, Update) and message.step != self.answered:
+            self.behind = True
+        if isinstance(message, Begin) and self.behind:
+            return replace(message, time_per_step=0.0)
+        return message
 
 
 class Client:
@@ -46,9 +62,14 @@ class Client:
         self._options = options
         self._host, self._port = parse_address(options.address)
         self._display = Display(quiet=options.quiet)
-        self._stopping = False
         self._worker = Worker(time.monotonic, self._on_block)
-        self._seconds = 1e-9  # spent on trials
+        self._random = random.SystemRandom()
+        self._pause = FIRST_PAUSE
+        self._stopping = self._stop_said = False
+        self._welcomed = False  # in this session
+        self._pace = Pace()
+        self._spent = 0.0  # seconds on trials, but for the work in hand
+        self._work_began = 0.0
 
     def run(self) -> None:
         """Work until the run ends, or until Ctrl-C.
@@ -56,48 +77,71 @@ class Client:
         Raises:
             NetworkError: the server cannot be reached the first time.
             IncompatibleError: the server refused this client.
+            KeyboardInterrupt: a second Ctrl-C.
         """
-        with signals(self._stop):
-            connection = Connection(connect(self._host, self._port))
-            self._display.say(f"Connected to {self._host}:{self._port}.")
-            self._display.start()
-            pause = FIRST_PAUSE
-            while not self._stopping:
-                try:
-                    if self._session(connection):
-                        break
-                    pause = FIRST_PAUSE
-                except (NetworkError, ProtocolError) as error:
-                    log.warning("%s", error)
-                finally:
-                    connection.close()
-                again, pause = self._reconnect(pause)
-                if again is None:
-                    break
-                connection = again
-        self._display.close()
+        connection: Connection | None = Connection(connect(self._host, self._port))
+        self._display.say(f"Connected to {place(self._host, self._port)}.")
+        self._display.start()
+        try:
+            with signals(self._stop):
+                while connection is not None and not self._take_part(connection):
+                    connection = self._reconnect()
+        finally:
+            self._display.close()
 
     def _stop(self) -> None:
         if self._stopping:
             raise KeyboardInterrupt
         self._stopping = True
-        self._display.say("Leaving after this step. Ctrl-C again: quit now.")
 
-    def _reconnect(self, pause: float) -> tuple[Connection | None, float]:
+    def _show(self, state: str, seconds: float) -> None:
+        """Show how things stand, after that many seconds of trials in all."""
+        if self._stopping and not self._stop_said:
+            self._stop_said = True
+            self._display.say("Leaving after this step. Ctrl-C again: quit now.")
+        worker = self._worker
+        rate = worker.trials / seconds if seconds else 0.0
+        loss = "" if worker.loss is None else f", loss {worker.loss:.3f}"
+        self._display.status(
+            f"step {worker.step or 0}, {state}, {rate:,.0f} trials/s, "
+            f"{worker.trials:,} trials{loss}"
+        )
+
+    # One session after the other.
+
+    def _take_part(self, connection: Connection) -> bool:
+        """Return whether the client is done, once a session has ended, however."""
+        began = time.monotonic()
+        try:
+            return self._session(connection)
+        except (NetworkError, ProtocolError) as error:
+            if self._options.end_with_parent:
+                self._sleep(PARENT_SECONDS)
+            log.warning("%s", error)
+            return False
+        finally:
+            connection.close()
+            if time.monotonic() > began + SETTLED_SECONDS:
+                self._pause = FIRST_PAUSE
+
+    def _reconnect(self) -> Connection | None:
         """Try to reach the server until it answers; None if Ctrl-C came first."""
         while not self._stopping:
             # Jitter: a server that restarts is not met by all its clients at once.
-            wait = pause * random.uniform(0.5, 1.0)
-            log.warning("server lost; next try in %s", duration(max(1.0, wait)))
-            self._pause(wait)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            wait = self._pause * self._random.uniform(0.5, 1.0)
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            log.info("The server is tried again in %s.", duration(max(1.0, wait)))
+            self._sleep(wait)
             try:
-                return Connection(connect(self._host, self._port)), pause
+                if not self._stopping:
+                    connection = Connection(connect(self._host, self._port))
+                    log.info("Connected again.")
+                    return connection
             except NetworkError as error:
                 log.warning("%s", error)
-        return None, pause
+        return None
 
-    def _pause(self, seconds: float) -> None:
+    def _sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while not self._stopping and (left := end - time.monotonic()) > 0:
             self._display.status(f"reconnecting in {duration(left)}")
@@ -120,22 +164,46 @@ class Client:
 
     def _session(self, connection: Connection) -> bool:
         """Take part until the session ends; return whether the client is done."""
+        self._welcomed, self._pace = False, Pace()
         connection.send([self._hello()])
-        while True:
-            for message in connection.receive(wait=not self._worker.busy):
-                if isinstance(message, Goodbye):
-                    return self._parted(message)
-                self._worker.handle(message)
-            if self._worker.busy:
-                began = time.monotonic()
-                replies = self._worker.work()
-                self._seconds += time.monotonic() - began
-                connection.send(replies)
-            else:
-                self._show("waiting")
-            if self._stopping:
-                connection.send([Goodbye(End.FINISHED.value, "stopped by its user")])
-                return True
+        while not self._stopping:
+            goodbye = self._follow(connection.receive(wait=not self._busy))
+            if goodbye is None and self._busy:
+                goodbye = self._answer(connection)
+            if goodbye is not None:
+                return self._parted(goodbye)
+            self._show("waiting", self._spent)
+        connection.part(Goodbye(End.FINISHED.value, "stopped by its user"))
+        return True
+
+    def _answer(self, connection: Connection) -> Goodbye | None:
+        """Do the work that is due; return the server's goodbye, if that came."""
+        self._work_began = time.monotonic()
+        step, replies = self._worker.step, self._worker.work()
+        self._spent += time.monotonic() - self._work_began
+        came = connection.receive(wait=False)  # was sent without this answer
+        connection.send(replies)
+        self._pace.behind = False
+        goodbye = self._follow(came)
+        self._pace.answered = step
+        return goodbye
+
+    @property
+    def _busy(self) -> bool:
+        """Return whether there is work; that of an earlier session does not count."""
+        return self._welcomed and self._worker.busy
+
+    def _follow(self, messages: Sequence[Message]) -> Goodbye | None:
+        """Let the worker follow; return the server's goodbye, if that came."""
+        for message in messages:
+            if isinstance(message, Goodbye):
+                return message
+            self._worker.handle(self._pace.fitting(message))
+            self._welcomed = True  # nothing else can come first
+        return None
+
+    def _on_block(self, _trials: int) -> None:
+        self._show("working", self._spent + time.monotonic() - self._work_began)
 
     def _parted(self, goodbye: Goodbye) -> bool:
         if goodbye.end == End.REFUSED.value:
@@ -143,24 +211,13 @@ class Client:
         self._display.say(f"The server says goodbye: {goodbye.reason}.")
         return goodbye.end == End.FINISHED.value
 
-    def _on_block(self, _trials: int) -> None:
-        self._show("working")
-
-    def _show(self, state: str) -> None:
-        worker = self._worker
-        rate = worker.trials / self._seconds
-        loss = "" if worker.loss is None else f", loss {worker.loss:.3f}"
-        self._display.status(
-            f"step {worker.step or 0}, {state}, {rate:,.0f} trials/s, "
-            f"{worker.trials:,} trials{loss}"
-        )
-
 
 def lend(options: ClientOptions) -> None:
     """Run a client.
 
     Raises:
         TrainingError: says in one line what is wrong and what to do.
+        KeyboardInterrupt: a second Ctrl-C.
     """
     if options.end_with_parent:
         end_with_parent()

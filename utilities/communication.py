@@ -5,6 +5,10 @@ writes what fits, and turns bytes into events of `utilities.events`. A client th
 breaks the rules, does not read, or does not introduce itself is closed with one line;
 nobody else notices. `Connection` is the client's end. What a message means is decided
 elsewhere.
+
+Last words need care on both ends: who closes a connection while something unread has
+come in resets it, and what was said last may never be read. So each end shuts its own
+direction, then reads until the other has closed.
 """
 
 import contextlib
@@ -13,86 +17,91 @@ import logging
 import selectors
 import socket
 import sys
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from utilities.addresses import ANY, place
 from utilities.errors import NetworkError, ProtocolError
 from utilities.events import Joined, Left, Received
 from utilities.frames import Buffer
-from utilities.misc import Clock
+from utilities.misc import Clock, Deadline
 from utilities.protocol import End, Goodbye, Hello, Inbox, Message, Side, encode
 
 log = logging.getLogger(__name__)
 
-DEFAULT_PORT = 55551
 CHUNK = 1 << 18  # bytes of one read
 READS = 16  # of one client before the others have their turn
 HELLO_SECONDS = 10.0  # to introduce itself
 SILENT_SECONDS = 60.0  # without taking any of what is queued for it
-MAX_QUEUED = 1 << 28  # bytes queued for a client that does not read
+MAX_QUEUED = 1 << 28  # bytes queued for a client that does not read, beside a state
+STATE_BYTES = 12  # of a parameter: weight and two moments
 GOODBYE_SECONDS = 2.0  # to take the last words
+MAX_REASON = 1000  # characters of a goodbye
 BACKLOG = 128
+DEAF_SECONDS = 1.0  # without accepting anybody, once descriptors have run out
 CONNECT_SECONDS = 10.0
 WAIT_SECONDS = 0.5  # of one wait: signals are seen in between, on Windows too
 
-# Probes find a machine that vanished without a word within half a minute.
-KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4))
-
-
-def parse_address(text: str, port: int = DEFAULT_PORT) -> tuple[str, int]:
-    """Return host and port of ``HOST``, ``HOST:PORT`` or ``[V6]:PORT``.
-
-    Raises:
-        NetworkError: no host, or the port is not a number from 1 to 65535.
-    """
-    host, found, number = text.rpartition(":")
-    if not found or text.endswith("]") or (":" in host and not host.startswith("[")):
-        host, number = text, str(port)
-    host = host.strip("[]")
-    if not host or not number.isdecimal() or not 1 <= int(number) <= 65535:
-        raise NetworkError(
-            f"expected HOST or HOST:PORT with a port to 65535, got {text}"
-        )
-    return host, int(number)
+# A machine that vanished without a word is found within a minute: by probes where
+# nothing is said, by the user timeout where what was said is not acknowledged.
+OPTIONS = (
+    (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+    (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
+    (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 10),
+    (socket.IPPROTO_TCP, "TCP_KEEPALIVE", 10),  # as macOS calls it
+    (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 5),
+    (socket.IPPROTO_TCP, "TCP_KEEPCNT", 4),
+    (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", int(1000 * SILENT_SECONDS)),
+)
 
 
 def _tune(connection: socket.socket) -> None:
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in KEEPALIVE:
+    for level, name, value in OPTIONS:
         option = getattr(socket, name, None)
         if option is not None:
-            connection.setsockopt(socket.IPPROTO_TCP, option, value)
+            # Where the peer has gone already, the first read or write will tell.
+            with contextlib.suppress(OSError):
+                connection.setsockopt(level, option, value)
+
+
+def _because(error: OSError) -> str:
+    words = error.strerror or str(error) or "connection broken"
+    return words.partition(" (while ")[0]  # what create_server adds, we say ourselves
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket.
+    """Return a listening socket; ``::`` takes IPv4 as well, where the system can.
 
     Raises:
         NetworkError: the address is not ours, or the port is taken.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()
     try:
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
+        host.encode(
+            "idna"
+        )  # a name that cannot be one: create_server leaves its socket
+        listener = socket.create_server(
+            (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both
+        )
+    except (OSError, UnicodeError) as error:
         raise NetworkError(_cannot_listen(host, port, error)) from error
-    except OverflowError:
-        raise NetworkError(f"--port: expected 0 to 65535, got {port}") from None
     listener.setblocking(False)
     return listener
 
 
-def _cannot_listen(host: str, port: int, error: OSError) -> str:
-    where = f"cannot listen on {host}:{port}"
+def _cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> str:
+    where = f"cannot listen on {place(host, port)}"
+    if isinstance(error, UnicodeError):
+        return f"{where}: not a name; --host takes an address of this machine"
     if error.errno in (errno.EADDRINUSE, errno.EACCES, 10013, 10048):
         return (
             f"{where}: the port is taken or reserved; "
             "end the other program or choose another with --port (0: any free one)"
         )
-    return (
-        f"{where}: {error.strerror or error}; --host takes an address of this machine"
-    )
+    return f"{where}: {_because(error)}; --host takes an address of this machine"
 
 
 def addresses() -> list[str]:
@@ -119,13 +128,14 @@ class _Link:
     taken: float  # when it last took something of its queue
     queue: deque[memoryview] = field(default_factory=deque)
     queued: int = 0
+    name: str = ""  # that it gave in its hello
     joined: bool = False
     closing: bool = False  # it gets its last words, then it is closed
 
     @property
     def who(self) -> str:
         """Return how log lines name it."""
-        return f"client {self.id} ({self.address})"
+        return f"{self.name or f'client {self.id}'} ({self.address})"
 
 
 HubEvent = Joined | Received | Left
@@ -144,6 +154,9 @@ class Hub:
         """
         self._listener = listener
         self._parameters = parameters
+        # A state may be queued at once, however large; more than that is too much.
+        self._most_queued = MAX_QUEUED + STATE_BYTES * parameters
+        self._deaf_until: float | None = None
         self._clock = clock
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
@@ -167,7 +180,8 @@ class Hub:
 
     def poll(self, seconds: float) -> list[HubEvent]:
         """Wait at most that long and return what has happened."""
-        for key, mask in self._selector.select(max(0.0, min(seconds, WAIT_SECONDS))):
+        wait = 0.0 if self._events else max(0.0, min(seconds, WAIT_SECONDS))
+        for key, mask in self._selector.select(wait):
             if key.fileobj is self._listener:
                 self._accept()
             elif key.fileobj is self._bell:
@@ -182,12 +196,17 @@ class Hub:
     def _accept(self) -> None:
         try:
             connection, address = self._listener.accept()
-        except OSError as error:  # the peer has gone, or we are out of descriptors
-            log.warning("a connection could not be accepted: %s", error)
+        except (BlockingIOError, ConnectionAbortedError):  # it has gone again
+            return
+        except OSError as error:
+            # Out of descriptors. The listener stays readable: without a pause this
+            # would come again at once, for ever.
+            log.warning("no connection can be accepted: %s", _because(error))
+            self._selector.unregister(self._listener)
+            self._deaf_until = self._clock() + DEAF_SECONDS
             return
         connection.setblocking(False)
-        with contextlib.suppress(OSError):
-            _tune(connection)
+        _tune(connection)
         now, link_id = self._clock(), self._next_id
         self._next_id += 1
         inbox = Inbox(Side.CLIENT, self._parameters)
@@ -208,7 +227,7 @@ class Hub:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                self._close(link, error.strerror or "connection broken")
+                self._close(link, _because(error))
                 return
             if not data:
                 self._close(link, "connection closed")
@@ -223,7 +242,7 @@ class Hub:
             link.inbox.feed(data)
             for message in link.inbox.messages():
                 if isinstance(message, Hello):
-                    link.joined = True
+                    link.joined, link.name = True, message.name
                     self._events.append(Joined(link.id, message))
                 else:
                     self._events.append(Received(link.id, message))
@@ -235,13 +254,15 @@ class Hub:
         link = self._links.get(client)
         if link is not None and not link.closing:
             log.warning("%s broke the rules: %s", link.who, reason)
-            self.drop(client, Goodbye(End.DROPPED.value, reason[:1000]))
+            self._part(link, Goodbye(End.DROPPED.value, reason), "it broke the rules")
 
     def send(self, client: int, parts: Iterable[Buffer]) -> None:
         """Queue bytes for a client and write what fits."""
         link = self._links.get(client)
-        if link is None or link.closing:
-            return
+        if link is not None and not link.closing:
+            self._push(link, parts)
+
+    def _push(self, link: _Link, parts: Iterable[Buffer]) -> None:
         if not link.queue:
             link.taken = self._clock()
         for part in parts:
@@ -252,23 +273,21 @@ class Hub:
     def drop(self, client: int, goodbye: Goodbye) -> None:
         """Say goodbye to a client and close it once it has taken that."""
         link = self._links.get(client)
-        if link is None or link.closing:
-            return
-        printable = "".join(c if c.isprintable() else "?" for c in goodbye.reason)
-        self.send(client, encode(Goodbye(goodbye.end, printable)))
-        if link.id not in self._links:
-            return
+        if link is not None and not link.closing:
+            self._part(link, goodbye, goodbye.reason)
+
+    def _part(self, link: _Link, goodbye: Goodbye, reported: str) -> None:
         link.closing, link.opened = True, self._clock()
-        self._report(link, goodbye.reason)
-        if not link.queue:
-            self._half_close(link)
+        self._report(link, reported)
+        line = "".join(c if c.isprintable() else "?" for c in goodbye.reason)
+        self._push(link, encode(Goodbye(goodbye.end, line[:MAX_REASON])))
 
     def _half_close(self, link: _Link) -> None:
         """End our side; closing at once could reset the last words away."""
         try:
             link.socket.shutdown(socket.SHUT_WR)
         except OSError as error:
-            self._close(link, error.strerror or "connection broken")
+            self._close(link, _because(error))
 
     def _write(self, link: _Link) -> None:
         try:
@@ -283,7 +302,7 @@ class Hub:
         except (BlockingIOError, InterruptedError):
             pass
         except OSError as error:
-            self._close(link, error.strerror or "connection broken")
+            self._close(link, _because(error))
             return
         self._watch(link)
         if link.closing and not link.queue:
@@ -297,22 +316,27 @@ class Hub:
 
     def _expire(self) -> None:
         now = self._clock()
+        if self._deaf_until is not None and now >= self._deaf_until:
+            self._deaf_until = None
+            self._selector.register(self._listener, selectors.EVENT_READ)
         for link in list(self._links.values()):
             if link.closing:
                 if now > link.opened + GOODBYE_SECONDS:
                     self._close(link, "")
             elif not link.joined and now > link.opened + HELLO_SECONDS:
                 self.refuse(link.id, f"no hello within {HELLO_SECONDS:g} s")
-            elif link.queued > MAX_QUEUED or (
+            elif link.queued > self._most_queued or (
                 link.queue and now > link.taken + SILENT_SECONDS
             ):
                 self._close(link, f"it does not read; {link.queued} bytes were queued")
 
     def _close(self, link: _Link, reason: str) -> None:
+        if not (link.joined or link.closing):
+            log.info("%s left without a hello: %s", link.who, reason)
         self._report(link, reason)
-        if self._links.pop(link.id, None) is not None:
-            self._selector.unregister(link.socket)
-            link.socket.close()
+        del self._links[link.id]
+        self._selector.unregister(link.socket)
+        link.socket.close()
 
     def _report(self, link: _Link, reason: str) -> None:
         """Tell the coordinator once that a client has gone."""
@@ -322,13 +346,19 @@ class Hub:
 
     def close(self) -> None:
         """Give everybody a moment to take the last words, then close all."""
-        end = self._clock() + GOODBYE_SECONDS
-        while any(k.closing for k in self._links.values()) and self._clock() < end:
+        if self._deaf_until is None:
+            self._selector.unregister(self._listener)
+        self._listener.close()  # who comes now shall try again later
+        self._deaf_until = None
+        for client in list(self._links):
+            self.drop(client, Goodbye(End.DROPPED.value, "the server has stopped"))
+        end = Deadline.after(GOODBYE_SECONDS, self._clock)
+        while self._links and end.left():
             self.poll(0.05)
         for link in list(self._links.values()):
-            self._close(link, "the server ends")
+            self._close(link, "")
         self._selector.close()
-        for end_of_pair in (self._listener, self._bell, self._button):
+        for end_of_pair in (self._bell, self._button):
             end_of_pair.close()
 
 
@@ -341,23 +371,27 @@ def connect(host: str, port: int) -> socket.socket:
     Raises:
         NetworkError: says which of the usual causes it is.
     """
-    if host in ("0.0.0.0", "::"):  # refused, not bound
+    if host in ANY:
         raise NetworkError(
             f"{host} is an address to listen on, not to connect to; "
             "use one of those that the server printed at its start"
         )
     try:
         connection = socket.create_connection((host, port), CONNECT_SECONDS)
-    except OSError as error:
+        if connection.getsockname() == connection.getpeername():
+            # Where nobody listens, a port of the range that the system gives out may
+            # be connected to itself, and would then be taken when the server returns.
+            connection.close()
+            raise ConnectionRefusedError
+    except (OSError, UnicodeError) as error:
         raise NetworkError(_cannot_connect(host, port, error)) from error
     _tune(connection)
-    connection.settimeout(CONNECT_SECONDS)
     return connection
 
 
-def _cannot_connect(host: str, port: int, error: OSError) -> str:
-    where = f"cannot reach {host}:{port}"
-    if isinstance(error, socket.gaierror):
+def _cannot_connect(host: str, port: int, error: OSError | UnicodeError) -> str:
+    where = f"cannot reach {place(host, port)}"
+    if isinstance(error, socket.gaierror | UnicodeError):
         return f"{where}: the name is not known; check it or use the server's address"
     if isinstance(error, ConnectionRefusedError):
         return (
@@ -374,7 +408,7 @@ def _cannot_connect(host: str, port: int, error: OSError) -> str:
             f"{where}: macOS blocks it; allow this terminal under System Settings, "
             "Privacy & Security, Local Network"
         )
-    return f"{where}: {error.strerror or error}"
+    return f"{where}: {_because(error)}"
 
 
 class Connection:
@@ -384,51 +418,69 @@ class Connection:
         """Take over a connected socket."""
         self._socket = connection
         self._inbox = Inbox(Side.SERVER)
+        self._lost = ""  # why nothing more will come
         self._selector = selectors.DefaultSelector()
         self._selector.register(connection, selectors.EVENT_READ)
 
     def send(self, messages: Sequence[Message]) -> None:
         """Send messages together.
 
-        Raises:
-            NetworkError: the connection broke, or the server takes nothing any more.
+        Where that fails, the next `receive` tells, after all that the server said
+        before: that may be a goodbye.
         """
         buffers = [part for message in messages for part in encode(message)]
         try:
             self._socket.settimeout(SILENT_SECONDS)
             for part in _gathered(buffers):
-                self._socket.sendall(part)
+                rest = memoryview(part)
+                while rest:
+                    rest = rest[self._socket.send(rest) :]
         except OSError as error:
-            raise NetworkError(
-                f"the server is lost: {error.strerror or error}"
-            ) from error
+            self._lost = _because(error)
 
-    def receive(self, *, wait: bool) -> Iterator[Message]:
-        """Yield all messages that have arrived.
+    def receive(self, *, wait: bool) -> list[Message]:
+        """Return all messages that have arrived.
 
         Args:
             wait: up to `WAIT_SECONDS` where nothing has arrived yet.
 
         Raises:
-            NetworkError: the server closed the connection, or it broke.
+            NetworkError: the connection is lost, and all that came is read.
             ProtocolError: the server broke the rules.
         """
-        if not self._selector.select(WAIT_SECONDS if wait else 0):
-            return
-        self._socket.settimeout(0)
-        while True:
-            try:
-                data = self._socket.recv(CHUNK)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                raise NetworkError(
-                    f"the server is lost: {error.strerror or error}"
-                ) from error
-            if not data:
-                raise NetworkError("the server is lost: it closed the connection")
-            self._inbox.feed(data)
-            yield from self._inbox.messages()
+        messages: list[Message] = []
+        if self._lost or self._selector.select(WAIT_SECONDS if wait else 0):
+            self._socket.settimeout(0)
+            while data := self._read():
+                self._inbox.feed(data)
+                messages += self._inbox.messages()
+        if self._lost and not messages:
+            raise NetworkError(f"the server is lost: {self._lost}")
+        return messages
+
+    def _read(self) -> bytes:
+        """Return what is there, empty if that is nothing."""
+        try:
+            data = self._socket.recv(CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return b""
+        except OSError as error:
+            self._lost = _because(error)
+            return b""
+        if not data:
+            self._lost = self._lost or "it closed the connection"
+        return data
+
+    def part(self, goodbye: Goodbye) -> None:
+        """Say goodbye and give the server a moment to take it."""
+        self.send([goodbye])
+        end = Deadline.after(GOODBYE_SECONDS, time.monotonic)
+        with contextlib.suppress(OSError):  # also where time is up
+            self._socket.shutdown(socket.SHUT_WR)
+            while left := end.left():
+                self._socket.settimeout(left)
+                if not self._socket.recv(CHUNK):
+                    return
 
     def close(self) -> None:
         """Close the connection."""
@@ -436,9 +488,8 @@ class Connection:
         self._socket.close()
 
 
-def _gathered(buffers: list[Buffer]) -> Iterator[Buffer]:
+def _gathered(buffers: list[Buffer]) -> list[Buffer]:
     """Join a few small buffers so that they leave in one segment."""
     if sum(map(len, buffers)) <= CHUNK:
-        yield b"".join(buffers)
-    else:
-        yield from buffers
+        return [b"".join(buffers)]
+    return buffers

@@ -11,7 +11,9 @@ hashes to the digest that at least two results of the step carry; otherwise the 
 own replay of the updates decides, on a thread of its own (`Replay` -> `Replayed`).
 """
 
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from utilities import events
@@ -24,19 +26,17 @@ from utilities.events import (
     Left,
     Note,
     Received,
-    Send,
     Stop,
-    Tick,
 )
 from utilities.evolution import (
     Setting,
     TrainState,
-    Update,
     mean_loss,
     segment_seed,
     shape,
 )
 from utilities.ledger import (
+    Archive,
     Check,
     Ledger,
     Purpose,
@@ -46,8 +46,9 @@ from utilities.ledger import (
     Saved,
     Wanted,
 )
+from utilities.outbox import Outbox
+from utilities.peers import Peer, refuse, unique_name
 from utilities.protocol import (
-    PROTOCOL_VERSION,
     Begin,
     End,
     Goodbye,
@@ -55,11 +56,8 @@ from utilities.protocol import (
     Message,
     Result,
     State,
-    TokenBatch,
-    Welcome,
 )
-from utilities.selftest import ARITHMETIC_EXPECTED, NOISE_EXPECTED
-from utilities.steps import BlockStep, OpenStep, Peer, TimedStep
+from utilities.steps import BLOCK_TIMES, BlockStep, BlockTimes, OpenStep, TimedStep
 
 
 @dataclass(frozen=True)
@@ -67,12 +65,12 @@ class Closed:
     """A step has closed: its figures."""
 
     step: int
-    seconds: float
-    loss: float | None
+    seconds: float  # that the run had trained
+    loss: float | None  # nats per character; None: no usable losses
     trials: int
-    clients: int
-    late: int
-    dropped: int
+    clients: int  # whose digest was the true one
+    late: int  # clients and answers that came too late to count
+    dropped: int  # segments with unusable losses
     digest: bytes
 
 
@@ -113,32 +111,33 @@ class Coordinator:
             limits: when to stop.
         """
         self.setting = setting
+        self._config = setting.config
         self.step = state.step
         self.finished = False
-        self._corpus = corpus
         self._run_seed = run_seed
         self._ledger = Ledger(setting, state)
+        self._archive = Archive(setting.config, state.step, now)
         self._peers: dict[int, Peer] = {}
         self._open: OpenStep | None = None
         self._slots = 0  # of the step that is at hand
+        self._block_times: BlockTimes = deque(maxlen=BLOCK_TIMES)
         self._wanted: Wanted | None = None
-        self._asked: set[Peer] = set()  # who has been asked in vain
-        self._check: Check | None = None
-        self._replaying = False
         self._stopping = False
-        self._last_closed = False
-        self._saving = 0  # states on their way to the disk
-        self._saved = state.step  # newest step that was written or read
+        self._closed_all = False  # no step opens any more
         self._limits = limits or Limits()
         self._began = now - seconds
-        self._next_checkpoint = now + setting.config.check_point_time
-        self._outbox: dict[Peer, list[Message]] = {}
+        self._outbox = Outbox(setting, corpus)
         self._commands: list[Command] = []
 
     # The one way in.
 
     def handle(self, event: Event, now: float) -> list[Command]:
-        """Return what is to be done about one event."""
+        """Return what is to be done about one event.
+
+        Raises:
+            ProtocolError: the client of a `Received` broke the rules; it has to be
+                dropped, and `Left` reported.
+        """
         match event:
             case Joined():
                 self._join(event.client, event.hello)
@@ -149,15 +148,11 @@ class Coordinator:
             case Replayed():
                 self._replayed(event.state, now)
             case Saved():
-                self._saving -= 1
+                self._archive.saved()
             case Stop():
                 self._stopping = True
-            case Tick():
-                pass
-        self._go_on(now)
-        self._flush()
-        commands, self._commands = self._commands, []
-        return commands
+        self._go_on(now)  # a Tick changes nothing but the time
+        return self._flush()
 
     def wakeup(self, now: float) -> float | None:
         """Return the moment at which a Tick is due, if any."""
@@ -174,72 +169,56 @@ class Coordinator:
     # Clients come and go.
 
     def _join(self, client: int, hello: Hello) -> None:
+        name = unique_name(hello.name, {peer.name for peer in self.clients})
         refusal = refuse(hello)
         if refusal is not None:
-            self._note(f"{hello.name} refused: {refusal}", warning=True)
-            goodbye = Goodbye(End.REFUSED.value, refusal)
-            self._commands.append(Drop(client, goodbye))
+            self._note(f"{name} refused: {refusal}", warning=True)
+            self._drop(client, End.REFUSED, refusal)
             return
-        peer = Peer(client, self._unique(hello.name))
-        self._peers[client] = peer
+        if self.finished:
+            self._drop(client, End.FINISHED, "the run has ended")
+            return
+        self._peers[client] = Peer(client, name)
         again = "" if hello.last_step is None else f" again (was at {hello.last_step})"
-        self._note(f"{peer.name} joined{again}; {len(self._peers)} here")
-        if not any(other.ready for other in self._peers.values()):
-            self._welcome(peer)
-
-    def _unique(self, name: str) -> str:
-        taken = {peer.name for peer in self._peers.values()}
-        names = [name, *(f"{name}#{n}" for n in range(2, len(taken) + 3))]
-        return next(candidate for candidate in names if candidate not in taken)
+        self._note(f"{name} joined{again}; {len(self._peers)} here")
 
     def _leave(self, client: int, reason: str) -> None:
         peer = self._peers.pop(client, None)
         if peer is None:
             return
         self._note(f"{peer.name} left: {reason}; {len(self._peers)} here")
-        self._outbox.pop(peer, None)
-        self._asked.discard(peer)
+        peer.ready = False
+        self._outbox.forget(peer)
         if self._open is not None:
             self._open.lose(peer)
-        if not self._ready():  # no step is open; the next joiner begins it anew
-            self._open = self._wanted = None
 
     def _ready(self) -> list[Peer]:
-        return [peer for peer in self._peers.values() if peer.ready]
+        return [peer for peer in self.clients if peer.ready]
 
-    def _welcome(self, peer: Peer) -> None:
+    def _waiting(self) -> list[Peer]:
+        """Return who waits for a state and can be given one.
+
+        A replica that still owes an answer of this step computes it from its old state;
+        only once that has come, every later answer is known to be from the new one.
+        """
+        return [p for p in self.clients if not (p.ready or p.owes(self.step))]
+
+    def _welcome_waiting(self) -> None:
         """Send the accepted state and every update since."""
-        accepted = self._ledger.state
-        self._queue(
-            peer,
-            Welcome(
-                self.setting.config.to_json(),
-                self.setting.text_sha256,
-                peer.reason,
-                accepted.step,
-                accepted.count,
-                self._ledger.digest,
-                *accepted.arrays,
-            ),
-        )
-        peer.ready, peer.reason, peer.waited = True, "", True
-        peer.batches.clear()
-        for update in self._ledger:
-            self._send_update(peer, update)
+        for peer in self._waiting():
+            peer.since = self.step
+            self._outbox.welcome(peer, self._ledger)
 
-    def _send_update(self, peer: Peer, update: Update) -> None:
-        self._send_tokens(peer, update.token_batch)
-        self._queue(peer, update)
-
-    def _send_tokens(self, peer: Peer, number: int) -> None:
-        if number not in peer.batches:
-            peer.batches.add(number)
-            self._queue(peer, TokenBatch(number, self._corpus.token_batch(number)))
-
-    def _resync(self, peer: Peer, reason: str) -> None:
-        """Take a replica out until it has got the true state."""
-        self._note(f"{peer.name}: {reason}; its state is replaced", warning=True)
-        peer.ready, peer.reason = False, reason
+    def _take_out(self, peers: Iterable[Peer], reason: str) -> None:
+        """Let replicas take part no more until they have got the true state."""
+        for peer in peers:
+            if peer.ready:
+                self._note(
+                    f"{peer.name}: {reason}; its state is replaced", warning=True
+                )
+                peer.ready, peer.reason = False, reason
+            if self._open is not None:
+                self._open.discard(peer)
 
     # Messages.
 
@@ -258,15 +237,14 @@ class Coordinator:
                 raise ProtocolError(f"{type(message).__name__}: not a client's message")
 
     def _take_result(self, peer: Peer, result: Result, now: float) -> None:
-        if result.step > self.step:
-            raise ProtocolError(
-                f"result: expected step {self.step} or before, got {result.step}"
-            )
-        peer.report(result, now)
-        if self._open is not None and result.step == self.step:
+        peer.answer(result, now)
+        step, digest = result.step, result.digest
+        if not peer.ready or step < peer.since:
+            return  # from before its state was replaced
+        if self._open is not None and step == self.step:
             self._open.take(peer, result, now)
-        else:
-            peer.late += 1
+        elif self._ledger.contradicts(step, digest):
+            self._take_out([peer], f"its digest differed at step {step}")
 
     def _take_state(self, peer: Peer, message: State) -> None:
         size = self.setting.layout.size
@@ -274,6 +252,7 @@ class Coordinator:
             raise ProtocolError(
                 f"state: expected {size} weights, got {len(message.weights)}"
             )
+        peer.deliver_state(message.step)
         wanted = self._wanted
         if wanted is not None and wanted.peer is peer and message.step == self.step:
             arrays = (message.weights, message.first, message.second)
@@ -283,20 +262,26 @@ class Coordinator:
 
     def _go_on(self, now: float) -> None:
         """Close and open steps as far as what has come allows."""
-        self._stopping = self._stopping or self._over(now)
         while not self.finished:
-            if self._open is None and not self._begin(now):
+            self._stopping = self._stopping or self._over(now)
+            if not self._ready():  # no step is open; it begins anew for whoever comes
+                self._open = self._wanted = None
+                self._welcome_waiting()
+            step = self._open or self._begin(now)
+            if step is None:
                 return
-            assert self._open is not None
-            self._hand_out(self._open, now)
-            if not self._open.complete(now):
+            self._hand_out(step, now)
+            if not step.complete(now):
+                if step.stuck(now) and self._relieve():
+                    continue
                 return
-            digest = self._agreed(self._open)
+            digest = self._agreed(step)
             if digest is None:
-                self._replay()
+                check = Check(self.step, None, (), Purpose(), now - self._began)
+                self._commands += self._ledger.check(check)
                 return
-            if self._leave_out(self._open, digest):
-                self._close(self._open, digest, now)
+            if not self._leave_out(step, digest):
+                self._close(step, digest, now)
 
     def _over(self, now: float) -> bool:
         last, end = self._limits.last_step, self._limits.end
@@ -304,24 +289,23 @@ class Coordinator:
             end is not None and now >= end
         )
 
-    def _begin(self, now: float) -> bool:
-        """Open the next step; return whether one is open."""
-        if not self._ready():
-            self._welcome_waiting()
-        saved = self._saved == self.step or self._last_closed
+    def _begin(self, now: float) -> OpenStep | None:
+        """Open the next step, if there is to be one and somebody to do it."""
+        saved = self._archive.newest == self.step or self._closed_all
         if self._stopping and (saved or not self._ready()):
             self._end(now)
-            return False
+            return None
         if not self._ready():
-            return False
+            return None
         if self._stopping:
             self._open = TimedStep(self.setting, self.step, self._new_seed, last=True)
-        elif self.setting.config.trials_per_step is not None:
-            self._open = BlockStep(self.setting, self.step, self._seed)
+        elif self._config.trials_per_step is not None:
+            times = self._block_times
+            self._open = BlockStep(self.setting, self.step, self._seed, times)
         else:
             self._open = TimedStep(self.setting, self.step, self._new_seed)
         self._wanted = self._want(now)
-        return True
+        return self._open
 
     def _seed(self, slot: int) -> int:
         return segment_seed(self._run_seed, self.step, slot)
@@ -330,41 +314,24 @@ class Coordinator:
         self._slots += 1
         return self._seed(self._slots - 1)
 
-    def _want(self, now: float) -> Wanted | None:
-        """Return a wish for the state of the step that opens, if there is one."""
-        step = self.step
-        fresh = step > self._saved
-        checkpoint = fresh and (now >= self._next_checkpoint or self._stopping)
-        milestone = fresh and step & (step - 1) == 0
-        joiner = any(not peer.ready for peer in self._peers.values())
-        if not (checkpoint or milestone or joiner or self._ledger.large):
-            return None
-        return Wanted(Purpose(checkpoint, milestone))
+    def _relieve(self) -> bool:
+        """Bring on others where those of a step are silent; end it when stopping."""
+        if self._stopping:
+            self._open = self._wanted = None
+            self._closed_all = True
+            return True
+        waiting = self._waiting()
+        self._welcome_waiting()
+        return bool(waiting)
 
     def _hand_out(self, step: OpenStep, now: float) -> None:
-        config, batch = self.setting.config, self._batch(self.step)
-        for peer, segments in step.assign(self._ready(), now):
-            self._send_tokens(peer, batch)
-            asked = self._ask(peer)
-            begin = Begin(self.step, config.time_per_step, batch, asked, segments)
-            self._queue(peer, begin)
-            self._send_tokens(peer, self._batch(self.step + 1))
-
-    def _ask(self, peer: Peer) -> bool:
-        """Return whether this client is the one to be asked for its state."""
-        wanted = self._wanted
-        if wanted is None or wanted.peer is not None:
-            return False
-        candidates = [p for p in self._ready() if p.waited and p not in self._asked]
-        if not candidates:
-            self._asked.clear()
-        elif peer not in candidates:
-            return False
-        wanted.peer = peer
-        return True
-
-    def _batch(self, step: int) -> int:
-        return self._corpus.batch_of_step(step, self.setting.config.new_tokens_interval)
+        seconds, batch = self._config.time_per_step, self._outbox.batch_of(self.step)
+        work = step.assign(self._ready(), now)
+        asked = self._ask([peer for peer, _ in work])
+        for peer, segments in work:
+            begin = Begin(self.step, seconds, batch, peer is asked, segments)
+            asked = None if peer is asked else asked  # with its first request only
+            self._outbox.begin(peer, begin)
 
     def _agreed(self, step: OpenStep) -> bytes | None:
         """Return the digest of the true state, or None if only a replay can tell."""
@@ -378,145 +345,135 @@ class Coordinator:
         return None
 
     def _leave_out(self, step: OpenStep, digest: bytes) -> bool:
-        """Leave out replicas that differ; return whether the step is still complete."""
-        differing = [
-            peer
-            for other, peers in step.votes().items()
-            if other != digest
-            for peer in peers
-        ]
-        if not differing:
-            return True
-        for peer in differing:
-            if peer.ready:
-                self._resync(peer, f"its digest differs at step {self.step}")
-        step.discard(differing)
-        if not self._ready():
+        """Leave out replicas that differ; return whether there were any."""
+        votes = step.votes()
+        votes.pop(digest, None)
+        differing = [peer for peers in votes.values() for peer in peers]
+        self._take_out(differing, f"its digest differs at step {self.step}")
+        if not self._ready() or self._ledger.state.step == self.step:
             self._welcome_waiting()
-        return isinstance(step, TimedStep)
+        return bool(differing)
 
     def _close(self, step: OpenStep, digest: bytes, now: float) -> None:
         """Shape the rewards, send the update, make room for the next step."""
-        self._accept_offer(step, digest, now)
-        late = step.missing()
-        for peer in late:
+        self._open = None
+        self._mark_late(step.missing())
+        agreeing = step.votes().get(digest, [])
+        self._settle(digest, agreeing, now)
+        if step.last:
+            self._closed_all = True
+            return
+        scored, dropped = step.scored()
+        batch, seconds = self._outbox.batch_of(self.step), now - self._began
+        update = shape(self.setting, self.step, batch, scored, seconds)
+        loss = mean_loss(self.setting, [scores for _, scores in scored])
+        counts = (update.trials, len(agreeing), step.late(), dropped)
+        self._commands.append(Closed(self.step, seconds, loss, *counts, digest))
+        self._ledger.append(update, digest)
+        for peer in self._ready():
+            self._outbox.update(peer, update)
+        self.step += 1
+        self._slots = 0
+
+    def _mark_late(self, peers: Iterable[Peer]) -> None:
+        for peer in peers:
             if peer.waited:
                 peer.waited = False
                 self._note(f"{peer.name} is late at step {self.step}; not waited for")
-        voters = sum(map(len, step.votes().values()))
-        self._open = None
-        if isinstance(step, TimedStep) and step.last:
-            self._last_closed = True
-            return
-        scored, dropped = step.scored()
-        batch, seconds = self._batch(self.step), now - self._began
-        update = shape(self.setting, self.step, batch, scored, seconds)
-        loss = mean_loss(self.setting, [scores for _, scores in scored])
-        counts = (update.trials, voters, len(late), dropped)
-        self._commands.append(Closed(self.step, seconds, loss, *counts, digest))
-        self._ledger.append(update)
-        for peer in self._ready():
-            self._send_update(peer, update)
-        self.step += 1
-        self._slots = 0
-        self._stopping = self._stopping or self._over(now)
 
     # The true state.
 
-    def _accept_offer(self, step: OpenStep, digest: bytes, now: float) -> None:
+    def _want(self, now: float) -> Wanted | None:
+        """Return a wish for the state of the step that opens, if there is one."""
+        purpose = self._archive.due(self.step, now, ending=self._stopping)
+        if self._ledger.checking and not (purpose.milestone or self._stopping):
+            return None  # a newer state will be accepted anyhow
+        if purpose or self._waiting() or self._ledger.large:
+            return Wanted(purpose)
+        return None
+
+    def _ask(self, peers: list[Peer]) -> Peer | None:
+        """Return who of those that are given work is to send its state, if anybody."""
+        if self._wanted is None or self._wanted.peer is not None or not peers:
+            return None
+        trusted = [peer for peer in peers if peer.waited] or peers
+        peer = next((p for p in trusted if not p.asked), trusted[0])
+        peer.ask_state(self.step)
+        self._wanted.peer = peer
+        return peer
+
+    def _settle(self, digest: bytes, agreeing: list[Peer], now: float) -> None:
         """Accept the state that was asked for, have it checked, or ask the next."""
         wanted, self._wanted = self._wanted, None
         if wanted is None:
             return
-        state, seconds = wanted.offered, now - self._began
-        agreeing = step.votes().get(digest, [])
-        known = self._ledger.state.step == self.step
-        if known:
-            state = self._ledger.state
-        if state is None or wanted.peer is None:
-            self._disappointed(wanted)
-        elif state.digest(self.setting.fingerprint) != digest:
-            if wanted.peer.ready:
-                self._resync(wanted.peer, "the state it sent is not the one agreed on")
-            self._disappointed(wanted)
-        elif known or len(agreeing) >= 2:
-            self._asked.clear()
-            self._accept(state, wanted.purpose, seconds, now)
-        elif not self._replaying:
-            self._check = Check(self.step, digest, wanted.purpose, seconds, agreeing)
-            self._replay()
+        seconds = now - self._began
+        check = Check(self.step, digest, tuple(agreeing), wanted.purpose, seconds)
+        offered = wanted.offered
+        if self._ledger.state.step == self.step:
+            self._accept(self._ledger.state, digest, check, now)
+        elif offered is None or offered.digest(self.setting.fingerprint) != digest:
+            self._disappointed(wanted, check)
+        elif len(agreeing) >= 2:
+            self._accept(offered, digest, check, now)
+        elif wanted.purpose.milestone or not self._ledger.checking:
+            self._commands += self._ledger.check(check)
 
-    def _disappointed(self, wanted: Wanted) -> None:
+    def _disappointed(self, wanted: Wanted, check: Check) -> None:
         """Ask another client next time; joiners get the last accepted state."""
-        if wanted.peer is not None:
-            self._asked.add(wanted.peer)
-            self._note(f"{wanted.peer.name} did not send its state; the next is asked")
+        peer = wanted.peer
+        assert peer is not None, "whoever opens a step is asked"
+        if wanted.offered is not None:
+            self._take_out([peer], "the state it sent is not the one agreed on")
+        elif peer.id in self._peers:
+            self._note(f"{peer.name} did not send its state; the next is asked")
+        peer.asked = True
+        if self._ledger.large or all(other.asked for other in self._ready()):
+            self._commands += self._ledger.check(check)  # nobody delivers it
         self._welcome_waiting()
-
-    def _welcome_waiting(self) -> None:
-        for peer in list(self._peers.values()):
-            if not peer.ready:
-                self._welcome(peer)
 
     def _accept(
-        self, state: TrainState, purpose: Purpose, seconds: float, now: float
+        self, state: TrainState, digest: bytes, check: Check, now: float
     ) -> None:
         """Make a state the one that everything later builds on."""
-        self._ledger.accept(state)
-        if purpose.checkpoint or purpose.milestone:
-            self._save(seconds, purpose)
-        if purpose.checkpoint:
-            self._next_checkpoint = now + self.setting.config.check_point_time
+        self._ledger.accept(state, digest)
+        for peer in self.clients:
+            peer.asked = False
+        self._commands += self._archive.save(state, digest, check, now)
         self._welcome_waiting()
 
-    def _save(self, seconds: float, purpose: Purpose) -> None:
-        self._saving += purpose.milestone + purpose.checkpoint
-        if purpose.milestone:
-            self._commands.append(
-                Save(self._ledger.state, self._ledger.digest, seconds, False)
-            )
-        if purpose.checkpoint:
-            self._saved = self._ledger.state.step
-            self._commands.append(
-                Save(self._ledger.state, self._ledger.digest, seconds, True)
-            )
-
-    def _replay(self) -> None:
-        """Have the updates since the accepted state applied by the server itself."""
-        if not self._replaying:
-            self._replaying = True
-            self._commands.append(self._ledger.replay())
-
     def _replayed(self, state: TrainState, now: float) -> None:
-        self._replaying = False
-        check, self._check = self._check, None
-        if state.step <= self._ledger.state.step:
-            return
-        purpose, seconds = Purpose(), now - self._began
-        if check is not None and check.step == state.step:
-            purpose, seconds = check.purpose, check.seconds
-            if state.digest(self.setting.fingerprint) != check.digest:
-                for peer in self._ready():
-                    self._resync(
-                        peer, f"its digest is not the replay's at {state.step}"
-                    )
-        self._accept(state, purpose, seconds, now)
+        """Take the server's own state for the true one."""
+        check, digest = self._ledger.replayed(), state.digest(self.setting.fingerprint)
+        if state.step > self._ledger.state.step:
+            if check.digest not in (None, digest):
+                reason = f"its digest is not the replay's at step {state.step}"
+                self._take_out(check.peers, reason)
+            self._accept(state, digest, check, now)
+        else:  # overtaken by a newer one
+            weights_only = replace(check.purpose, checkpoint=False)
+            check = replace(check, purpose=weights_only)
+            self._commands += self._archive.save(state, digest, check, now)
+        self._commands += self._ledger.next_replay()
 
     # The end.
 
     def _end(self, now: float) -> None:
         """End the run once its present state is saved."""
-        if self._saved != self.step:
+        purpose = self._archive.due(self.step, now, ending=True)
+        if purpose:
+            check = Check(self.step, None, (), purpose, now - self._began)
             if self._ledger.state.step != self.step:
-                self._replay()
+                self._commands += self._ledger.check(check)
                 return
-            self._save(now - self._began, Purpose(checkpoint=True))
-        if self._saving:
+            state, digest = self._ledger.state, self._ledger.digest
+            self._commands += self._archive.save(state, digest, check, now)
+        if self._archive.writing or self._ledger.checking:
             return
         self.finished = True
-        for peer in self._peers.values():
-            goodbye = Goodbye(End.FINISHED.value, "the run has ended")
-            self._commands.append(Drop(peer.id, goodbye))
+        for peer in self.clients:
+            self._drop(peer.id, End.FINISHED, "the run has ended")
+        self._peers.clear()
         self._commands.append(Finish())
 
     # Output.
@@ -524,33 +481,11 @@ class Coordinator:
     def _note(self, text: str, *, warning: bool = False) -> None:
         self._commands.append(Note(text, warning))
 
-    def _queue(self, peer: Peer, *messages: Message) -> None:
-        self._outbox.setdefault(peer, []).extend(messages)
+    def _drop(self, client: int, end: End, reason: str) -> None:
+        self._commands.append(Drop(client, Goodbye(end.value, reason)))
 
-    def _flush(self) -> None:
-        """Send everything that one event caused together, ahead of goodbyes."""
-        sends: list[Command] = [
-            Send(peer.id, tuple(messages)) for peer, messages in self._outbox.items()
-        ]
-        self._outbox = {}
-        self._commands[:0] = sends
-
-
-def refuse(hello: Hello) -> str | None:
-    """Return why a client cannot take part, or None if it can."""
-    if hello.protocol != PROTOCOL_VERSION:
-        return (
-            f"expected protocol {PROTOCOL_VERSION}, got {hello.protocol}: "
-            "run the same version of the program on both machines"
-        )
-    for name, expected, got in (
-        ("noise", NOISE_EXPECTED, hello.noise_test),
-        ("arithmetic", ARITHMETIC_EXPECTED, hello.arithmetic_test),
-    ):
-        if got != expected:
-            return (
-                f"the {name} self-test gives {got.hex()[:12]}, expected "
-                f"{expected.hex()[:12]} (numpy {hello.numpy}, Python {hello.python}): "
-                "its replica would drift apart; upgrade numpy there"
-            )
-    return None
+    def _flush(self) -> list[Command]:
+        """Return what one event caused; messages ahead of goodbyes."""
+        commands = [*self._outbox.flush(), *self._commands]
+        self._commands = []
+        return commands

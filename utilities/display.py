@@ -2,17 +2,24 @@
 
 A terminal gets a tqdm bar on standard error and lines above it; a file or pipe gets one
 plain line every few seconds. Library modules log; this module decides where that goes.
+
+Nothing that is shown can end a run: characters that a terminal would obey are replaced,
+and where a pipe is closed or a disk full, what would have gone there is left out.
 """
 
 import logging
 import math
+import os
 import sys
 import time
+from collections.abc import Callable
+from typing import TextIO
 
 from tqdm import tqdm
 
 PLAIN_SECONDS = 5.0  # between two plain lines
 BAR_SECONDS = 0.2  # between two redraws
+WIDTH = 80  # of a line, where it is ours to choose
 
 
 def bits(nats: float) -> float:
@@ -30,6 +37,13 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def printable(text: str) -> str:
+    """Return text of one line without characters that a terminal would obey."""
+    return "".join(
+        c if c.isprintable() else " " if c.isspace() else "?" for c in text.expandtabs()
+    )
+
+
 class Display:
     """One bar or a sequence of lines, and everything else that is said."""
 
@@ -38,7 +52,7 @@ class Display:
 
         Args:
             quiet: show nothing but what is logged as a warning or error.
-            total: what `advance` counts up to, if it is known.
+            total: what `status` counts up to, if it is known.
         """
         self.quiet = quiet
         self._plain = not sys.stderr.isatty()
@@ -69,32 +83,35 @@ class Display:
     def say(self, text: str = "") -> None:
         """Show a line for good, on standard output."""
         if not self.quiet:
-            tqdm.write(text, file=sys.stdout)
-            sys.stdout.flush()
+            _line(text, sys.stdout)
 
     def warn(self, text: str) -> None:
         """Show a line for good, on standard error, quiet or not."""
-        tqdm.write(text, file=sys.stderr)
+        _line(text, sys.stderr)
 
     def status(self, text: str, done: float = 0.0) -> None:
         """Show how things stand: the bar's text, or a plain line now and then."""
         now = time.monotonic()
+        if now < self._next:
+            return
         if self._bar is not None:
-            if now < self._next:
-                return
             self._next = now + BAR_SECONDS
-            if self._total:
-                self._bar.n = min(done, self._total)
-            self._bar.set_description_str(text)
-        elif self._plain and not self.quiet and now >= self._next:
+            _safely(lambda: self._redraw(text, done), sys.stderr)
+        elif self._plain:
             self._next = now + PLAIN_SECONDS
             self.say(text)
 
+    def _redraw(self, text: str, done: float) -> None:
+        assert self._bar is not None
+        if self._total:
+            self._bar.n = min(done, self._total)
+        self._bar.set_description_str(printable(text))
+
     def close(self) -> None:
         """Take the bar away."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            _safely(bar.close, sys.stderr)
 
 
 class _Handler(logging.Handler):
@@ -110,6 +127,25 @@ class _Handler(logging.Handler):
             self._display.warn(self.format(record))
         else:
             self._display.say(self.format(record))
+
+
+def _line(text: str, stream: TextIO) -> None:
+    def write() -> None:
+        tqdm.write(printable(text), file=stream)
+        stream.flush()
+
+    _safely(write, stream)
+
+
+def _safely(write: Callable[[], object], stream: TextIO) -> None:
+    """Write; where nobody can read it any more, be silent from then on."""
+    try:
+        write()
+    except OSError:
+        # What is still buffered would fail once more when the interpreter ends.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def _soften(stream: object) -> None:

@@ -2,15 +2,17 @@
 
 The server computes no updates in a step. A `Ledger` holds the last accepted state and
 every `Update` since; the present state follows from them, for a joiner and for the
-server's own replay alike.
+server's own replay alike. Where that is in doubt, a `Check` is queued, and a replay
+settles one after the other. An `Archive` knows which states are due on the disk.
 """
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from utilities.config import Config
 from utilities.evolution import Setting, TrainState, Update
-from utilities.steps import Peer
+from utilities.peers import REMEMBERED_STEPS, Peer
 
 MAX_BYTES = 1 << 26  # 64 MB of rewards: then a state is asked for anyhow
 MAX_UPDATES = 10_000  # a joiner or a replay has to go through them all
@@ -60,25 +62,28 @@ class Purpose:
     checkpoint: bool = False
     milestone: bool = False
 
+    def __bool__(self) -> bool:
+        return self.checkpoint or self.milestone
+
 
 @dataclass
 class Wanted:
-    """A state that one client of the open step was asked for."""
+    """A state that one client of the open step is asked for."""
 
     purpose: Purpose
     peer: Peer | None = None
     offered: TrainState | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Check:
-    """An agreement of fewer than two that the replay has to confirm."""
+    """What is known of the state before a step, to be confirmed by a replay."""
 
     step: int
-    digest: bytes
+    digest: bytes | None  # that the peers claim
+    peers: tuple[Peer, ...]
     purpose: Purpose
-    seconds: float
-    peers: list[Peer] = field(default_factory=list)
+    seconds: float  # that the run had trained
 
 
 class Ledger:
@@ -86,9 +91,11 @@ class Ledger:
 
     def __init__(self, setting: Setting, state: TrainState) -> None:
         """Begin with an accepted state."""
-        self._setting = setting
         self._updates: deque[Update] = deque()
         self._bytes = 0
+        self._recent: dict[int, bytes] = {}  # digests by step
+        self._checks: deque[Check] = deque()  # ascending
+        self._running: Check | None = None
         self.state = state
         self.digest = state.digest(setting.fingerprint)
 
@@ -96,23 +103,96 @@ class Ledger:
         """Yield the updates since the accepted state."""
         return iter(self._updates)
 
-    def append(self, update: Update) -> None:
-        """Take the update of a step that has closed."""
+    def append(self, update: Update, digest: bytes) -> None:
+        """Take the update of a step that has closed, and the digest before it."""
+        self._recent[update.step] = digest
+        self._recent.pop(update.step - REMEMBERED_STEPS, None)
         self._updates.append(update)
         self._bytes += update.rewards.nbytes
+
+    def contradicts(self, step: int, digest: bytes) -> bool:
+        """Return whether another digest was agreed on at a recent step."""
+        return self._recent.get(step, digest) != digest
 
     @property
     def large(self) -> bool:
         """Return whether a newer state should be accepted for the size alone."""
         return self._bytes > MAX_BYTES or len(self._updates) > MAX_UPDATES
 
-    def accept(self, state: TrainState) -> None:
+    def accept(self, state: TrainState, digest: bytes) -> None:
         """Make a state the one that everything later builds on."""
         while self._updates and self._updates[0].step < state.step:
             self._bytes -= self._updates.popleft().rewards.nbytes
-        self.state = state
-        self.digest = state.digest(self._setting.fingerprint)
+        while self._checks and self._checks[0].step <= state.step:
+            self._checks.popleft()
+        self.state, self.digest = state, digest
 
-    def replay(self) -> Replay:
-        """Return the command that computes the present state."""
-        return Replay(self.state, tuple(self._updates))
+    @property
+    def checking(self) -> bool:
+        """Return whether a replay is under way."""
+        return self._running is not None
+
+    def check(self, check: Check) -> list[Replay]:
+        """Queue a check of a step that has none; return what is to be started."""
+        newest = self._checks[-1] if self._checks else self._running
+        if newest is None or newest.step < check.step:
+            self._checks.append(check)
+        return self.next_replay()
+
+    def next_replay(self) -> list[Replay]:
+        """Return the replay that settles the oldest doubt, unless one is under way."""
+        if self._running is not None or not self._checks:
+            return []
+        self._running = check = self._checks.popleft()
+        updates = tuple(u for u in self._updates if u.step < check.step)
+        return [Replay(self.state, updates)]
+
+    def replayed(self) -> Check:
+        """Return the check that the replay under way was for: it has ended."""
+        check, self._running = self._running, None
+        assert check is not None, "no replay was under way"
+        return check
+
+
+class Archive:
+    """Which states are due on the disk, and which have got there."""
+
+    def __init__(self, config: Config, step: int, now: float) -> None:
+        """Begin with a step that is saved."""
+        self._interval = config.check_point_time
+        self._next = now + self._interval
+        self._writing = 0
+        self.newest = step  # checkpoint that was written or read, or is under way
+
+    def due(self, step: int, now: float, *, ending: bool = False) -> Purpose:
+        """Return what the state before a step would be saved for.
+
+        Args:
+            step: at hand.
+            now: on the coordinator's clock.
+            ending: it is the last state of the session.
+        """
+        if step <= self.newest:
+            return Purpose()
+        timely = now >= self._next and not self.writing
+        return Purpose(ending or timely, step & (step - 1) == 0)
+
+    def save(
+        self, state: TrainState, digest: bytes, check: Check, now: float
+    ) -> list[Save]:
+        """Return the commands that save a state for a check's purpose."""
+        kinds = [False] * check.purpose.milestone + [True] * check.purpose.checkpoint
+        if check.purpose.checkpoint:
+            self.newest = state.step
+            self._next = now + self._interval
+        self._writing += len(kinds)
+        return [Save(state, digest, check.seconds, kind) for kind in kinds]
+
+    def saved(self) -> None:
+        """Note that a state has been written."""
+        self._writing -= 1
+
+    @property
+    def writing(self) -> bool:
+        """Return whether a state is on its way to the disk."""
+        return self._writing > 0

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from utilities.addresses import DEFAULT_PORT, LOCALHOST, place
 from utilities.config import (
     KEYS,
     RULES,
@@ -26,9 +27,10 @@ from utilities.config import (
 from utilities.errors import ConfigError
 from utilities.misc import kebab_case
 
+RUNS = Path("trainingRuns")
 EXIT_CODES = (
-    "exit codes: 0 ok, 1 internal, 2 options, 3 network, 4 versions, 5 text, "
-    "6 run folder or disk, 130 quit by a second Ctrl-C"
+    "exit codes: 0 ok, 1 internal or a package missing, 2 options, 3 network,\n"
+    "4 versions, 5 text, 6 run folder or disk, 130 quit by Ctrl-C without saving"
 )
 GROUPS = {
     "model": ("modelType", "hiddenSize", "nLayers", "vocabSize"),
@@ -72,6 +74,8 @@ class Parser(argparse.ArgumentParser):
         unknown = re.match(r"unrecognized arguments: (\S+)", message)
         if unknown:
             word = unknown[1].split("=")[0]
+            if not word.startswith("-"):
+                raise ConfigError(f"{word}: not an option; --help lists them all")
             shown = [o for a in self._actions for o in a.option_strings if "-" in o]
             raise ConfigError(f"{word}: no such option{nearest(word, shown)}")
         raise ConfigError(message)
@@ -81,11 +85,11 @@ class Parser(argparse.ArgumentParser):
 class ServerOptions:
     """What basicServer.py was asked for."""
 
-    host: str = "127.0.0.1"
-    port: int = 55551
+    host: str = LOCALHOST
+    port: int = DEFAULT_PORT
     data: tuple[Path, ...] = ()
     config: Path | None = None
-    runs: Path = Path("trainingRuns")
+    runs: Path = RUNS
     resume: bool = False
     resume_number: int | None = None  # None: the newest run
     local_clients: int = 0
@@ -108,16 +112,16 @@ class ClientOptions:
 
 def _number(kind: type, low: float, high: float) -> Any:
     """Return a converter for argparse that says what is allowed."""
+    noun, exact = ("a whole number", "d") if kind is int else ("a number", ".15g")
 
     def convert(text: str) -> Any:
-        noun = "a whole number" if kind is int else "a number"
         try:
             value = kind(text)
         except ValueError:
             value = None
         if value is None or not low <= value <= high:
             raise argparse.ArgumentTypeError(
-                f"expected {noun} from {low:.15g} to {high:.15g}, got {text}"
+                f"expected {noun} from {low:{exact}} to {high:{exact}}, got {text}"
             )
         return value
 
@@ -142,7 +146,8 @@ def server_parser() -> Parser:
         ),
         epilog=EXIT_CODES,
     )
-    _add_server_options(parser)
+    _add_text_and_network(parser)
+    _add_run(parser)
     for title, keys in GROUPS.items():
         group = parser.add_argument_group(f"{title} (saved with the run)")
         for key in keys:
@@ -150,41 +155,44 @@ def server_parser() -> Parser:
     return parser
 
 
-def _add_server_options(parser: Parser) -> None:
-    whole, real = int, float
+def _add_text_and_network(parser: Parser) -> None:
     data = parser.add_argument_group("text")
     parser.option(
         data,
         "data",
+        action="extend",
         nargs="+",
         type=Path,
         metavar="PATH",
-        default=(),
+        default=[],
         help="text files and folders, UTF-8 or .gz [English prose of this Python]",
     )
     net = parser.add_argument_group("network")
     parser.option(
         net,
         "host",
-        default="127.0.0.1",
-        help="address to listen on; 0.0.0.0: all of this machine's [127.0.0.1]",
+        default=LOCALHOST,
+        help=f"address to listen on; 0.0.0.0: all of this machine's [{LOCALHOST}]",
     )
     parser.option(
         net,
         "port",
-        type=_number(whole, 0, 65535),
-        default=55551,
+        type=_number(int, 0, 65535),
+        default=DEFAULT_PORT,
         metavar="N",
-        help="port to listen on; 0: any free one [55551]",
+        help=f"port to listen on; 0: any free one [{DEFAULT_PORT}]",
     )
     parser.option(
         net,
         "localClients",
-        type=_number(whole, 0, 256),
+        type=_number(int, 0, 256),
         default=0,
         metavar="N",
         help="clients to start on this machine, one core each [0]",
     )
+
+
+def _add_run(parser: Parser) -> None:
     run = parser.add_argument_group("run")
     parser.option(
         run, "config", type=Path, metavar="FILE", help="JSON file of configuration keys"
@@ -194,8 +202,8 @@ def _add_server_options(parser: Parser) -> None:
         "runs",
         type=Path,
         metavar="DIR",
-        default=Path("trainingRuns"),
-        help="where runs are kept [trainingRuns]",
+        default=RUNS,
+        help=f"where runs are kept [{RUNS}]",
     )
     parser.option(
         run,
@@ -209,21 +217,21 @@ def _add_server_options(parser: Parser) -> None:
     parser.option(
         run,
         "maxSteps",
-        type=_number(whole, 1, 1 << 48),
+        type=_number(int, 1, 1 << 48),
         metavar="N",
         help="end after that many steps of this session",
     )
     parser.option(
         run,
         "maxSeconds",
-        type=_number(real, 0.001, 1e9),
+        type=_number(float, 0.001, 1e9),
         metavar="S",
         help="end after that many seconds",
     )
     parser.option(
         run,
         "seed",
-        type=_number(whole, 0, (1 << 64) - 1),
+        type=_number(int, 0, (1 << 64) - 1),
         metavar="N",
         help="seed of all randomness, for runs that can be repeated [random]",
     )
@@ -301,9 +309,9 @@ def client_parser() -> Parser:
     parser.add_argument(
         "address",
         nargs="?",
-        default="127.0.0.1",
+        default=LOCALHOST,
         metavar="HOST[:PORT]",
-        help="the line that the server printed [127.0.0.1:55551]",
+        help=f"the address that the server printed [{place(LOCALHOST, DEFAULT_PORT)}]",
     )
     parser.option(parser, "name", help="how the server names it [this machine's name]")
     parser.option(
@@ -356,7 +364,7 @@ def read_config_file(path: Path, ignored: Sequence[str]) -> dict[str, object]:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"--config: cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"--config: {path} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"--config: expected an object of keys in {path}")

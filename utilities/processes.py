@@ -3,6 +3,8 @@
 A local client has its own process group, so that Ctrl-C in the terminal reaches the
 server alone. Its standard input is a pipe that the server holds: when the server ends,
 however it ends, the pipe closes and the client ends too.
+
+Imported before numpy is: nothing here may import it, by whatever way.
 """
 
 import os
@@ -10,14 +12,19 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-CLIENT = Path(__file__).resolve().parent.parent / "basicClient.py"
-LAST_SECONDS = 3.0  # that a local client gets to end by itself
+from utilities.errors import TrainingError
+from utilities.misc import Deadline
+
+ROOT = Path(__file__).resolve().parent.parent
+LAST_SECONDS = 3.0  # that local clients get to end by themselves
+QUIT = 130  # exit code after a second Ctrl-C, as shells have it: 128 + SIGINT
 THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -27,26 +34,62 @@ THREAD_VARIABLES = (
 )
 
 
+# A whole program.
+
+
 def one_core() -> None:
     """Keep matrix products on one core; to be called before numpy is imported."""
     for variable in THREAD_VARIABLES:
         os.environ[variable] = "1"
 
 
-def dialable(host: str) -> str:
-    """Return the address at which this machine reaches a server that listens there."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+def run_program(name: str, work: Callable[[], None]) -> int:
+    """Do the work of a program; return its exit code, after one line if it failed.
+
+    Raises:
+        ModuleNotFoundError: one of our own modules is missing.
+    """
+    try:
+        work()
+    except TrainingError as error:
+        return _complain(name, str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        return _complain(name, missing_package(error), TrainingError.exit_code)
+    except KeyboardInterrupt:
+        return QUIT
+    return 0
 
 
-def client_command(host: str, port: int, name: str) -> list[str]:
+def _complain(name: str, message: str, exit_code: int) -> int:
+    # One line, whatever path or value it quotes.
+    line = "".join(c if c.isprintable() else "?" for c in message)
+    sys.stderr.write(f"{name}: {line}\n")
+    return exit_code
+
+
+def missing_package(error: ModuleNotFoundError) -> str:
+    """Return how to install a package that is missing.
+
+    Raises:
+        ModuleNotFoundError: it is one of our own modules.
+    """
+    if (error.name or "").partition(".")[0] not in ("numpy", "tqdm"):
+        raise error
+    command = f"{sys.executable} -m pip install -r {ROOT / 'requirements.txt'}"
+    return f"{error.name} is not installed; run: {command}"
+
+
+# Local clients.
+
+
+def client_command(address: str, name: str) -> list[str]:
     """Return the command line of a local client."""
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    program = [sys.executable, str(CLIENT), address]
+    program = [sys.executable, str(ROOT / "basicClient.py"), address]
     return [*program, "--name", name, "--quiet", "--endWithParent"]
 
 
 @contextmanager
-def local_clients(count: int, host: str, port: int) -> Iterator[None]:
+def local_clients(count: int, address: str) -> Iterator[None]:
     """Run clients on this machine while the context is open."""
     own_group: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
@@ -54,24 +97,26 @@ def local_clients(count: int, host: str, port: int) -> Iterator[None]:
     children: list[subprocess.Popen[bytes]] = []
     try:
         for number in range(1, count + 1):
-            command = client_command(host, port, f"local-{number}")
+            command = client_command(address, f"local-{number}")
             children.append(
                 subprocess.Popen(command, stdin=subprocess.PIPE, **own_group)
             )
         yield
     finally:
-        for child in children:
-            _end(child)
+        _end(children)
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    assert child.stdin is not None
-    child.stdin.close()
-    try:
-        child.wait(LAST_SECONDS)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
+def _end(children: list[subprocess.Popen[bytes]]) -> None:
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.close()
+    end = Deadline.after(LAST_SECONDS, time.monotonic)  # for all of them together
+    for child in children:
+        try:
+            child.wait(end.left())
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
 
 
 def end_with_parent() -> None:
@@ -79,16 +124,24 @@ def end_with_parent() -> None:
 
     def watch() -> None:
         # Not sys.stdin: its lock must be free when the interpreter ends.
-        while os.read(0, 1):
-            pass
+        with suppress(OSError):  # it is closed already
+            while os.read(0, 1):
+                pass
         os._exit(0)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
+# Signals.
+
+
 @contextmanager
 def signals(handler: Callable[[], None]) -> Iterator[None]:
-    """Call the handler on Ctrl-C, SIGTERM and Windows' Ctrl-Break."""
+    """Call the handler on Ctrl-C, SIGTERM and Windows' Ctrl-Break.
+
+    It interrupts whatever runs, even a half-written line: it should set a flag, or end
+    the process, and leave all else to the loop.
+    """
     numbers = [signal.SIGINT, signal.SIGTERM]
     if sys.platform == "win32":
         numbers.append(signal.SIGBREAK)
@@ -102,15 +155,3 @@ def signals(handler: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, action in before.items():
             signal.signal(number, action)
-
-
-def missing_package(error: ModuleNotFoundError) -> str:
-    """Return how to install a package that is missing.
-
-    Raises:
-        ModuleNotFoundError: it is one of our own modules.
-    """
-    if (error.name or "").partition(".")[0] not in ("numpy", "tqdm"):
-        raise error
-    command = f"{sys.executable} -m pip install -r requirements.txt"
-    return f"{error.name} is not installed; run: {command}"

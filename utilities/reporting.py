@@ -3,23 +3,42 @@
 All figures are natural logarithms (nats) per character; bits are nats / ln 2.
 """
 
-import sys
+import os
+import shlex
+import subprocess
+import textwrap
 import time
+from typing import Any
 
+from utilities.addresses import ANY, DEFAULT_PORT, LOCALHOST, only_here, place
 from utilities.communication import addresses
 from utilities.coordinator import Closed
 from utilities.data import baselines
-from utilities.display import Display, bits, duration
+from utilities.display import WIDTH, Display, bits, duration
 from utilities.generation import Sampling, generate_text
 from utilities.model import Floats
-from utilities.options import ServerOptions
+from utilities.options import RUNS, ServerOptions
 from utilities.setup import VERSION, Prepared
 
 SAMPLE_LENGTH = 400
 SAMPLE_PROMPT = "The "
 SAMPLE = Sampling(temperature=0.8, seed=1)
+AS_IT_IS: Any = {"replace_whitespace": False, "drop_whitespace": False}
 WAIT_SAID_AFTER = 5.0  # seconds without a client before the server says so
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def clock(seconds: float) -> str:
+    """Return a length of time as a clock has it: ``3:05`` or ``2:04:07``."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def quoted(word: object) -> str:
+    """Return a word as a shell of this system takes it."""
+    if os.name == "nt":
+        return subprocess.list2cmdline([str(word)])
+    return shlex.quote(str(word))
 
 
 def sample_text(prepared: Prepared, weights: Floats) -> str:
@@ -59,9 +78,10 @@ class Report:
         config, run = p.setting.config, p.run
         verb = f"resumes at step {p.state.step}" if p.resumed else "begins"
         say(f"Run {run.number} {verb} in {run.path}  (version {VERSION})")
+        layers = f"{config.n_layers} layer{'' if config.n_layers == 1 else 's'}"
         say(
-            f"Model: {config.model_type}, {config.n_layers} layer(s) of "
-            f"{config.hidden_size} units, {p.setting.layout.size:,} weights"
+            f"Model: {config.model_type}, {layers} of {config.hidden_size} units, "
+            f"{p.setting.layout.size:,} weights"
         )
         self._greet_text()
         self._greet_network()
@@ -77,17 +97,17 @@ class Report:
             line += f", {corpus.unknown_share:.2%} unknown"
         say(line)
         base = baselines(corpus)
-        say("Loss in nats (bits) per character of its last 10 %, to compare with:")
+        say("Loss of guessing its last 10 %, in nats (bits) per character:")
         say(
-            f"  guessing evenly {base.uniform:.3f} ({bits(base.uniform):.3f})"
+            f"  evenly {base.uniform:.3f} ({bits(base.uniform):.3f})"
             f", by frequency {base.unigram:.3f} ({bits(base.unigram):.3f})"
             f", by pairs {base.bigram:.3f} ({bits(base.bigram):.3f})"
         )
 
     def _greet_network(self) -> None:
         say, host = self._display.say, self._options.host
-        where = f"{host}:{self._port}"
-        if host in LOOPBACK:
+        where = place(host, self._port)
+        if only_here(host):
             say(f"Listening on {where}, for this machine only. To let others take")
             say("part, in a network that you trust: --host 0.0.0.0 (peers are not")
             say("authenticated yet)")
@@ -98,13 +118,12 @@ class Report:
             say(f"  {self._client_line(address)}")
 
     def _reachable(self) -> list[str]:
-        if self._options.host not in ("0.0.0.0", "::", ""):
+        if self._options.host not in ANY:
             return [self._options.host]
         return addresses() or ["<this machine's address>"]
 
     def _client_line(self, address: str) -> str:
-        place = f"[{address}]" if ":" in address else address
-        return f"python basicClient.py {place}:{self._port}"
+        return f"python basicClient.py {place(address, self._port)}"
 
     # Meanwhile.
 
@@ -131,26 +150,30 @@ class Report:
         self._display.status(self._line(closed, seconds), done)
 
     def _line(self, closed: Closed, seconds: float) -> str:
-        parts = [f"step {closed.step}"]
+        """Return the figures of a step; what is least needed goes if they are long."""
+        loss, validation, late = "", "", ""
         if closed.loss is not None:
-            parts.append(
-                f"loss {closed.loss:.3f} nats {bits(closed.loss):.3f} bits/char"
-            )
+            loss = f", loss {closed.loss:.3f} nats {bits(closed.loss):.3f} bits/char"
         if self._validation is not None:
-            parts.append(f"val {self._validation:.3f}")
-        clients = f"{closed.clients} client{'' if closed.clients == 1 else 's'}"
+            validation = f", val {self._validation:.3f}"
         if closed.late:
-            clients += f" ({closed.late} late)"
-        return ", ".join(
-            [*parts, f"{closed.trials} trials", clients, duration(seconds)]
-        )
+            late = f" ({closed.late} late)"
+        clients = f"{closed.clients} client{'' if closed.clients == 1 else 's'}"
+        for shown, tardy in ((validation, late), ("", late), ("", "")):
+            line = (
+                f"step {closed.step}{loss}{shown}, {closed.trials} trials, "
+                f"{clients}{tardy}, {clock(seconds)}"
+            )
+            if len(line) <= WIDTH:
+                break
+        return line
 
     def saved(self, step: int, validation: float, sample: str) -> None:
         """Say that a checkpoint was written and how good it is."""
         self._validation, self._sample = validation, sample
         self._display.say(
             f"Checkpoint of step {step}: validation loss {validation:.4f} nats, "
-            f"{bits(validation):.4f} bits per character"
+            f"{bits(validation):.4f} bits/char"
         )
 
     def stopping(self, step: int) -> None:
@@ -178,17 +201,23 @@ class Report:
         if self._sample:
             say("A sample:")
             for line in self._sample.splitlines():
-                say(f"  {line}")
+                for part in textwrap.wrap(line, WIDTH - 2, **AS_IT_IS) or [""]:
+                    say(f"  {part}")
         self._next_steps()
 
     def _next_steps(self) -> None:
-        say, number = self._display.say, self._prepared.run.number
-        runs = ""
-        if str(self._options.runs) != "trainingRuns":
-            runs = f" --runs {self._options.runs}"
+        say, options = self._display.say, self._options
+        number = self._prepared.run.number
+        runs = "" if options.runs == RUNS else f" --runs {quoted(options.runs)}"
+        again = f"{runs} --resume {number}"
+        if options.host != LOCALHOST:
+            again += f" --host {options.host}"
+        if options.port != DEFAULT_PORT:
+            again += f" --port {options.port}"
+        if options.local_clients:
+            again += f" --localClients {options.local_clients}"
         say()
         say(f"The run lies in {self._prepared.run.path}. Next:")
-        say(f"  python basicServer.py{runs} --resume {number}")
+        say(f"  python basicServer.py{again}")
         say(f"  python -m utilities.inspect{runs} show {number}")
         say(f'  python -m utilities.inspect{runs} generate {number} --prompt "The "')
-        sys.stdout.flush()

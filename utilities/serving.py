@@ -1,38 +1,40 @@
 """The server's process: it joins the coordinator to sockets, disk, clock and screen.
 
 One thread decides; replays, validation and checkpoints run on a second one, whose
-results come back as events. Lines of metrics are held while that thread works, so that
-a validation loss reaches the line of its own step.
+results come back as events. The line of a step is held while that thread works on the
+state that the step began with, so that the validation loss reaches its own line.
 """
 
 import contextlib
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from utilities.addresses import dialable, place
 from utilities.communication import Hub, listen
-from utilities.coordinator import (
-    Closed,
-    Command,
-    Coordinator,
-    Event,
-    Limits,
-)
+from utilities.coordinator import Closed, Command, Coordinator, Event, Limits
 from utilities.data import validation_rows
 from utilities.display import Display
-from utilities.errors import ProtocolError
-from utilities.events import Drop, Finish, Note, Received, Send, Tick
+from utilities.errors import IncompatibleError, ProtocolError, RunError
+from utilities.events import Drop, Finish, Note, Received, Send, Stop, Tick
 from utilities.evolution import advance, clean_loss
 from utilities.frames import Buffer
 from utilities.ledger import Replay, Replayed, Save, Saved
 from utilities.options import ServerOptions
-from utilities.processes import dialable, local_clients, signals
+from utilities.processes import QUIT, local_clients, signals
 from utilities.protocol import encode
 from utilities.reporting import Report, sample_text
 from utilities.runlogs import RunLog, StepMetrics
+from utilities.selftest import (
+    ARITHMETIC_EXPECTED,
+    NOISE_EXPECTED,
+    arithmetic_test,
+    noise_test,
+)
 from utilities.setup import Prepared, prepare
 
 log = logging.getLogger(__name__)
@@ -72,14 +74,16 @@ class Server:
             prepared.seconds,
             limits,
         )
-        self._began = now
         self._log = RunLog(prepared.run)
         self._rows = validation_rows(prepared.corpus.validation)
         self._jobs: list[Future[Replayed | Written]] = []
         self._threads = ThreadPoolExecutor(1, "replay")
-        self._held: list[tuple[Closed, float]] = []  # steps whose line is not written
+        self._held: deque[tuple[Closed, float]] = deque()  # lines to be written, when
         self._validations: dict[int, float] = {}
-        self._stops = 0
+        self._saving: list[int] = []  # steps whose validation is being computed
+        self._trouble: RunError | None = None  # with the logs
+        self._signals = 0
+        self._stopping = False
         self._finished = False
         total = options.max_steps or options.max_seconds
         self._display = Display(quiet=options.quiet, total=total)
@@ -94,19 +98,19 @@ class Server:
             TrainingError: the run's folder cannot be written any more.
         """
         self._report.greet()
-        local = self._options.local_clients
+        address = place(dialable(self._options.host), self._hub.port)
         with contextlib.ExitStack() as stack:
             stack.callback(self._threads.shutdown, cancel_futures=True)
             stack.callback(self._display.close)
             stack.enter_context(signals(self._signal))
-            host = dialable(self._options.host)
-            stack.enter_context(local_clients(local, host, self._hub.port))
+            stack.enter_context(local_clients(self._options.local_clients, address))
             stack.callback(self._hub.close)  # before local clients are waited for
             self._display.start()
             while not (self._finished and not self._jobs):
                 self._turn()
-        self._write_lines()
-        self._log.close()
+        self._try_log(self._log.close)
+        if self._trouble is not None:
+            raise self._trouble
         self._report.summary()
 
     def _turn(self) -> None:
@@ -118,9 +122,27 @@ class Server:
         for future in [job for job in self._jobs if job.done()]:
             self._jobs.remove(future)
             self._collect(future.result())
+        self._consider_stopping()
         self._decide(Tick())
         self._write_lines()
-        self._report.waiting(len(self._coordinator.clients), now)
+        if not self._stopping:
+            self._report.waiting(len(self._coordinator.clients), now)
+
+    def _consider_stopping(self) -> None:
+        """Have the step finished and saved after a signal, or where logs are full."""
+        if self._stopping or not (self._signals or self._trouble):
+            return
+        self._stopping = True
+        if self._signals:
+            self._report.stopping(self._coordinator.step)
+        self._decide(Stop())
+
+    def _signal(self) -> None:
+        """Have the run stopped by the loop; on the second signal quit."""
+        self._signals += 1
+        if self._signals > 1:
+            os._exit(QUIT)  # local clients end with our end of their standard input
+        self._hub.ring()
 
     def _decide(self, event: Event) -> None:
         try:
@@ -146,6 +168,9 @@ class Server:
             case Replay():
                 self._start(lambda: self._replay(command))
             case Save():
+                self._write_lines()
+                self._try_log(self._log.flush)  # lines are not behind checkpoints
+                self._saving.append(command.state.step)
                 self._start(lambda: self._save(command))
             case Closed():
                 self._close(command)
@@ -155,15 +180,6 @@ class Server:
                 )
             case Finish():
                 self._finished = True
-
-    def _signal(self) -> None:
-        """Finish the step on the first signal, quit on the second."""
-        self._stops += 1
-        if self._stops > 1:
-            self._display.close()
-            os._exit(130)  # local clients end with our end of their standard input
-        self._report.stopping(self._coordinator.step)
-        self._hub.ring()
 
     # Work off this thread.
 
@@ -192,9 +208,10 @@ class Server:
         if isinstance(result, Replayed):
             self._decide(result)
             return
+        self._saving.remove(result.step)
         self._validations[result.step] = result.validation
         if result.sample is not None:
-            self._log.append_sample(result.step, result.sample)
+            self._try_log(self._log.append_sample, result.step, result.sample)
             self._report.saved(result.step, result.validation, result.sample)
         self._decide(Saved(result.step))
 
@@ -205,25 +222,43 @@ class Server:
         self._report.step(closed)
 
     def _write_lines(self) -> None:
-        """Write the lines of closed steps, unless one may still get a validation."""
-        if self._jobs:
-            return
-        for closed, moment in self._held:
-            self._log.append_step(
-                StepMetrics(
-                    step=closed.step,
-                    time=moment,
-                    seconds=closed.seconds,
-                    loss=closed.loss,
-                    validation_loss=self._validations.pop(closed.step, None),
-                    trials=closed.trials,
-                    clients=closed.clients,
-                    late=closed.late,
-                    dropped=closed.dropped,
-                    digest=closed.digest.hex(),
-                )
+        """Write the lines of closed steps up to one that may still get a validation."""
+        while self._held and self._held[0][0].step not in self._saving:
+            closed, moment = self._held.popleft()
+            line = StepMetrics(
+                step=closed.step,
+                time=moment,
+                seconds=closed.seconds,
+                loss=closed.loss,
+                validation_loss=self._validations.pop(closed.step, None),
+                trials=closed.trials,
+                clients=closed.clients,
+                late=closed.late,
+                dropped=closed.dropped,
+                digest=closed.digest.hex(),
             )
-        self._held.clear()
+            self._try_log(self._log.append_step, line)
+
+    def _try_log(self, write: Callable[..., None], *what: object) -> None:
+        """Write to the logs; where they take no more, the run is saved and ends."""
+        if self._trouble is None:
+            try:
+                write(*what)
+            except RunError as error:
+                self._trouble = error
+
+
+def check_machine() -> None:
+    """Prove that this machine computes what all others do.
+
+    Raises:
+        IncompatibleError: a replay of the server would differ from its clients' states.
+    """
+    if (noise_test(), arithmetic_test()) != (NOISE_EXPECTED, ARITHMETIC_EXPECTED):
+        raise IncompatibleError(
+            "this machine's noise or arithmetic is not what is expected of all: "
+            "upgrade numpy (python -m pip install -U numpy), or use another machine"
+        )
 
 
 def serve(options: ServerOptions) -> None:
@@ -232,6 +267,7 @@ def serve(options: ServerOptions) -> None:
     Raises:
         TrainingError: says in one line what is wrong and what to do.
     """
+    check_machine()
     listener = listen(options.host, options.port)
     with contextlib.ExitStack() as stack:
         stack.callback(listener.close)

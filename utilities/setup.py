@@ -1,10 +1,11 @@
 """From options to a run that is ready to train: text, vocabulary, folder, state.
 
-Everything that can be wrong with what the user gave is found here, before a port is
-opened or a step is taken.
+Everything that can be wrong with what the user gave is found here, before a client is
+started or a step taken.
 """
 
 import secrets
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,7 +69,12 @@ def _begin(
         config, seed, text.name, text.sha256, _absolute(options.data), VERSION
     )
     run = store.create(record, vocabulary, None if options.data else text)
-    run.save_checkpoint(state, state.digest(setting.fingerprint), 0.0)
+    try:
+        run.save_checkpoint(state, state.digest(setting.fingerprint), 0.0)
+    except BaseException:  # without a state it is no run that one could go on with
+        run.close()
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise
     return Prepared(run, setting, corpus, state, 0.0, resumed=False)
 
 
@@ -106,8 +112,9 @@ def _text_of(run: Run, given: Sequence[Path]) -> Text:
         DataError: the files have changed or gone.
     """
     record = run.record
+    paths = given or [Path(path) for path in record.text_paths]
     stored = None if given else run.stored_text()
-    text = stored or read_text(given or [Path(path) for path in record.text_paths])
+    text = stored or (read_text(paths) if paths else default_text())
     if text.sha256 != record.text_sha256:
         raise DataError(
             f"{text.name}: run {run.number} was begun with another text "

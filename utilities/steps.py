@@ -14,96 +14,66 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from utilities.config import Config
 from utilities.errors import ProtocolError
 from utilities.evolution import Scores, Segment, Setting, pieces, usable
+from utilities.peers import Peer
 from utilities.protocol import MAX_TRIALS, Result
 
-FIRST_UPDATE_SECONDS = 1.0  # allowed to a client that has not reported an update yet
-REPORTS = 8  # the last reports that an update's time is the median of
-REMEMBERED_STEPS = 64  # own deadlines kept for results that come after closing
 OUTSTANDING = 2  # blocks a client holds: one in work, one behind it
 FIRST_BLOCK_SECONDS = 1.0  # before any block was measured
-BLOCK_TIMES = 32
+BLOCK_TIMES = 32  # the last blocks that the usual time is the median of
 
-Work: TypeAlias = tuple["Peer", tuple[Segment, ...]]
+Work: TypeAlias = tuple[Peer, tuple[Segment, ...]]
 Scored: TypeAlias = list[tuple[Segment, Scores]]
-
-
-@dataclass(eq=False)
-class Peer:
-    """A client of the run."""
-
-    id: int
-    name: str
-    ready: bool = False  # it holds a state and takes part
-    reason: str = ""  # why its state has to be replaced; empty for a joiner
-    waited: bool = True  # a step is not closed without it before its deadline
-    late: int = 0  # results that came too late
-    trials: int = 0  # accepted in all
-    due: dict[int, float] = field(default_factory=dict)  # own deadline of recent steps
-    batches: set[int] = field(default_factory=set)  # token batches that it was sent
-    reports: deque[float] = field(default_factory=lambda: deque(maxlen=REPORTS))
-
-    def allowance(self, config: Config) -> float:
-        """Return the seconds that it may take to apply an update."""
-        if not self.reports:
-            return FIRST_UPDATE_SECONDS
-        return min(statistics.median(self.reports), max(1.0, config.time_per_step))
-
-    def set_due(self, step: int, moment: float) -> None:
-        """Remember its own deadline of a step."""
-        self.due[step] = moment
-        while len(self.due) > REMEMBERED_STEPS:
-            del self.due[min(self.due)]
-
-    def report(self, result: Result, now: float) -> None:
-        """Note an update's time; an answer within its own deadline is waited for."""
-        self.reports.append(result.update_seconds)
-        if now <= self.due.get(result.step, -math.inf):
-            self.waited = True
+BlockTimes: TypeAlias = deque[float]
 
 
 class OpenStep(Protocol):
     """What the coordinator asks of either kind of step."""
 
     step: int
+    last: bool  # asks for digests only, and closes at the deadline come what may
 
     def assign(self, peers: Iterable[Peer], now: float) -> list[Work]:
-        """Return who gets which work now."""
-        ...
+        """Return who gets which work now; all of it is owed from now on."""
 
     def take(self, peer: Peer, result: Result, now: float) -> None:
-        """Accept a result of this step or raise ProtocolError."""
-        ...
+        """Accept a result that was owed or raise ProtocolError."""
 
     def lose(self, peer: Peer) -> None:
-        """Forget what a client that has left still owed."""
-        ...
+        """Stop waiting for a client that has left; what it has answered counts."""
+
+    def discard(self, peer: Peer) -> None:
+        """Forget a replica that differs and all that it has answered."""
+
+    def stuck(self, now: float) -> bool:
+        """Return whether time is over and only somebody else can help."""
 
     def complete(self, now: float) -> bool:
         """Return whether the step can close."""
-        ...
 
     def wakeup(self, now: float) -> float | None:
         """Return the next moment at which time alone changes something."""
-        ...
 
     def votes(self) -> dict[bytes, list[Peer]]:
         """Return which clients reported which digest."""
-        ...
-
-    def discard(self, peers: Iterable[Peer]) -> None:
-        """Leave out the results of replicas that differ."""
-        ...
 
     def scored(self) -> tuple[Scored, int]:
         """Return usable segments with their losses, and how many were unusable."""
-        ...
 
     def missing(self) -> list[Peer]:
-        """Return who was given work and has not answered."""
-        ...
+        """Return who has not answered in time."""
+
+    def late(self) -> int:
+        """Return how many answers did not come in time to count."""
+
+
+def by_digest(digests: dict[Peer, bytes]) -> dict[bytes, list[Peer]]:
+    """Return who reported each digest."""
+    votes: dict[bytes, list[Peer]] = {}
+    for peer, digest in digests.items():
+        votes.setdefault(digest, []).append(peer)
+    return votes
 
 
 def check_shape(setting: Setting, result: Result, issued: Segment) -> Scores:
@@ -116,21 +86,27 @@ def check_shape(setting: Setting, result: Result, issued: Segment) -> Scores:
         raise ProtocolError(f"result: expected one segment, got {len(result.segments)}")
     done = result.segments[0]
     same = (done.seed, done.first) == (issued.seed, issued.first)
-    if not same or done.groups > issued.groups:
+    if not same or not 1 <= done.groups <= issued.groups:
         raise ProtocolError(f"result: expected groups of {issued}, got {done}")
-    each, clean = setting.config.directions_per_window or 2, done.groups
-    if setting.config.directions_per_window == 0:
-        clean = 0
-    if len(result.losses) != done.groups * each or len(result.clean) != clean:
+    directions = setting.config.directions_per_window
+    losses = done.groups * (directions or 2)
+    clean = done.groups if directions else 0
+    if len(result.losses) != losses or len(result.clean) != clean:
         raise ProtocolError(
-            f"result: expected {done.groups * each} losses and {clean} clean ones, "
+            f"result: expected {losses} losses and {clean} clean ones, "
             f"got {len(result.losses)} and {len(result.clean)}"
         )
     return Scores(result.losses, result.clean)
 
 
+def check_bare(result: Result) -> None:
+    """Raise ProtocolError if a result has more than the digest that was asked for."""
+    if result.segments or len(result.losses) or len(result.clean):
+        raise ProtocolError("result: expected a digest alone, got losses")
+
+
 class TimedStep:
-    """A step that ends by time; with no segments, one that only asks for digests."""
+    """A step that ends by time; the last one only asks for digests."""
 
     def __init__(
         self,
@@ -151,23 +127,30 @@ class TimedStep:
         self.last = last
         self._setting = setting
         self._new_seed = new_seed
+        self._opened = False
         self._issued: dict[Peer, Segment | None] = {}
-        self._left: set[Peer] = set()
-        self._results: dict[Peer, Result] = {}
-        self._scores: dict[Peer, Scores] = {}
+        self._due: dict[Peer, float] = {}  # own deadlines of those who owe an answer
+        self._answers = 0  # that have come, discarded ones included
+        self._digests: dict[Peer, bytes] = {}
+        self._scored: dict[Peer, tuple[Segment, Scores]] = {}
 
     def assign(self, peers: Iterable[Peer], now: float) -> list[Work]:
-        """Give each client a segment of its own, once: nobody enters an open step."""
-        if self._issued:
+        """Give each client a segment of its own.
+
+        Nobody enters a step later, unless those in it let its deadline pass in silence.
+        """
+        if self._opened and not self.stuck(now):
             return []
+        self._opened = True
         config = self._setting.config
+        run = 0.0 if self.last else config.time_per_step
         work: list[Work] = []
         for peer in peers:
-            run = 0.0 if self.last else config.time_per_step
-            due = now + peer.allowance(config) + run + config.grace_seconds
-            peer.set_due(self.step, due)
-            self._issued[peer] = None if self.last else self._segment()
-            issued = self._issued[peer]
+            if peer in self._issued:
+                continue
+            self._due[peer] = now + peer.allowance(config) + run + config.grace_seconds
+            peer.owe(self.step, self._due[peer])
+            self._issued[peer] = issued = None if self.last else self._segment()
             work.append((peer, (issued,) if issued else ()))
         return work
 
@@ -177,67 +160,64 @@ class TimedStep:
 
     def take(self, peer: Peer, result: Result, now: float) -> None:
         """Accept the one result of a client."""
-        if peer not in self._issued or peer in self._results:
-            raise ProtocolError(f"result: nothing is due of step {result.step}")
         issued = self._issued[peer]
-        if issued is not None:
-            self._scores[peer] = check_shape(self._setting, result, issued)
-        elif result.segments or len(result.losses) or len(result.clean):
-            raise ProtocolError("result: expected a digest alone, got losses")
-        self._results[peer] = result
+        if issued is None:
+            check_bare(result)
+        else:
+            scores = check_shape(self._setting, result, issued)
+            self._scored[peer] = (result.segments[0], scores)
+        self._digests[peer] = result.digest
+        self._answers += 1
+        del self._due[peer]
 
     def lose(self, peer: Peer) -> None:
-        """Stop waiting for a client; what it has answered still counts."""
-        self._left.add(peer)
+        """Stop waiting for a client that has left; what it has answered counts."""
+        self._due.pop(peer, None)
 
-    def _awaited(self) -> list[Peer]:
-        return [peer for peer in self._issued if peer.waited and peer not in self._left]
+    def discard(self, peer: Peer) -> None:
+        """Forget a replica that differs and all that it has answered."""
+        self._due.pop(peer, None)
+        self._issued.pop(peer, None)
+        self._digests.pop(peer, None)
+        self._scored.pop(peer, None)
 
-    def deadline(self) -> float:
+    def _deadline(self) -> float:
         """Return the latest own deadline of those waited for, else of anybody."""
-        peers = self._awaited() or list(self._issued)
-        return max(peer.due[self.step] for peer in peers)
+        waited = [due for peer, due in self._due.items() if peer.waited]
+        return max(waited or self._due.values(), default=-math.inf)
+
+    def stuck(self, now: float) -> bool:
+        """Return whether the deadline has passed without a single result."""
+        return not (self._answers or self.last) and now >= self._deadline()
 
     def complete(self, now: float) -> bool:
         """Return whether all have answered, or time is over and one has."""
-        awaited = self._awaited()
-        if awaited and all(peer in self._results for peer in awaited):
-            return True
-        return now >= self.deadline() and (bool(self._results) or self.last)
+        if now >= self._deadline():
+            return self._answers > 0 or self.last
+        answered = any(peer.waited for peer in self._digests)
+        return answered and not any(peer.waited for peer in self._due)
 
     def wakeup(self, now: float) -> float | None:
         """Return the deadline, unless it has passed and only a result can help."""
-        deadline = self.deadline()
+        deadline = self._deadline()
         return deadline if now < deadline else None
 
     def votes(self) -> dict[bytes, list[Peer]]:
         """Return which clients reported which digest."""
-        votes: dict[bytes, list[Peer]] = {}
-        for peer, result in self._results.items():
-            votes.setdefault(result.digest, []).append(peer)
-        return votes
-
-    def discard(self, peers: Iterable[Peer]) -> None:
-        """Leave out the losses of replicas that differ."""
-        for peer in peers:
-            self._scores.pop(peer, None)
+        return by_digest(self._digests)
 
     def scored(self) -> tuple[Scored, int]:
         """Return usable segments with their losses, and how many were unusable."""
-        good: Scored = []
-        for peer, scores in self._scores.items():
-            if usable(scores):
-                good.append((self._results[peer].segments[0], scores))
-                peer.trials += (
-                    good[-1][0].groups * self._setting.config.trials_per_group
-                )
-        return good, len(self._scores) - len(good)
+        good = [pair for pair in self._scored.values() if usable(pair[1])]
+        return good, len(self._scored) - len(good)
 
     def missing(self) -> list[Peer]:
         """Return who is here and has not answered."""
-        return [
-            p for p in self._issued if p not in self._results and p not in self._left
-        ]
+        return list(self._due)
+
+    def late(self) -> int:
+        """Return how many answers are still missing."""
+        return len(self._due)
 
 
 @dataclass(eq=False)
@@ -246,22 +226,27 @@ class Block:
 
     segment: Segment
     sent: dict[Peer, float] = field(default_factory=dict)  # who works on it since when
-    peer: Peer | None = None  # whose answer counts
-    digest: bytes = b""
-    scores: Scores | None = None
+    since: float = -math.inf  # when it was last given out or refused
     refused: Peer | None = None  # whose losses were unusable
-
-    @property
-    def answered(self) -> bool:
-        """Return whether nothing more is expected."""
-        return self.scores is not None
+    peer: Peer | None = None  # whose answer counts
+    scores: Scores | None = None
 
 
 class BlockStep:
-    """A step of a fixed number of trials."""
+    """A step of a fixed number of trials.
+
+    A client that was late is not given blocks, which would hold up the step, as long as
+    others are there; it is asked for its digest, and gets blocks again when it answers.
+    """
+
+    last = False
 
     def __init__(
-        self, setting: Setting, step: int, seed_of: Callable[[int], int]
+        self,
+        setting: Setting,
+        step: int,
+        seed_of: Callable[[int], int],
+        times: BlockTimes,
     ) -> None:
         """Cut the step into blocks.
 
@@ -269,55 +254,85 @@ class BlockStep:
             setting: of the run; its trials per step are set.
             step: its number.
             seed_of: gives the seed of a slot; the slot is the block's index.
+            times: seconds that the last blocks took; this step adds its own.
         """
         self.step = step
         self._setting = setting
-        groups = (
-            setting.config.trials_per_step or 0
-        ) // setting.config.trials_per_group
+        self._times = times
+        config = setting.config
+        groups = (config.trials_per_step or 0) // config.trials_per_group
         cut = pieces([Segment(0, 0, groups)], setting.block_groups)
-        self._blocks = [
-            Block(Segment(seed_of(slot), 0, piece.groups))
-            for slot, piece in enumerate(cut)
+        segments = [
+            Segment(seed_of(slot), 0, piece.groups) for slot, piece in enumerate(cut)
         ]
-        self._held: dict[Peer, int] = {}  # blocks that a client has and owes
+        self._blocks = {segment.seed: Block(segment) for segment in segments}
+        self._todo = dict(self._blocks)  # those without an answer
+        self._trusted: list[Peer] = []  # who gets blocks
+        self._probed: dict[Peer, None] = {}  # who was asked for its digest only
         self._digests: dict[Peer, bytes] = {}
-        self._times: deque[float] = deque(maxlen=BLOCK_TIMES)
+        self._tardy: dict[Peer, None] = {}  # whose block went to somebody else too
+        self._doubles = 0  # answers to blocks that had one already
 
     def assign(self, peers: Iterable[Peer], now: float) -> list[Work]:
         """Top up clients with free blocks, then with blocks that take too long."""
         present = list(peers)
-        present = [peer for peer in present if peer.waited] or present
+        self._trusted = [peer for peer in present if peer.waited] or present
         work: list[Work] = []
         for depth in range(OUTSTANDING):
-            for peer in present:
-                if self._held.get(peer, 0) <= depth:
-                    block = self._next_for(peer, len(present), now)
-                    if block is not None:
-                        block.sent[peer] = now
-                        peer.set_due(self.step, math.inf)  # blocks have no deadline
-                        self._held[peer] = self._held.get(peer, 0) + 1
-                        work.append((peer, (block.segment,)))
+            for peer in self._trusted:
+                if peer.owes(self.step) <= depth:
+                    work += self._block_for(peer, now)
+        for peer in present:
+            if peer not in self._trusted and not peer.owes(self.step):
+                self._probed[peer] = None
+                work.append(self._owed(peer))
         return work
 
-    def _next_for(self, peer: Peer, peers: int, now: float) -> Block | None:
-        for block in self._blocks:
-            if not (
-                block.answered or block.sent or (block.refused is peer and peers > 1)
-            ):
-                return block
-        for block in self._blocks:
-            overdue = block.sent and now >= self._overdue(block)
-            if not block.answered and overdue and peer not in block.sent:
+    def _owed(self, peer: Peer, *segments: Segment) -> Work:
+        peer.owe(self.step, math.inf)  # blocks have no deadline
+        return peer, segments
+
+    def _block_for(self, peer: Peer, now: float) -> list[Work]:
+        block = self._free(peer) or self._overdue(peer, now)
+        if block is None:
+            return []
+        self._tardy |= dict.fromkeys(block.sent)
+        block.sent[peer] = block.since = now
+        return [self._owed(peer, block.segment)]
+
+    def _free(self, peer: Peer) -> Block | None:
+        """Return a block that nobody works on; refused ones go to somebody else."""
+        alone = not self._others(peer)
+        for block in self._todo.values():
+            if not block.sent and (alone or block.refused is not peer):
                 return block
         return None
 
-    def _overdue(self, block: Block) -> float:
+    def _overdue(self, peer: Peer, now: float) -> Block | None:
+        """Return a block that has been with others for too long."""
+        for block in self._todo.values():
+            if peer not in block.sent and now >= self._patience(block):
+                return block
+        return None
+
+    def _patience(self, block: Block) -> float:
+        """Return when a block goes to one more client."""
         usual = statistics.median(self._times) if self._times else FIRST_BLOCK_SECONDS
-        return max(block.sent.values()) + 3 * usual + self._setting.config.grace_seconds
+        return block.since + 3 * usual + self._setting.config.grace_seconds
+
+    def _others(self, peer: Peer) -> bool:
+        return any(other is not peer for other in self._trusted)
 
     def take(self, peer: Peer, result: Result, now: float) -> None:
         """Accept the answer to a block; only the first one counts."""
+        if peer in self._probed:
+            check_bare(result)
+            del self._probed[peer]
+        else:
+            self._take_block(peer, result, now)
+        self._digests[peer] = result.digest
+
+    def _take_block(self, peer: Peer, result: Result, now: float) -> None:
         block = self._block_of(peer, result)
         scores = check_shape(self._setting, result, block.segment)
         if result.segments[0] != block.segment:
@@ -326,74 +341,67 @@ class BlockStep:
                 f"got {result.segments[0]}"
             )
         self._times.append(now - block.sent.pop(peer))
-        self._held[peer] -= 1
-        self._digests[peer] = result.digest
-        if block.answered:
-            peer.late += 1
+        self._tardy.pop(peer, None)
+        if block.scores is not None:
+            self._doubles += 1
         elif usable(scores) or block.refused is not None or not self._others(peer):
-            block.peer, block.digest, block.scores = peer, result.digest, scores
+            block.peer, block.scores = peer, scores
+            del self._todo[block.segment.seed]
         else:
-            block.refused = peer
-
-    def _others(self, peer: Peer) -> bool:
-        return any(other is not peer for other in self._held)
+            block.refused, block.since = peer, now
 
     def _block_of(self, peer: Peer, result: Result) -> Block:
-        for block in self._blocks:
-            if peer in block.sent and block.segment.seed in (
-                segment.seed for segment in result.segments
-            ):
+        for segment in result.segments:
+            block = self._blocks.get(segment.seed)
+            if block is not None and peer in block.sent:
                 return block
-        raise ProtocolError(f"result: no such block is due of step {result.step}")
+        raise ProtocolError(f"result: no such block is due of step {self.step}")
 
     def lose(self, peer: Peer) -> None:
-        """Free the blocks of a client that has left."""
-        for block in self._blocks:
+        """Free the blocks of a client that has left; what it has answered counts."""
+        self._tardy.pop(peer, None)
+        self._probed.pop(peer, None)
+        for block in self._blocks.values():
             block.sent.pop(peer, None)
+
+    def discard(self, peer: Peer) -> None:
+        """Open the blocks again that a replica that differs has answered."""
+        self.lose(peer)
+        self._digests.pop(peer, None)
+        for seed, block in self._blocks.items():
             if block.refused is peer:
                 block.refused = None
-        self._held.pop(peer, None)
+            if block.peer is peer:
+                block.peer = block.scores = None
+                self._todo[seed] = block
+
+    def stuck(self, now: float) -> bool:
+        """Return whether all that is left to do takes too long."""
+        return all(now >= self._patience(block) for block in self._todo.values())
 
     def complete(self, now: float) -> bool:
         """Return whether every block has its answer."""
-        return all(block.answered for block in self._blocks)
+        return not self._todo
 
     def wakeup(self, now: float) -> float | None:
         """Return when the next block becomes overdue."""
-        moments = [
-            self._overdue(block)
-            for block in self._blocks
-            if block.sent and not block.answered
-        ]
-        later = [moment for moment in moments if moment > now]
-        return min(later, default=None)
+        moments = (self._patience(block) for block in self._todo.values())
+        return min((moment for moment in moments if moment > now), default=None)
 
     def votes(self) -> dict[bytes, list[Peer]]:
         """Return which clients reported which digest."""
-        votes: dict[bytes, list[Peer]] = {}
-        for peer, digest in self._digests.items():
-            votes.setdefault(digest, []).append(peer)
-        return votes
-
-    def discard(self, peers: Iterable[Peer]) -> None:
-        """Open the blocks again that replicas that differ had answered."""
-        for peer in peers:
-            self.lose(peer)
-            self._digests.pop(peer, None)
-            for block in self._blocks:
-                if block.peer is peer:
-                    block.peer, block.digest, block.scores = None, b"", None
+        return by_digest(self._digests)
 
     def scored(self) -> tuple[Scored, int]:
         """Return usable blocks with their losses, and how many were unusable."""
-        good: Scored = []
-        for block in self._blocks:
-            if block.scores is not None and usable(block.scores):
-                good.append((block.segment, block.scores))
-                if block.peer is not None:
-                    block.peer.trials += len(block.scores.losses)
-        return good, len(self._blocks) - len(good)
+        every = [(b.segment, b.scores) for b in self._blocks.values()]
+        good = [(s, scores) for s, scores in every if scores and usable(scores)]
+        return good, len(every) - len(good)
 
     def missing(self) -> list[Peer]:
-        """Return who holds blocks that others have answered."""
-        return [peer for peer, held in self._held.items() if held]
+        """Return whose blocks others had to do, and who owes a digest."""
+        return [*self._tardy, *self._probed]
+
+    def late(self) -> int:
+        """Return how many clients or second answers came too late."""
+        return len(self.missing()) + self._doubles

@@ -1,7 +1,7 @@
 """What a client computes: it follows the server's messages and scores trials. No I/O.
 
 A `Worker` holds one replica. `handle` takes a message and keeps the replica in step;
-`work` scores the trials of the newest request and returns what to send. A client that
+`work` scores the trials of the oldest request and returns what to send. A client that
 was slow drains its queue first: every update is applied, and a request whose step has
 been closed meanwhile is skipped.
 """
@@ -91,19 +91,7 @@ class Worker:
                 raise ProtocolError(f"{type(message).__name__}: not for a worker")
 
     def _adopt(self, welcome: Welcome) -> None:
-        try:
-            config = from_json(welcome.config)
-            setting = Setting(config, welcome.text_sha256)
-            size = setting.layout.size
-        except (ConfigError, AssertionError) as error:
-            raise IncompatibleError(
-                f"the server's configuration is not understood ({error}): "
-                "run the same version of the program on both machines"
-            ) from error
-        if len(welcome.weights) != size:
-            raise ProtocolError(
-                f"welcome: expected {size} weights, got {len(welcome.weights)}"
-            )
+        setting = agreed_setting(welcome)
         arrays = (welcome.weights, welcome.first, welcome.second)
         state = TrainState(welcome.step, welcome.count, *arrays)
         if state.digest(setting.fingerprint) != welcome.digest:
@@ -131,9 +119,11 @@ class Worker:
             )
         self._tokens[batch.number] = batch.tokens
 
-    def _batch(self, number: int) -> Tokens:
+    def _need_tokens(self, number: int) -> Tokens:
+        """Return a token batch and drop those before it: numbers never go back."""
         if number not in self._tokens:
             raise ProtocolError(f"token batch {number} was never sent")
+        self._tokens = {n: batch for n, batch in self._tokens.items() if n >= number}
         return self._tokens[number]
 
     def _apply(self, update: Update) -> None:
@@ -149,23 +139,22 @@ class Worker:
                 f"update: {trials} trials in segments, {update.trials} announced, "
                 f"{len(update.rewards)} rewards"
             )
-        tokens = self._batch(update.token_batch)
+        tokens = self._need_tokens(update.token_batch)
         began = self._clock()
         self._state = advance(setting, state, update, tokens)
         self._digest = b""
+        self._pending.clear()  # their step has been closed
         self.update_seconds = self._clock() - began
 
     def _request(self, begin: Begin) -> None:
         _, state = self._here()
-        if begin.step > state.step:
+        if begin.step != state.step:
             raise ProtocolError(f"begin: expected step {state.step}, got {begin.step}")
-        self._batch(begin.token_batch)
         if len(begin.segments) > 1:
             raise ProtocolError(
                 f"begin: expected one segment, got {len(begin.segments)}"
             )
-        for number in [n for n in self._tokens if n < begin.token_batch]:
-            del self._tokens[number]
+        self._need_tokens(begin.token_batch)
         self._pending.append(begin)
 
     # Scoring.
@@ -173,12 +162,11 @@ class Worker:
     @property
     def busy(self) -> bool:
         """Return whether there is work of the present step."""
-        self._pending = [begin for begin in self._pending if begin.step == self.step]
         return bool(self._pending)
 
     def work(self) -> list[Message]:
         """Score the next request; return the state if asked for, and a result."""
-        assert self.busy
+        assert self.busy, "nothing was requested"
         setting, state = self._here()
         begin = self._pending.pop(0)
         replies: list[Message] = []
@@ -204,7 +192,7 @@ class Worker:
     ) -> Iterator[tuple[Segment, Scores]]:
         """Yield blocks of scored trials until the next would not fit, at least one."""
         _, state = self._here()
-        tokens = self._batch(begin.token_batch)
+        tokens = self._need_tokens(begin.token_batch)
         timed = setting.config.trials_per_step is None
         deadline = Deadline.after(begin.time_per_step, self._clock)
         done = 0
@@ -215,9 +203,34 @@ class Worker:
             done += trials
             self.trials += trials
             self._on_block(done)
-            took = self._clock() - before
-            if timed and took > deadline.left():
+            took, left = self._clock() - before, deadline.left()
+            if timed and (took > left or left == 0):
                 return
+
+
+def agreed_setting(welcome: Welcome) -> Setting:
+    """Return what the server's run is about.
+
+    Raises:
+        IncompatibleError: its configuration is not understood.
+        ProtocolError: its state is of another size.
+    """
+    try:
+        config = from_json(welcome.config)
+        if config.vocab_size is None:
+            raise ConfigError("vocabSize: expected a number, got null")
+        setting = Setting(config, welcome.text_sha256)
+        size = setting.layout.size
+    except ConfigError as error:
+        raise IncompatibleError(
+            f"the server's configuration is not understood ({error}): "
+            "run the same version of the program on both machines"
+        ) from error
+    if len(welcome.weights) != size:
+        raise ProtocolError(
+            f"welcome: expected {size} weights, got {len(welcome.weights)}"
+        )
+    return setting
 
 
 def joined(blocks: list[Segment]) -> tuple[Segment, ...]:

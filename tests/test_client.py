@@ -1,0 +1,418 @@
+"""A whole client against a server that says what a test tells it to."""
+
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from utilities import client as client_module
+from utilities.client import FIRST_PAUSE, LONGEST_PAUSE, Client, Pace, lend
+from utilities.communication import connect, listen
+from utilities.config import Config
+from utilities.errors import IncompatibleError, NetworkError, ProtocolError
+from utilities.evolution import Segment, Setting, Update, advance, initial_state
+from utilities.options import ClientOptions
+from utilities.protocol import (
+    Begin,
+    End,
+    Goodbye,
+    Hello,
+    Inbox,
+    Message,
+    Result,
+    Side,
+    State,
+    TokenBatch,
+    Welcome,
+    encode,
+)
+
+PATIENCE = 20.0
+CONFIG = Config(vocab_size=5, hidden_size=3, sequence_length=4, directions_per_window=2)
+SETTING = Setting(CONFIG, "0" * 64)
+TOKENS = np.tile(np.array([2, 3, 4, 3], np.uint8), 20)
+START = initial_state(SETTING, 1, np.zeros(5, np.float32))
+DIGEST = START.digest(SETTING.fingerprint)
+WELCOME = Welcome(
+    CONFIG.to_json(), SETTING.text_sha256, "", 0, 0, DIGEST, *START.arrays
+)
+BATCH = TokenBatch(0, TOKENS)
+WORK = (Segment(7, 0, 1_000_000),)  # more than anybody does in a step
+FINISHED = Goodbye(End.FINISHED.value, "the run has ended")
+DROPPED = Goodbye(End.DROPPED.value, "come back")
+
+
+def begin(step: int, seconds: float = 0.001, *, wanted: bool = False) -> Begin:
+    return Begin(step, seconds, 0, wanted, WORK)
+
+
+def update(step: int) -> Update:
+    rewards = np.array([126, -126], np.int8)
+    return Update(step, 0, 2, 0.01, (Segment(7, 0, 1),), rewards)
+
+
+Say = tuple[Message, ...]
+Script = list[Say | int]  # what to say, or how many messages to wait for
+LOST: list[Script] = [[1]]  # a server that goes away after the hello
+
+
+@dataclass
+class Server:
+    """Plays one script for each connection; keeps what it has heard."""
+
+    listener: socket.socket
+    scripts: list[Script]
+    heard: list[list[Message]] = field(default_factory=list)
+    error: Exception | None = None
+
+    def play(self) -> None:
+        try:
+            for script in self.scripts:
+                connection, _ = self.listener.accept()
+                connection.settimeout(PATIENCE)
+                with connection:
+                    self.heard.append([])
+                    self._session(connection, script, self.heard[-1])
+        except (OSError, AssertionError, ProtocolError) as error:
+            self.error = error  # told to the test
+
+    def _session(
+        self, connection: socket.socket, script: Script, heard: list[Message]
+    ) -> None:
+        inbox = Inbox(Side.CLIENT)
+        for part in script:
+            if not isinstance(part, int):
+                connection.sendall(b"".join(p for m in part for p in encode(m)))
+                continue
+            wanted = len(heard) + part
+            while len(heard) < wanted:
+                data = connection.recv(1 << 16)
+                assert data, f"the client is gone after {heard}"
+                inbox.feed(data)
+                heard += inbox.messages()
+        connection.shutdown(socket.SHUT_WR)
+        while data := connection.recv(1 << 16):
+            inbox.feed(data)
+            heard += inbox.messages()
+
+
+@dataclass
+class Stage:
+    """A client and the server that it will meet."""
+
+    port: int
+    client: Client
+    start: Callable[..., Server]
+
+    def meets(self, *scripts: Script) -> list[list[Message]]:
+        """Run the client; return what each session of the server has heard."""
+        server = self.start(*scripts)
+        self.client.run()
+        return server.heard
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    monkeypatch.setattr(client_module, "FIRST_PAUSE", 0.01)
+    servers: list[tuple[Server, threading.Thread]] = []
+    with listen("127.0.0.1", 0) as listener:
+        listener.settimeout(PATIENCE)
+        port = listener.getsockname()[1]
+
+        def start(*scripts: Script) -> Server:
+            server = Server(listener, list(scripts))
+            thread = threading.Thread(target=server.play)
+            servers.append((server, thread))
+            thread.start()
+            return server
+
+        options = ClientOptions(f"127.0.0.1:{port}", "desk")
+        yield Stage(port, Client(options), start)
+        for server, thread in servers:
+            thread.join(PATIENCE)
+            assert server.error is None, server.error
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def only(messages: list[Message], kind: type[Any]) -> list[Any]:
+    return [message for message in messages if isinstance(message, kind)]
+
+
+# Sessions.
+
+
+def test_a_client_introduces_itself_and_ends_with_the_run(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ((hello,),) = stage.meets([1, (FINISHED,)])
+
+    assert isinstance(hello, Hello)
+    assert (hello.name, hello.last_step, hello.last_digest) == ("desk", None, b"")
+    said = capsys.readouterr()
+    assert f"Connected to 127.0.0.1:{stage.port}.\n" in said.out
+    assert "The server says goodbye: the run has ended.\n" in said.out
+    assert said.err == ""
+
+
+def test_steps_are_answered_and_followed(stage: Stage) -> None:
+    (heard,) = stage.meets(
+        [
+            1,
+            (WELCOME, BATCH, begin(0)),
+            1,
+            (update(0), begin(1, wanted=True)),
+            2,
+            (FINISHED,),
+        ]
+    )
+    first, second = only(heard, Result)
+    (state,) = only(heard, State)
+    expected = advance(SETTING, START, update(0), TOKENS)
+
+    assert (first.step, first.digest) == (0, DIGEST)
+    assert len(first.losses) == 2 * first.segments[0].groups
+    assert (second.step, second.digest) == (1, expected.digest(SETTING.fingerprint))
+    assert np.array_equal(state.weights, expected.weights)
+    assert heard.index(state) < heard.index(second)
+
+
+def test_a_client_that_is_refused_does_not_come_back(stage: Stage) -> None:
+    with pytest.raises(IncompatibleError, match="refused this client: too old"):
+        stage.meets([1, (Goodbye(End.REFUSED.value, "too old"),)])
+
+
+def test_a_client_that_is_dropped_comes_back_and_says_where_it_was(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scripts: list[Script] = [
+        [1, (WELCOME, BATCH, update(0), DROPPED)],
+        [1, (FINISHED,)],
+    ]
+    _, ((hello,)) = stage.meets(*scripts)
+    (again,) = hello if isinstance(hello, list) else [hello]
+
+    assert isinstance(again, Hello)
+    assert again.last_step == 1
+    expected = advance(SETTING, START, update(0), TOKENS)
+    assert again.last_digest == expected.digest(SETTING.fingerprint)
+    assert "Connected again." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "script", [[1], [0], [1, (BATCH,)], [1, (WELCOME, update(5))]], ids=str
+)
+def test_a_server_that_is_lost_or_breaks_the_rules_is_tried_again(
+    stage: Stage, script: Script, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, second = stage.meets(script, [1, (FINISHED,)])
+
+    assert only(second, Hello)
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_work_of_an_earlier_session_is_not_done_in_the_next(stage: Stage) -> None:
+    # Two blocks at once: the connection is lost before the second one is scored.
+    _, second = stage.meets(
+        [1, (WELCOME, BATCH, begin(0), begin(0)), 1],
+        [1, (WELCOME, BATCH), (begin(0),), 1, (FINISHED,)],
+    )
+
+    assert [type(message) for message in second] == [Hello, Result]
+
+
+def test_the_first_connection_is_tried_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(NetworkError, match="nothing listens there"):
+        lend(ClientOptions(f"127.0.0.1:{port}", "desk", quiet=True))
+
+
+# Pauses.
+
+
+@pytest.fixture
+def pauses(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return the pauses that the client makes; none takes any time."""
+    made: list[float] = []
+    monkeypatch.setattr(stage.client, "_sleep", made.append)
+    stage.client._pause = FIRST_PAUSE
+    return made
+
+
+def test_pauses_grow_up_to_a_minute_and_differ(
+    stage: Stage, pauses: list[float]
+) -> None:
+    stage.meets(*LOST * 9, [1, (FINISHED,)])
+
+    for number, pause in enumerate(pauses):
+        longest = min(FIRST_PAUSE * 2**number, LONGEST_PAUSE)
+        assert longest / 2 <= pause <= longest
+    assert len({pause / min(2**n, 60) for n, pause in enumerate(pauses)}) > 1
+
+
+def test_pauses_begin_anew_after_a_long_session(
+    stage: Stage, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "FIRST_PAUSE", FIRST_PAUSE)
+    monkeypatch.setattr(client_module, "SETTLED_SECONDS", -1.0)
+    stage.meets(*LOST * 5, [1, (FINISHED,)])
+
+    assert max(pauses) <= FIRST_PAUSE
+
+
+def test_a_server_that_does_not_answer_is_tried_until_it_does(
+    stage: Stage,
+    pauses: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tries = iter(range(100))
+
+    def unsure(host: str, port: int) -> socket.socket:
+        if next(tries) in (1, 2):
+            raise NetworkError("nobody is there")
+        return connect(host, port)
+
+    monkeypatch.setattr(client_module, "connect", unsure)
+    stage.meets([1], [1, (FINISHED,)])
+
+    assert len(pauses) == 3
+    assert capsys.readouterr().err.count("nobody is there\n") == 2
+
+
+def test_a_local_client_that_has_lost_its_server_waits_for_its_own_end(
+    stage: Stage, pauses: list[float]
+) -> None:
+    options = ClientOptions(f"127.0.0.1:{stage.port}", "local-1", True, True)
+    stage.client._options = options
+    stage.meets([1], [1, (FINISHED,)])
+
+    assert pauses[0] == client_module.PARENT_SECONDS
+    assert len(pauses) == 2
+
+
+# Leaving.
+
+
+def test_who_is_asked_to_stop_says_goodbye_after_the_step(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = stage.client._on_block
+
+    def on_block(trials: int) -> None:
+        stage.client._stop()
+        stage.client._worker._on_block = real
+        real(trials)
+
+    stage.client._worker._on_block = on_block
+    (heard,) = stage.meets([1, (WELCOME, BATCH, begin(0)), 2])
+
+    assert [type(message) for message in heard] == [Hello, Result, Goodbye]
+    assert heard[-1] == Goodbye("finished", "stopped by its user")
+    assert "Leaving after this step." in capsys.readouterr().out
+
+
+def test_who_is_asked_twice_stops_at_once(stage: Stage) -> None:
+    stage.client._stop()
+
+    with pytest.raises(KeyboardInterrupt):
+        stage.client._stop()
+
+
+def test_who_is_asked_to_stop_does_not_try_again(stage: Stage) -> None:
+    stage.client._stop()
+
+    assert stage.client._reconnect() is None
+
+
+def test_a_pause_ends_with_the_wish_to_stop(stage: Stage) -> None:
+    timer = threading.Timer(0.05, stage.client._stop)
+    timer.start()
+    stage.client._sleep(3600)
+    timer.join()
+
+    assert stage.client._stopping
+
+
+# What is shown.
+
+
+def test_the_rate_is_that_of_the_time_spent_on_trials(
+    stage: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+
+    def status(text: str, _done: float = 0.0) -> None:
+        shown.append(text)
+
+    monkeypatch.setattr(stage.client._display, "status", status)
+    stage.client._worker.trials = 1500
+    stage.client._spent, stage.client._work_began = 10.0, 0.0
+    fake = SimpleNamespace(monotonic=lambda: 5.0)
+    monkeypatch.setattr(client_module, "time", fake)
+    stage.client._on_block(100)
+    stage.client._show("waiting", 0.0)
+
+    assert shown == [
+        "step 0, working, 100 trials/s, 1,500 trials",
+        "step 0, waiting, 0 trials/s, 1,500 trials",
+    ]
+
+
+# Pace.
+
+
+def paced(messages: list[Message], answered: int | None) -> list[Message]:
+    pace = Pace(answered)
+    return [pace.fitting(message) for message in messages]
+
+
+def test_nothing_is_hurried_while_each_step_waits_for_the_answer() -> None:
+    messages: list[Message] = [update(4), begin(5, 2.0)]
+
+    assert paced(messages, 4) == messages
+    assert paced([WELCOME, BATCH, begin(0, 2.0)], None)[2] == begin(0, 2.0)
+
+
+@pytest.mark.parametrize("answered", [3, None])
+def test_after_a_step_that_closed_without_it_a_client_does_one_block(
+    answered: int | None,
+) -> None:
+    messages: list[Message] = [update(4), BATCH, begin(5, 2.0)]
+
+    assert paced(messages, answered) == [*messages[:2], begin(5, 0.0)]
+
+
+def test_a_client_that_was_away_for_several_steps_hurries() -> None:
+    messages: list[Message] = [update(4), begin(5, 2.0), update(5), begin(6, 2.0)]
+
+    assert paced(messages, 4) == [*messages[:3], begin(6, 0.0)]
+
+
+def test_a_late_client_does_one_block_and_then_a_whole_step(stage: Stage) -> None:
+    # It has not answered step 0 when that closes, as if it had been stopped.
+    (heard,) = stage.meets(
+        [
+            1,
+            (WELCOME, BATCH, update(0), begin(1, 0.1)),
+            1,
+            (update(1), begin(2, 0.1)),
+            1,
+            (FINISHED,),
+        ]
+    )
+    hurry, whole = only(heard, Result)
+
+    assert hurry.step == 1
+    assert hurry.segments[0].groups == SETTING.block_groups
+    assert whole.step == 2
+    assert whole.segments[0].groups > SETTING.block_groups

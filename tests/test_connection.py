@@ -1,0 +1,370 @@
+"""Listening, connecting and a client's connection, over real loopback sockets."""
+
+import errno
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from tests.loopback import (
+    BEGIN,
+    BYE,
+    HELLO,
+    HTTP,
+    LARGE,
+    PATIENCE,
+    RESULT,
+    WELCOME,
+    Bench,
+    Peer,
+    in_bytes,
+)
+from utilities import communication
+from utilities.communication import Connection, addresses, connect, listen
+from utilities.errors import NetworkError, ProtocolError
+from utilities.events import Joined, Left, Received
+from utilities.protocol import Begin, Message, State, TokenBatch, Welcome, encode
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.close()
+
+
+# Listening.
+
+
+def refusal(host: str, port: int) -> str:
+    with pytest.raises(NetworkError) as caught:
+        listen(host, port)
+    return str(caught.value)
+
+
+def test_a_port_that_is_taken_is_said_with_the_way_out(bench: Bench) -> None:
+    message = refusal("127.0.0.1", bench.port)
+
+    assert f"cannot listen on 127.0.0.1:{bench.port}: the port is taken" in message
+    assert "--port" in message
+
+
+def test_an_address_of_another_machine_is_said_with_the_way_out() -> None:
+    message = refusal("192.0.2.7", 0)
+
+    assert message == (
+        "cannot listen on 192.0.2.7:0: Cannot assign requested address; "
+        "--host takes an address of this machine"
+    )
+
+
+@pytest.mark.parametrize("host", ["..", "a" * 64, "ä" * 64 + ".example"])
+def test_a_name_that_cannot_be_one_is_said(host: str) -> None:
+    assert "not a name" in refusal(host, 0)
+
+
+def test_a_name_that_is_not_known_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "create_server", unknown)
+    assert refusal("nowhere", 0).startswith(
+        "cannot listen on nowhere:0: Name or service not known; "
+    )
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 on this machine")
+def test_all_addresses_of_ipv6_are_those_of_ipv4_too() -> None:
+    with listen("::", 0) as listener:
+        port = listener.getsockname()[1]
+        for host in ("127.0.0.1", "::1"):
+            connect(host, port).close()
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 on this machine")
+def test_an_address_of_ipv6_is_listened_on() -> None:
+    with listen("::1", 0) as listener:
+        connect("::1", listener.getsockname()[1]).close()
+        port = listener.getsockname()[1]
+        assert f"cannot listen on [::1]:{port}: " in refusal("::1", port)
+
+
+def test_addresses_for_others_are_never_loopback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = ["127.0.1.1", "10.9.8.7", "10.9.8.7"]
+    monkeypatch.setattr(socket, "gethostbyname_ex", lambda name: (name, [], found))
+
+    others = addresses()
+
+    assert others.count("10.9.8.7") == 1
+    assert not any(address.startswith("127.") for address in others)
+
+
+# A client connects.
+
+
+def complaint(host: str, port: int) -> str:
+    with pytest.raises(NetworkError) as caught:
+        connect(host, port)
+    return str(caught.value)
+
+
+@pytest.fixture
+def failing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[OSError], str]:
+    """Return what is said when connecting ends with an error."""
+
+    def told(error: OSError) -> str:
+        def fail(*_: object) -> None:
+            raise error
+
+        monkeypatch.setattr(socket, "create_connection", fail)
+        return complaint("lab", 7)
+
+    return told
+
+
+Failing = Callable[[OSError], str]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def test_where_nothing_listens_the_server_is_asked_about() -> None:
+    port = free_port()
+    message = complaint("127.0.0.1", port)
+
+    assert message.startswith(f"cannot reach 127.0.0.1:{port}: ")
+    assert "nothing listens there; is the server running" in message
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_an_address_to_listen_on_is_not_dialled(host: str) -> None:
+    assert complaint(host, 7).startswith(f"{host} is an address to listen on")
+
+
+@pytest.mark.parametrize("host", ["..", "a" * 64, "ä" * 64 + ".example"])
+def test_a_name_that_cannot_be_dialled_is_not_known(host: str) -> None:
+    assert "the name is not known" in complaint(host, 7)
+
+
+def test_each_cause_has_a_sentence_of_its_own(
+    failing: Failing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unreachable = OSError(errno.EHOSTUNREACH, "No route to host")
+    monkeypatch.setattr(sys, "platform", "linux")
+    told = [
+        failing(socket.gaierror(socket.EAI_NONAME, "unknown")),
+        failing(TimeoutError("timed out")),
+        failing(ConnectionRefusedError()),
+        failing(unreachable),
+    ]
+    monkeypatch.setattr(sys, "platform", "darwin")
+    told.append(failing(unreachable))
+
+    causes = ("not known", "no answer within 10 s", "nothing listens", "No route")
+    for message, cause in zip(told, (*causes, "macOS blocks it"), strict=True):
+        assert message.startswith("cannot reach lab:7: ")
+        assert cause in message
+        assert "\n" not in message
+    assert len(set(told)) == len(told)
+
+
+def test_an_error_without_words_is_still_told(failing: Failing) -> None:
+    assert failing(OSError()) == "cannot reach lab:7: connection broken"
+
+
+def test_a_port_that_is_connected_to_itself_is_not_a_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port, real = free_port(), socket.create_connection
+
+    def itself(address: tuple[str, int], timeout: float) -> socket.socket:
+        return real(address, timeout, source_address=("127.0.0.1", port))
+
+    monkeypatch.setattr(socket, "create_connection", itself)
+
+    assert "nothing listens there" in complaint("127.0.0.1", port)
+
+
+# A client's connection.
+
+
+@dataclass
+class Line:
+    """A client's connection and the raw socket at its other end."""
+
+    connection: Connection
+    server: socket.socket
+
+    def receive(self, count: int) -> list[Message]:
+        """Return that many messages, however they come."""
+        messages: list[Message] = []
+        end = time.monotonic() + PATIENCE
+        while len(messages) < count:
+            assert time.monotonic() < end, "it never came"
+            messages += self.connection.receive(wait=True)
+        return messages
+
+
+@pytest.fixture
+def line() -> Iterator[Line]:
+    with listen("127.0.0.1", 0) as listener:
+        listener.settimeout(PATIENCE)
+        connection = Connection(connect("127.0.0.1", listener.getsockname()[1]))
+        server, _ = listener.accept()
+    server.settimeout(PATIENCE)
+    with server:
+        yield Line(connection, server)
+    connection.close()
+
+
+def test_messages_of_the_server_are_received_in_order(line: Line) -> None:
+    line.server.sendall(in_bytes(WELCOME, LARGE, BEGIN))
+
+    assert [type(m) for m in line.receive(3)] == [Welcome, TokenBatch, Begin]
+
+
+def test_half_a_message_is_waited_for(line: Line) -> None:
+    data = in_bytes(WELCOME)
+    line.server.sendall(data[:-1])
+    assert line.connection.receive(wait=True) == []
+    line.server.sendall(data[-1:])
+
+    assert len(line.receive(1)) == 1
+
+
+def test_receiving_waits_only_where_asked_and_not_for_long(line: Line) -> None:
+    began = time.monotonic()
+    assert line.connection.receive(wait=False) == []
+    middle = time.monotonic()
+    assert line.connection.receive(wait=True) == []
+    end = time.monotonic()
+
+    assert middle - began < 0.2
+    assert communication.WAIT_SECONDS * 0.9 < end - middle < PATIENCE
+
+
+def test_a_server_that_closes_is_lost_after_its_last_words(line: Line) -> None:
+    line.server.sendall(in_bytes(WELCOME, BYE))
+    line.server.close()
+
+    assert line.receive(2)[1] == BYE
+    for _ in range(2):
+        with pytest.raises(NetworkError, match="it closed the connection"):
+            line.connection.receive(wait=True)
+
+
+def test_last_words_are_heard_even_where_sending_fails(line: Line) -> None:
+    line.server.sendall(in_bytes(WELCOME, BYE))
+    line.server.shutdown(socket.SHUT_WR)
+    line.server.close()
+    for _ in range(3):  # the first is answered by a reset, which the others meet
+        line.connection.send([RESULT])
+        time.sleep(0.01)
+
+    assert line.receive(2)[1] == BYE
+    with pytest.raises(NetworkError, match="the server is lost: "):
+        line.connection.receive(wait=True)
+
+
+def test_a_connection_that_is_reset_is_lost(line: Line) -> None:
+    Peer(line.server).reset()
+
+    with pytest.raises(NetworkError, match="the server is lost: Connection reset"):
+        line.connection.receive(wait=True)
+
+
+def test_a_server_that_takes_nothing_any_more_is_lost(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(communication, "SILENT_SECONDS", 0.05)
+    zeros = np.zeros(1 << 22, np.float32)
+    line.connection.send([State(1, 1, zeros, zeros, zeros)])
+
+    with pytest.raises(NetworkError, match="the server is lost: timed out"):
+        line.connection.receive(wait=False)
+
+
+def test_a_server_that_takes_a_little_now_and_then_is_not_lost(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(communication, "SILENT_SECONDS", 0.4)
+    zeros = np.zeros(1 << 20, np.float32)
+    message = State(1, 1, zeros, zeros, zeros)
+    size, taken = len(in_bytes(message)), 0
+    sending = threading.Thread(target=line.connection.send, args=([message],))
+    sending.start()
+    while taken < size:  # over a second for all of it
+        taken += len(line.server.recv(min(size - taken, 1 << 20), socket.MSG_WAITALL))
+        time.sleep(0.1)
+    sending.join()
+
+    assert line.connection.receive(wait=False) == []
+
+
+def test_small_messages_leave_together_and_large_ones_whole(line: Line) -> None:
+    state = State(4, 1, *[np.ones(1 << 18, np.float32)] * 3)
+    expected = in_bytes(HELLO, RESULT, state)
+
+    def send() -> None:
+        line.connection.send([HELLO, RESULT])
+        line.connection.send([state])
+
+    sent = threading.Thread(target=send)
+    sent.start()
+    received = b""
+    while len(received) < len(expected):
+        received += line.server.recv(1 << 20)
+    sent.join()
+
+    assert received == expected
+
+
+def test_a_server_that_breaks_the_rules_is_told_apart(line: Line) -> None:
+    line.server.sendall(HTTP)
+
+    with pytest.raises(ProtocolError, match="frame"):
+        line.receive(1)
+
+
+def test_a_clients_last_words_arrive_though_it_has_not_read_all(bench: Bench) -> None:
+    connection = Connection(connect("127.0.0.1", bench.port))
+    connection.send([HELLO])
+    bench.until(lambda: bench.of(Joined))
+    bench.hub.send(1, [*encode(WELCOME), *encode(LARGE), *encode(BEGIN)])
+    parting = threading.Thread(target=connection.part, args=(BYE,))
+    parting.start()
+    bench.until(lambda: bench.of(Left))
+    parting.join()
+    connection.close()
+
+    assert bench.of(Received) == [Received(1, BYE)]
+    assert bench.reasons() == ["connection closed"]
+
+
+def test_parting_from_a_server_that_is_gone_takes_no_time(line: Line) -> None:
+    Peer(line.server).reset()
+    began = time.monotonic()
+    line.connection.part(BYE)
+
+    assert time.monotonic() - began < 1
+
+
+def test_parting_from_a_server_that_does_not_answer_takes_two_seconds_at_most(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(communication, "GOODBYE_SECONDS", 0.1)
+    began = time.monotonic()
+    line.connection.part(BYE)
+
+    assert 0.09 < time.monotonic() - began < 1

@@ -1,0 +1,273 @@
+"""What goes wrong at a user's end: one clear line, an exit code, and nothing lost."""
+
+import os
+import resource
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.processes_under_test import CLIENT, ROOT, SERVER, Lab, Program
+
+SHORT = "--timePerStep 0.02 "
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    lab = Lab(tmp_path)
+    yield lab
+    lab.close()
+
+
+def complaint(program: Program, code: int) -> str:
+    """Return the one line with which a program has ended."""
+    assert program.ended() == code, program
+    assert program.err.count("\n") == 1, program.err
+    line = program.err.rstrip("\n")
+    assert line.isprintable()
+    assert line.startswith(("basicServer.py: ", "basicClient.py: "))
+    return line.partition(": ")[2]
+
+
+def trained(lab: Lab, steps: int = 3) -> None:
+    """Make a run with some steps."""
+    line = f"{lab.small} {SHORT} --localClients 1 --maxSteps {steps}"
+    server = lab.server(line)
+    assert server.ended() == 0, server
+
+
+def goes_on(lab: Lab, step: int, run: int = 0) -> None:
+    """Resume a run and find it where it was."""
+    server = lab.server(f"--resume {run} --localClients 1 --maxSteps 2 {SHORT}")
+    assert server.ended() == 0, server
+    assert f"Run {run} resumes at step {step} in " in server.out
+    assert lab.last_checkpoint(run)[0] == step + 2
+
+
+# The network.
+
+
+def test_a_client_without_a_server_says_so(lab: Lab) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    line = complaint(lab.client(port), 3)
+
+    assert line.startswith(f"cannot reach 127.0.0.1:{port}: ")
+    assert "is the server running" in line
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("0.0.0.0", "0.0.0.0 is an address to listen on"),
+        ("[::]:80", ":: is an address to listen on"),
+        ("no..name", "the name is not known"),
+        ("http://lab:80", "expected HOST or HOST:PORT"),
+        ("lab:99999", "a port from 1 to 65535, got lab:99999"),
+    ],
+)
+def test_a_wrong_address_is_told_by_kind(lab: Lab, address: str, expected: str) -> None:
+    assert expected in complaint(lab.start("client", CLIENT, address), 3)
+
+
+def test_a_port_that_is_taken_leaves_no_run(lab: Lab) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        line = complaint(lab.server(f"{lab.small} --port {port}"), 3)
+
+    assert line.startswith(f"cannot listen on 127.0.0.1:{port}: the port is taken")
+    assert not lab.runs.exists()
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no..name"])
+def test_an_address_that_is_not_this_machines_leaves_no_run(
+    lab: Lab, host: str
+) -> None:
+    line = complaint(lab.server(f"{lab.small} --host {host}"), 3)
+
+    assert f"cannot listen on {host}:0: " in line
+    assert not lab.runs.exists()
+
+
+# What it needs.
+
+
+@pytest.mark.parametrize("script", [SERVER, CLIENT])
+def test_without_numpy_the_command_that_installs_it_is_shown(
+    lab: Lab, script: Path
+) -> None:
+    line = complaint(lab.start("bare", "-S", "-E", script), 1)
+
+    assert line.startswith("numpy is not installed; run: ")
+    assert line.endswith(f"-m pip install -r {ROOT / 'requirements.txt'}")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("--hiddenSise 8", "--hiddenSise: no such option; did you mean --hiddenSize?"),
+        ("--sigma 11", "sigma: expected a number above 0 to 10, got 11"),
+        ("--port 70000", "argument --port: expected a whole number from 0 to 65535"),
+        ("--trialsPerStep 100", "trialsPerStep: expected a multiple of"),
+        ("--config missing.json", "--config: cannot read missing.json: No such file"),
+        ("--config .", "--config: cannot read .: Is a directory"),
+        ("--config text.txt", "--config: text.txt is not JSON"),
+        ("--config keys.json", "keys.json: sgima: no such key; did you mean sigma?"),
+    ],
+)
+def test_options_that_are_not_accepted_leave_no_run(
+    lab: Lab, line: str, expected: str
+) -> None:
+    (lab.folder / "keys.json").write_text('{"sgima": 1}', encoding="utf-8")
+    said = complaint(lab.server(f"{lab.small} {line}"), 2)
+
+    assert said.startswith(expected)
+    assert not lab.runs.exists()
+
+
+# The text.
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "expected text, got only empty files"),
+        (b"short", "expected at least 1000 characters for sequenceLength 16, got 5"),
+        (
+            b"a line\nand b\xe4d\n",
+            "line 2, byte offset 12: expected UTF-8, got 0xe4; convert the file",
+        ),
+    ],
+)
+def test_a_text_that_cannot_be_read_leaves_no_run(
+    lab: Lab, content: bytes, expected: str
+) -> None:
+    small = lab.small
+    lab.text.write_bytes(content)
+    said = complaint(lab.server(small), 5)
+
+    assert "text.txt: " in said
+    assert expected in said
+    assert not lab.runs.exists()
+
+
+# The run's folder.
+
+
+def test_a_checkpoint_with_a_changed_byte_is_refused_and_the_one_before_still_works(
+    lab: Lab,
+) -> None:
+    trained(lab)
+    newest = lab.checkpoints()[-1]
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    said = complaint(lab.server("--resume --localClients 1"), 6)
+
+    assert "step-000003.npz: " in said
+    assert said.endswith("to go on from the one before: step-000000.npz")
+    newest.rename(lab.folder / "away.npz")
+    goes_on(lab, 0)
+
+
+def test_a_second_server_is_kept_off_a_run(lab: Lab) -> None:
+    first = lab.server(f"{lab.small} {SHORT}")
+    client = lab.recorded(first.port, "client")
+    client.reaches(3)
+    said = complaint(lab.server("--resume"), 6)
+
+    assert f"run 0 is in use by process {first.process.pid}; " in said
+    client.reaches(client.step + 3)
+    assert first.process.poll() is None
+
+
+def test_a_resumed_run_does_not_become_another_model(lab: Lab) -> None:
+    trained(lab)
+    said = complaint(lab.server("--resume --hiddenSize 9"), 2)
+
+    assert said.startswith("hiddenSize: the resumed run has 8 and cannot change to 9")
+    goes_on(lab, 3)
+
+
+def test_a_run_that_is_not_there_is_not_resumed(lab: Lab) -> None:
+    trained(lab)
+
+    assert "expected run 7, found run 0" in complaint(lab.server("--resume 7"), 6)
+    goes_on(lab, 3)
+
+
+# A full disk.
+
+
+def no_larger_than(size: int) -> Callable[[], None]:
+    """Return what a process does first, so that its files stay below a size."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    return limit
+
+
+def test_a_disk_that_is_full_at_the_start_leaves_no_run(lab: Lab) -> None:
+    limit = no_larger_than(4000)
+    said = complaint(lab.server(lab.small, preexec_fn=limit), 6)
+
+    assert "cannot be written: File too large" in said
+    assert list(lab.runs.iterdir()) == []
+
+
+def test_a_log_that_can_no_longer_grow_ends_a_run_that_is_saved(lab: Lab) -> None:
+    limit = no_larger_than(15_000)  # 75 lines of metrics; checkpoints are smaller
+    line = f"{lab.small} {SHORT} --localClients 2"
+    said = complaint(lab.server(line, preexec_fn=limit), 6)
+
+    assert "metrics.jsonl: cannot be written: File too large; nothing written" in said
+    step, _ = lab.last_checkpoint()
+    assert step > len(lab.metrics()) > 50, "saved where it stood"
+    goes_on(lab, step)
+
+
+def test_checkpoints_that_can_no_longer_be_saved_end_a_run(lab: Lab) -> None:
+    trained(lab)
+    size = lab.checkpoints()[-1].stat().st_size
+    limit = no_larger_than(size - 100)
+    line = f"--resume --localClients 2 {SHORT} --maxSteps 5"
+    said = complaint(lab.server(line, preexec_fn=limit), 6)
+
+    assert "checkpoints" in said
+    assert "cannot be written: File too large; nothing written before is lost" in said
+    goes_on(lab, 3)
+
+
+@contextmanager
+def tiny_disk(folder: Path, size: str) -> Iterator[None]:
+    """Mount a file system that is soon full, where this process may."""
+    folder.mkdir()
+    options = ["-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    try:
+        subprocess.run(["mount", *options], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"this process may not mount a file system: {error}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="needs tmpfs")
+def test_a_disk_that_fills_up_ends_a_run_that_can_go_on(lab: Lab) -> None:
+    with tiny_disk(lab.runs, "72k"):
+        try:
+            line = f"{lab.small} {SHORT} --localClients 2"
+            said = complaint(lab.server(line), 6)
+            assert "No space left on device" in said
+            assert "free space, then start again" in said
+            for path in (lab.runs / "0" / "checkpoints").glob("weights-*"):
+                path.unlink()
+            goes_on(lab, lab.last_checkpoint()[0])
+        finally:
+            lab.close()

@@ -1,0 +1,408 @@
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from utilities.config import KEYS, Config
+from utilities.errors import ConfigError
+from utilities.misc import kebab_case
+from utilities.options import (
+    EXIT_CODES,
+    GROUPS,
+    RUNS,
+    ClientOptions,
+    ServerOptions,
+    client_parser,
+    merged,
+    parse_client,
+    parse_server,
+    read_config_file,
+    server_parser,
+)
+
+
+def refusal(*arguments: str) -> str:
+    """Return the one line with which basicServer.py refuses its arguments."""
+    with pytest.raises(ConfigError) as caught:
+        parse_server(arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def client_refusal(*arguments: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_client(arguments, "desk")
+    return str(caught.value)
+
+
+# The server's options.
+
+
+def test_without_options_everything_has_its_default() -> None:
+    options = parse_server([])
+
+    assert options == ServerOptions()
+    assert (options.host, options.port) == ("127.0.0.1", 55551)
+    assert options.runs == RUNS == Path("trainingRuns")
+    assert not options.resume
+    assert options.keys == {}
+
+
+def test_every_option_is_read() -> None:
+    line = (
+        "--host 0.0.0.0 --port 0 --data a b.gz --config c.json --runs r --resume 12 "
+        "--localClients 2 --maxSteps 3 --maxSeconds 4.5 --seed 18446744073709551615 "
+        "--quiet --timePerStep 0.2 --noise full"
+    )
+
+    assert parse_server(line.split()) == ServerOptions(
+        host="0.0.0.0",
+        port=0,
+        data=(Path("a"), Path("b.gz")),
+        config=Path("c.json"),
+        runs=Path("r"),
+        resume=True,
+        resume_number=12,
+        local_clients=2,
+        max_steps=3,
+        max_seconds=4.5,
+        seed=(1 << 64) - 1,
+        quiet=True,
+        keys={"timePerStep": "0.2", "noise": "full"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("maxSteps", "3"), ("maxSeconds", "3.0"), ("localClients", "3")],
+)
+def test_an_option_has_a_second_spelling(flag: str, value: str) -> None:
+    first = parse_server([f"--{flag}", value])
+
+    assert first != ServerOptions()
+    assert parse_server([f"--{kebab_case(flag)}={value}"]) == first
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_key_is_a_flag_in_both_spellings(key: str) -> None:
+    default = getattr(Config(), KEYS[key])
+    value = "null" if default is None else str(default)
+
+    for flag in (key, kebab_case(key)):
+        assert parse_server([f"--{flag}", value]).keys == {key: value}
+
+
+def test_texts_may_be_named_together_or_one_by_one() -> None:
+    together = parse_server(["--data", "a", "b", "c"]).data
+
+    assert together == (Path("a"), Path("b"), Path("c"))
+    assert parse_server(["--data", "a", "--quiet", "--data", "b", "c"]).data == together
+    assert parse_server([]).data == ()
+
+
+def test_the_newest_run_is_resumed_where_none_is_named() -> None:
+    options = parse_server(["--resume", "--quiet"])
+
+    assert options.resume
+    assert options.resume_number is None
+
+
+@pytest.mark.parametrize("number", ["0", "7"])
+def test_a_run_is_resumed_by_its_number(number: str) -> None:
+    assert parse_server([f"--resume={number}"]).resume_number == int(number)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            "--port 65536",
+            "argument --port: expected a whole number from 0 to 65535, got",
+        ),
+        ("--port x", "argument --port: expected a whole number from 0 to 65535, got x"),
+        ("--port", "argument --port: expected one argument"),
+        ("--data", "argument --data: expected at least one argument"),
+        ("--localClients -1", "expected a whole number from 0 to 256, got -1"),
+        ("--maxSteps 0", "expected a whole number from 1 to 281474976710656, got 0"),
+        ("--maxSeconds nan", "expected a number from 0.001 to 1000000000, got nan"),
+        ("--maxSeconds inf", "got inf"),
+        ("--seed -1", "from 0 to 18446744073709551615, got -1"),
+        ("--seed 1.0", "got 1.0"),
+        (
+            "--resume last",
+            "--resume: expected a whole number from 0 to 2147483648, got",
+        ),
+        ("--resume -1", "--resume: expected a whole number from 0"),
+        ("--sigma 0", "sigma: expected a number above 0 to 10, got 0"),
+        ("--sigma -1", "sigma: expected a number above 0 to 10, got -1"),
+        ("--noise=", "noise: expected lowRank or full, got "),
+        ("--noise Full", "noise: expected lowRank or full, got Full"),
+        ("--hiddenSize 1e3", "hiddenSize: expected a whole number from 1 to 4096, got"),
+        (
+            "--learningRat 1",
+            "--learningRat: no such option; did you mean --learningRate",
+        ),
+        (
+            "--learning-rat=1",
+            "--learning-rat: no such option; did you mean --learning-",
+        ),
+        ("--Sigma 1", "--Sigma: no such option; did you mean --sigma?"),
+        ("--time 1", "--time: no such option"),
+        ("--xyzzy", "--xyzzy: no such option"),
+        ("-x", "-x: no such option"),
+        ("book.txt", "book.txt: not an option; --help lists them all"),
+        ("--resume 1 2", "2: not an option"),
+    ],
+)
+def test_what_is_not_accepted_is_refused_in_one_line(
+    arguments: str, message: str
+) -> None:
+    assert message in refusal(*arguments.split())
+
+
+def test_options_are_not_abbreviated() -> None:
+    assert "did you mean --quiet?" in refusal("--quie")
+
+
+# Help.
+
+
+def help_text(parser: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    return str(parser.format_help())
+
+
+def test_help_shows_each_key_once_in_the_users_spelling(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = help_text(server_parser(), monkeypatch)
+
+    for key in KEYS:
+        assert len(re.findall(rf"^  --{key} ", text, re.MULTILINE)) == 1, key
+        assert kebab_case(key) == key or f"--{kebab_case(key)} " not in text
+
+
+@pytest.mark.parametrize("parser", [server_parser, client_parser])
+def test_help_fits_a_terminal_and_ends_with_the_exit_codes(
+    parser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = help_text(parser(), monkeypatch)
+
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.rstrip().endswith(EXIT_CODES)
+    assert "examples" in text
+
+
+def test_help_tells_defaults_units_and_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = " ".join(help_text(server_parser(), monkeypatch).split())
+
+    assert "--timePerStep S time that clients run trials in one step [0.1 s]" in text
+    assert "--noise {lowRank,full}" in text
+    assert "--trialsPerStep N" in text
+    assert "as many as fit [null]" in text
+    assert "falls linearly to 2 %" in text
+    assert "[127.0.0.1:55551]" in help_text(client_parser(), monkeypatch)
+
+
+@pytest.mark.parametrize("parse", [parse_server, lambda line: parse_client(line, "d")])
+def test_help_ends_the_program_well(
+    parse: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(["--help"])
+
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: basic")
+
+
+def test_every_key_belongs_to_one_group() -> None:
+    assert sorted(key for keys in GROUPS.values() for key in keys) == sorted(KEYS)
+
+
+def test_exit_codes_are_all_explained() -> None:
+    assert re.findall(r"\d+", EXIT_CODES) == ["0", "1", "2", "3", "4", "5", "6", "130"]
+
+
+# The client's options.
+
+
+def test_a_client_without_options_has_the_name_of_its_machine() -> None:
+    assert parse_client([], "desk") == ClientOptions("127.0.0.1", "desk")
+
+
+@pytest.mark.parametrize(
+    ("machine", "name"),
+    [("", "client"), ("a\tb", "ab"), ("\n", "client"), ("x" * 99, "x" * 64)],
+)
+def test_a_machine_with_an_odd_name_is_named_as_far_as_it_goes(
+    machine: str, name: str
+) -> None:
+    assert parse_client([], machine).name == name
+
+
+def test_every_option_of_a_client_is_read() -> None:
+    line = "lab:80 --name Bärbel --quiet --endWithParent"
+
+    assert parse_client(line.split(), "desk") == ClientOptions(
+        "lab:80", "Bärbel", quiet=True, end_with_parent=True
+    )
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "x" * 65, "\x1b[31m", "\udcff"])
+def test_a_name_that_could_not_be_shown_is_refused(name: str) -> None:
+    message = client_refusal(f"--name={name}")
+
+    assert message.startswith("--name: expected 1 to 64 printable characters, got '")
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--nam x", "--nam: no such option; did you mean --name?"),
+        ("--name", "argument --name: expected one argument"),
+        ("lab desk", "desk: not an option"),
+    ],
+)
+def test_what_a_client_does_not_accept_is_refused(arguments: str, message: str) -> None:
+    assert message in client_refusal(*arguments.split())
+
+
+# Files of keys.
+
+
+def written(tmp_path: Path, content: object) -> Path:
+    path = tmp_path / "keys.json"
+    text = content if isinstance(content, str) else json.dumps(content)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_file_gives_its_keys_as_they_stand(tmp_path: Path) -> None:
+    keys = {"sigma": 0.5, "noise": "full", "vocabSize": None, "hiddenSize": 8}
+
+    assert read_config_file(written(tmp_path, keys), []) == keys
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    assert read_config_file(written(tmp_path, '\ufeff{"sigma": 1}'), []) == {"sigma": 1}
+
+
+def test_what_a_run_stores_beside_its_keys_is_passed_over(tmp_path: Path) -> None:
+    path = written(tmp_path, {"sigma": 1, "runSeed": 5, "program": "1.0"})
+
+    assert read_config_file(path, ["runSeed", "program"]) == {"sigma": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is not JSON: "),
+        ("{sigma: 1}", "is not JSON: "),
+        ("[" * 100_000, "is not JSON: "),
+        ("[]", "--config: expected an object of keys in "),
+        ("1", "--config: expected an object of keys in "),
+        ({"Sigma": 1}, "keys.json: Sigma: no such key; did you mean sigma?"),
+        ({"sigma": "much"}, "keys.json: sigma: expected a number above 0 to 10, got"),
+        ({"runSeed": 1}, "keys.json: runSeed: no such key"),
+    ],
+)
+def test_a_file_that_is_no_object_of_keys_is_refused_by_name(
+    tmp_path: Path, content: object, message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config_file(written(tmp_path, content), [])
+
+    assert message in str(caught.value)
+    assert "keys.json" in str(caught.value)
+
+
+def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_bytes(b'{"decay": "\xff"}')
+
+    with pytest.raises(ConfigError, match=r"keys\.json is not JSON: .*utf-8"):
+        read_config_file(path, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("none.json", "No such file"), (".", "Is a directory")]
+)
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(
+    tmp_path: Path, name: str, reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"--config: cannot read .*: {reason}"):
+        read_config_file(tmp_path / name, [])
+
+
+# What comes first.
+
+
+def test_a_flag_comes_before_the_file_and_the_file_before_the_default() -> None:
+    config = merged(
+        {"sigma": "0.5"}, {"sigma": 0.25, "hiddenSize": 8, "noise": "full"}, None
+    )
+
+    assert config == Config(sigma=0.5, hidden_size=8, noise="full")
+
+
+def test_a_resumed_run_comes_before_the_default_and_after_the_file() -> None:
+    resumed = Config(sigma=0.5, learning_rate=0.5, grace=3, vocab_size=9, step_num=7)
+    config = merged({"grace": "null"}, {"learningRate": 0.25}, resumed)
+
+    assert config == Config(
+        sigma=0.5, learning_rate=0.25, grace=None, vocab_size=9, step_num=7
+    )
+
+
+@pytest.mark.parametrize("given", [{"vocabSize": None}, {"vocabSize": "none"}])
+def test_all_characters_of_a_resumed_run_are_those_it_has(given: Any) -> None:
+    resumed = Config(vocab_size=9)
+
+    assert merged({}, given, resumed) == merged(given, {}, resumed) == resumed
+
+
+@pytest.mark.parametrize(
+    "key", [field.name for field in fields(Config) if field.metadata["rule"].shapes]
+)
+def test_a_resumed_run_refuses_to_become_another_model(key: str) -> None:
+    resumed = Config(vocab_size=9)
+    other: dict[str, Any] = {
+        "model_type": "gru",
+        "noise": "full",
+        "optimizer": "sgd",
+        "beta1": 0.5,
+        "beta2": 0.5,
+    }
+    spelled = next(spelling for spelling, name in KEYS.items() if name == key)
+    value = other.get(key, 10)
+
+    for flags, file in (({spelled: value}, {}), ({}, {spelled: value})):
+        with pytest.raises(ConfigError, match="start a new run for that") as caught:
+            merged(flags, file, resumed)
+        assert str(caught.value).startswith(
+            f"{spelled}: the resumed run has {getattr(resumed, key)} and cannot change "
+            f"to {value}"
+        )
+
+
+def test_a_resumed_run_keeps_its_step_whatever_a_file_says() -> None:
+    resumed = Config(vocab_size=9, step_num=7)
+
+    assert merged({}, {"stepNum": 3}, resumed).step_num == 7
+    assert merged({"stepNum": "7"}, {}, resumed).step_num == 7
+    with pytest.raises(ConfigError, match="continues at step 7, got 3"):
+        merged({"stepNum": "3"}, {}, resumed)
+
+
+def test_a_new_run_may_begin_at_a_step() -> None:
+    assert merged({"stepNum": "3"}, {}, None).step_num == 3
+
+
+def test_keys_that_do_not_go_together_are_refused() -> None:
+    with pytest.raises(ConfigError, match="multiple of directionsPerWindow"):
+        merged({"trialsPerStep": "100"}, {"directionsPerWindow": 16}, None)

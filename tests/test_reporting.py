@@ -1,0 +1,402 @@
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from utilities import reporting
+from utilities.coordinator import Closed
+from utilities.display import WIDTH, Display
+from utilities.options import ServerOptions, parse_server
+from utilities.reporting import SAMPLE_LENGTH, Report, clock, quoted, sample_text
+from utilities.setup import Prepared, prepare
+
+WORDS = "The cat sat on the mat and saw a rat. " * 60
+CLOSED = Closed(7, 3.5, 2.0, 1024, 2, 0, 0, b"d" * 32)
+
+
+@dataclass
+class Spoken(Display):
+    """Keeps what would be shown."""
+
+    lines: list[str] = field(default_factory=list)
+    bar: list[tuple[str, float]] = field(default_factory=list)
+
+    def say(self, text: str = "") -> None:
+        self.lines.append(text)
+
+    def status(self, text: str, done: float = 0.0) -> None:
+        self.bar.append((text, done))
+
+
+@pytest.fixture
+def moment(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return a list whose last number is the time of day."""
+    moments = [100.0]
+    fake = SimpleNamespace(monotonic=lambda: moments[-1])
+    monkeypatch.setattr(reporting, "time", fake)
+    return moments
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
+    folder = tmp_path_factory.mktemp("reporting")
+    text = folder / "cat.txt"
+    text.write_text(WORDS, encoding="utf-8")
+    line = f"--runs {folder / 'runs'} --data {text} --hiddenSize 4 --sequenceLength 8"
+    prepared = prepare(parse_server(line.split()))
+    yield prepared
+    prepared.run.close()
+
+
+@dataclass
+class Speaker:
+    """A report and what it has said."""
+
+    report: Report
+    spoken: Spoken
+
+    def said(self) -> str:
+        """Return all lines since the last call."""
+        text = "\n".join(self.spoken.lines)
+        self.spoken.lines.clear()
+        return text
+
+
+@pytest.fixture
+def speaker(prepared: Prepared, moment: list[float]) -> Any:
+    def make(
+        line: str = "", options: ServerOptions | None = None, **changes: Any
+    ) -> Speaker:
+        spoken = Spoken()
+        options = options or parse_server(line.split())
+        changed = replace(prepared, **changes)
+        return Speaker(Report(spoken, options, changed, 4711), spoken)
+
+    return make
+
+
+# Words for numbers.
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        *[(0.0, "0:00"), (59.9, "0:59"), (60.0, "1:00"), (3599.0, "59:59")],
+        *[(3600.0, "1:00:00"), (86_399.0, "23:59:59"), (360_000.0, "100:00:00")],
+    ],
+)
+def test_time_is_shown_as_a_clock_has_it(seconds: float, shown: str) -> None:
+    assert clock(seconds) == shown
+
+
+def test_words_are_quoted_as_the_shell_takes_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert quoted(Path("runs/a")) == "runs/a"
+    assert quoted("my runs") == "'my runs'"
+    monkeypatch.setattr(reporting, "os", SimpleNamespace(name="nt"))
+    assert quoted("my runs") == '"my runs"'
+
+
+# Samples.
+
+
+def test_a_sample_is_the_same_for_the_same_weights(prepared: Prepared) -> None:
+    first = sample_text(prepared, prepared.state.weights)
+
+    assert first == sample_text(prepared, prepared.state.weights)
+    assert first.startswith("The ")
+    assert first != sample_text(prepared, prepared.state.weights * np.float32(2))
+    assert len(first) <= len("The ") + 2 * SAMPLE_LENGTH
+
+
+def test_a_sample_needs_no_prompt_that_the_text_cannot_spell(tmp_path: Path) -> None:
+    text = tmp_path / "digits.txt"
+    text.write_text("0123456789" * 200, encoding="utf-8")
+    line = f"--runs {tmp_path} --data {text} --hiddenSize 4 --sequenceLength 8"
+    prepared = prepare(parse_server(line.split()))
+    sample = sample_text(prepared, prepared.state.weights)
+    prepared.run.close()
+
+    assert re.fullmatch(r"[0-9\n]+", sample)
+
+
+# At the start.
+
+
+def test_the_greeting_says_what_is_trained_and_what_figures_mean(
+    speaker: Any, prepared: Prepared
+) -> None:
+    new = speaker()
+    new.report.greet()
+    said = new.said()
+
+    assert said.startswith(f"Run 0 begins in {prepared.run.path}")
+    weights = prepared.setting.layout.size
+    assert f"Model: rnn, 1 layer of 4 units, {weights:,} weights\n" in said
+    size = prepared.corpus.vocabulary.size
+    assert f"Text: cat.txt, 2,280 characters, vocabulary of {size}\n" in said
+    even = math.log(size)
+    assert f"  evenly {even:.3f} ({even / math.log(2):.3f}), by frequency " in said
+    assert "by pairs" in said
+    assert "unknown" not in said
+
+
+def test_the_greeting_of_a_resumed_run_names_its_step(
+    speaker: Any, prepared: Prepared
+) -> None:
+    state = replace(prepared.state, step=1234)
+    old = speaker(resumed=True, state=state)
+    old.report.greet()
+
+    assert old.said().startswith("Run 0 resumes at step 1234 in ")
+
+
+def test_unknown_characters_are_told(speaker: Any, prepared: Prepared) -> None:
+    corpus = replace(prepared.corpus, unknown_share=0.01234)
+    some = speaker(corpus=corpus)
+    some.report.greet()
+
+    assert ", 1.23% unknown\n" in some.said()
+
+
+def test_layers_are_counted(speaker: Any, prepared: Prepared) -> None:
+    config = replace(prepared.setting.config, n_layers=2)
+    deep = speaker(setting=replace(prepared.setting, config=config))
+    deep.report.greet()
+
+    assert "Model: rnn, 2 layers of 4 units, " in deep.said()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "::1"])
+def test_a_server_for_this_machine_says_how_to_open_it(speaker: Any, host: str) -> None:
+    closed = speaker(f"--host {host}")
+    closed.report.greet()
+    said = closed.said()
+
+    shown = "[::1]:4711" if host == "::1" else f"{host}:4711"
+    assert f"Listening on {shown}, for this machine only" in said
+    assert "--host 0.0.0.0" in said
+    assert "basicClient.py" not in said
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_an_open_server_prints_a_line_for_each_of_its_addresses(
+    speaker: Any, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "addresses", lambda: ["10.9.8.7", "2001:db8::7"])
+    open_one = speaker(f"--host {host}")
+    open_one.report.greet()
+    said = open_one.said()
+
+    assert "\n  python basicClient.py 10.9.8.7:4711\n" in said
+    assert said.endswith("\n  python basicClient.py [2001:db8::7]:4711")
+    assert "not authenticated" in said.replace("\n", " ")
+
+
+def test_an_open_server_that_knows_none_of_its_addresses_says_what_to_fill_in(
+    speaker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "addresses", list)
+    lost = speaker("--host 0.0.0.0")
+    lost.report.greet()
+
+    assert "python basicClient.py <this machine's address>:4711" in lost.said()
+
+
+def test_a_server_on_one_address_prints_that_one(speaker: Any) -> None:
+    one = speaker("--host 10.9.8.7")
+    one.report.greet()
+
+    assert one.said().endswith("\n  python basicClient.py 10.9.8.7:4711")
+
+
+def test_no_line_of_the_greeting_is_too_long(speaker: Any, prepared: Prepared) -> None:
+    config = replace(
+        prepared.setting.config, n_layers=10, hidden_size=1000, vocab_size=20_000
+    )
+    large = speaker(setting=replace(prepared.setting, config=config))
+    large.report.greet()
+    _, *lines = large.said().splitlines()  # the first has a path
+
+    assert max(map(len, lines)) <= WIDTH
+
+
+# Meanwhile.
+
+
+def test_it_is_said_once_that_nobody_is_there_and_how_to_start_a_client(
+    speaker: Any,
+) -> None:
+    alone = speaker()
+    for _ in range(3):
+        alone.report.waiting(0, 100.0)
+
+    line = "Waiting for clients. Start one with: python basicClient.py 127.0.0.1:4711"
+    assert alone.said() == line
+
+
+def test_local_clients_get_a_moment_before_anything_is_said(speaker: Any) -> None:
+    served = speaker("--localClients 2")
+    served.report.waiting(0, 104.9)
+    assert served.said() == ""
+    served.report.waiting(0, 105.0)
+    assert served.said().startswith("Waiting for clients")
+
+
+def test_it_is_said_again_after_everybody_has_left(speaker: Any) -> None:
+    left = speaker("--localClients 2")
+    left.report.waiting(2, 110.0)
+    left.report.waiting(0, 200.0)
+    assert left.said() == ""
+    left.report.waiting(0, 204.0)
+    assert left.said() == ""
+    left.report.waiting(0, 205.0)
+    assert left.said().startswith("Waiting for clients")
+
+
+def test_a_step_shows_its_figures(speaker: Any, moment: list[float]) -> None:
+    running = speaker("--maxSeconds 60")
+    moment.append(165.2)
+    running.report.step(CLOSED)
+
+    assert running.spoken.bar == [
+        (
+            "step 7, loss 2.000 nats 2.885 bits/char, 1024 trials, 2 clients, 1:05",
+            pytest.approx(65.2),
+        )
+    ]
+
+
+def test_progress_is_counted_in_steps_where_these_are_limited(speaker: Any) -> None:
+    running = speaker("--maxSteps 9")
+    running.report.step(CLOSED)
+    running.report.step(replace(CLOSED, step=8))
+
+    assert [done for _, done in running.spoken.bar] == [1, 2]
+
+
+def test_a_step_without_losses_shows_none(speaker: Any) -> None:
+    running = speaker()
+    running.report.step(replace(CLOSED, loss=None, trials=0, clients=1))
+
+    assert running.spoken.bar[0][0] == "step 7, 0 trials, 1 client, 0:00"
+
+
+def test_the_newest_validation_loss_is_shown_with_later_steps(speaker: Any) -> None:
+    running = speaker()
+    running.report.saved(7, 1.9, "text")
+    running.report.step(CLOSED)
+
+    assert ", val 1.900, " in running.spoken.bar[0][0]
+    assert running.said() == (
+        "Checkpoint of step 7: validation loss 1.9000 nats, 2.7411 bits/char"
+    )
+
+
+def test_late_clients_are_shown(speaker: Any) -> None:
+    running = speaker()
+    running.report.step(replace(CLOSED, late=1))
+
+    assert running.spoken.bar[0][0].endswith(", 2 clients (1 late), 0:00")
+
+
+def test_a_line_of_a_step_leaves_out_what_is_least_needed(
+    speaker: Any, moment: list[float]
+) -> None:
+    running = speaker()
+    running.report.saved(1_000_000, 12.345, "text")
+    moment.append(3_000.0)
+    long = replace(CLOSED, step=1_234_567, late=30, clients=150, trials=12_345)
+    longer = replace(long, trials=123_456, loss=12.345)
+    longest = replace(longer, trials=123_456_789_123)
+    for closed in (replace(CLOSED, late=3), long, longer, longest):
+        running.report.step(closed)
+    first, second, third, fourth = (text for text, _ in running.spoken.bar)
+
+    assert "val" not in first
+    assert "(3 late)" in first
+    assert "late" not in second + third + fourth
+    assert max(map(len, (first, second))) <= WIDTH < min(map(len, (third, fourth)))
+
+
+def test_a_stop_is_confirmed(speaker: Any) -> None:
+    stopping = speaker()
+    stopping.report.stopping(9)
+
+    assert stopping.said().startswith("Finishing step 9 and saving.")
+
+
+# At the end.
+
+
+def test_the_summary_says_what_was_reached_where_it_is_and_what_comes_next(
+    speaker: Any, prepared: Prepared, moment: list[float]
+) -> None:
+    done = speaker("--localClients 2")
+    done.report.step(CLOSED)
+    done.report.step(replace(CLOSED, step=8, loss=None, trials=512))
+    done.report.saved(9, 1.75, "one\n\n  two\n")
+    moment.append(161.0)
+    done.said()
+    done.report.summary()
+
+    assert done.said().splitlines() == [
+        "",
+        "Run 0: 2 steps and 1,536 trials in 1 min 1 s, now at step 2",
+        "Validation loss 1.7500 nats, 2.5247 bits per character",
+        "A sample:",
+        "  one",
+        "  ",
+        "    two",
+        "",
+        f"The run lies in {prepared.run.path}. Next:",
+        "  python basicServer.py --resume 0 --localClients 2",
+        "  python -m utilities.inspect show 0",
+        '  python -m utilities.inspect generate 0 --prompt "The "',
+    ]
+
+
+def test_the_summary_of_a_session_without_a_checkpoint_shows_none(speaker: Any) -> None:
+    done = speaker()
+    done.report.summary()
+    said = done.said()
+
+    assert "Validation" not in said
+    assert "sample" not in said
+    assert "The run lies in " in said
+
+
+def test_long_lines_of_a_sample_are_wrapped_and_keep_their_spaces(speaker: Any) -> None:
+    done = speaker()
+    sample = "word  " * 40
+    done.report.saved(9, 1.75, sample)
+    done.said()
+    done.report.summary()
+    lines = done.said().splitlines()
+    shown = lines[lines.index("A sample:") + 1 : lines.index("", 1)]
+
+    assert max(map(len, shown)) <= WIDTH
+    assert "".join(line[2:] for line in shown) == sample
+
+
+def test_the_command_that_resumes_repeats_what_is_not_stored(speaker: Any) -> None:
+    options = ServerOptions(
+        host="0.0.0.0", port=80, runs=Path("my runs"), local_clients=1
+    )
+    done = speaker(options=options)
+    done.report.summary()
+    said = done.said()
+
+    assert (
+        "  python basicServer.py --runs 'my runs' --resume 0 --host 0.0.0.0 --port 80 "
+        "--localClients 1\n"
+    ) in said
+    assert "  python -m utilities.inspect --runs 'my runs' show 0\n" in said
+    assert "  python -m utilities.inspect --runs 'my runs' generate 0 " in said

@@ -1,0 +1,335 @@
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from utilities import setup
+from utilities.data import Text
+from utilities.errors import ConfigError, DataError, RunError
+from utilities.evolution import TrainState
+from utilities.options import ServerOptions, parse_server
+from utilities.runs import Run
+from utilities.setup import Prepared, prepare
+
+WORDS = "the cat sat on the mat and saw a rat. " * 60  # 2,280 characters
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "cat.txt"
+    path.write_text(WORDS, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def own(text: Path, runs: Path) -> str:
+    """Return the options of a small run with a text of its own."""
+    return f"--runs {runs} --data {text} --hiddenSize 4 --sequenceLength 8 --seed 5"
+
+
+def options(line: str) -> ServerOptions:
+    return parse_server(line.split())
+
+
+@contextmanager
+def prepared(line: str) -> Iterator[Prepared]:
+    run = prepare(options(line))
+    try:
+        yield run
+    finally:
+        run.run.close()
+
+
+def config_of(run: Run) -> dict[str, Any]:
+    content = json.loads((run.path / "config.json").read_text(encoding="utf-8"))
+    assert isinstance(content, dict)
+    return content
+
+
+def trained(run: Prepared, steps: int) -> TrainState:
+    """Return a state that many steps on, saved with the run."""
+    state = run.state
+    later = TrainState(
+        state.step + steps,
+        state.count + steps,
+        state.weights + np.float32(steps),
+        state.first,
+        state.second,
+    )
+    run.run.save_checkpoint(later, later.digest(run.setting.fingerprint), 12.5)
+    return later
+
+
+# New runs.
+
+
+def test_a_new_run_has_its_folder_and_the_state_it_starts_from(own: str) -> None:
+    with prepared(own) as new:
+        assert not new.resumed
+        assert new.seconds == 0
+        assert new.run.locked
+        assert new.run.number == 0
+        assert new.run.record.run_seed == 5
+        assert new.state.step == new.state.count == 0
+        saved = new.run.load_checkpoint(new.setting.fingerprint, 0).state
+        assert np.array_equal(saved.weights, new.state.weights)
+
+
+def test_all_characters_become_the_number_that_the_text_has(own: str) -> None:
+    with prepared(own) as new:
+        size = len(set(WORDS)) + 2
+        assert new.setting.config.vocab_size == size == new.run.vocabulary.size
+        assert config_of(new.run)["vocabSize"] == size
+
+
+def test_a_vocabulary_may_be_smaller_than_the_text_needs(own: str) -> None:
+    with prepared(f"{own} --vocabSize 5") as new:
+        assert new.setting.config.vocab_size == 5
+        assert new.corpus.unknown_share > 0
+
+
+def test_a_vocabulary_larger_than_the_text_is_cut_to_it(own: str) -> None:
+    with prepared(f"{own} --vocabSize 999") as new:
+        assert new.setting.config.vocab_size == len(set(WORDS)) + 2
+
+
+def test_a_text_of_ones_own_is_named_by_its_place_and_not_stored(
+    own: str, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(text.parent)
+    with prepared(own.replace(str(text), text.name)) as new:
+        assert new.run.record.text_paths == (str(text.resolve()),)
+        assert new.run.record.text_name == text.name
+        assert new.run.stored_text() is None
+
+
+def test_the_default_text_is_stored_with_the_run(runs: Path) -> None:
+    with prepared(f"--runs {runs} --hiddenSize 2") as new:
+        stored = new.run.stored_text()
+        assert stored is not None
+        assert stored.sha256 == new.corpus.sha256 == new.run.record.text_sha256
+        assert new.run.record.text_paths == ()
+
+
+def test_equal_seeds_give_equal_runs_and_others_do_not(own: str) -> None:
+    unseeded = own.replace("--seed 5", "")
+    weights, seeds = [], []
+    for line in (own, own, unseeded, unseeded):
+        with prepared(line) as new:
+            weights.append(new.state.weights.tobytes())
+            seeds.append(new.run.record.run_seed)
+
+    assert weights[0] == weights[1]
+    assert len(set(weights)) == len(set(seeds)) == 3
+
+
+def test_keys_of_a_file_count_where_no_flag_is_given(own: str, tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text('{"hiddenSize": 7, "sigma": 0.5, "runSeed": 9}', encoding="utf-8")
+    with prepared(f"{own} --config {path}") as new:
+        assert new.setting.config.hidden_size == 4
+        assert new.setting.config.sigma == 0.5
+        assert new.run.record.run_seed == 5
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "message"),
+    [
+        ("--config none.json", ConfigError, r"cannot read none\.json"),
+        ("--data none.txt", DataError, r"none\.txt"),
+        ("--trialsPerStep 7", ConfigError, "multiple of directionsPerWindow"),
+        ("--hiddenSize 4096 --nLayers 16", ConfigError, "at most 67108864 weights"),
+        ("--sequenceLength 400", DataError, "expected at least 4456 characters"),
+    ],
+)
+def test_what_cannot_be_trained_leaves_no_folder(
+    own: str, runs: Path, line: str, error: type[Exception], message: str
+) -> None:
+    # An option that is given twice counts as given last.
+    with pytest.raises(error, match=message):
+        prepare(options(f"{own} {line}"))
+    assert not runs.exists()
+
+
+def test_an_empty_text_leaves_no_folder(own: str, text: Path, runs: Path) -> None:
+    text.write_text("", encoding="utf-8")
+
+    with pytest.raises(DataError, match=r"cat\.txt"):
+        prepare(options(own))
+    assert not runs.exists()
+
+
+def test_a_run_whose_first_state_cannot_be_saved_leaves_no_folder(
+    own: str, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise RunError("the disk is full")
+
+    monkeypatch.setattr(Run, "save_checkpoint", full)
+    with pytest.raises(RunError, match="full"):
+        prepare(options(own))
+    assert list(runs.iterdir()) == []
+
+
+# Resumed runs.
+
+
+def test_a_resumed_run_goes_on_from_its_newest_checkpoint(own: str, runs: Path) -> None:
+    with prepared(own) as new:
+        trained(new, 3)
+        later = trained(new, 7)
+    with prepared(f"--runs {runs} --resume") as resumed:
+        assert resumed.resumed
+        assert resumed.seconds == 12.5
+        assert resumed.state.step == resumed.state.count == 7
+        assert np.array_equal(resumed.state.weights, later.weights)
+        assert resumed.setting.fingerprint == new.setting.fingerprint
+        assert resumed.run.record.run_seed == 5
+        assert config_of(resumed.run)["stepNum"] == 7
+
+
+def test_the_newest_run_is_resumed_or_the_one_that_is_named(
+    own: str, runs: Path
+) -> None:
+    for _ in range(2):
+        with prepared(own):
+            pass
+    for line, number in (("--resume", 1), ("--resume 0", 0)):
+        with prepared(f"--runs {runs} {line}") as resumed:
+            assert resumed.run.number == number
+
+
+def test_keys_that_may_change_are_stored_at_a_resume(own: str, runs: Path) -> None:
+    with prepared(own):
+        pass
+    with prepared(f"--runs {runs} --resume --sigma 0.5 --seed 5") as resumed:
+        assert resumed.setting.config.sigma == 0.5
+        assert config_of(resumed.run)["sigma"] == 0.5
+
+
+def test_what_came_after_the_checkpoint_is_cut_off(own: str, runs: Path) -> None:
+    with prepared(own) as new:
+        trained(new, 3)
+        (new.run.path / "loss.txt").write_text("3\n" * 9, encoding="ascii")
+        newest = trained(new, 8)
+        path = new.run.path / "checkpoints" / f"step-{newest.step:06d}.npz"
+        later = new.run.path / "checkpoints" / "weights-000005.npz"
+        path.rename(later)
+    with prepared(f"--runs {runs} --resume") as resumed:
+        assert resumed.state.step == 3
+        assert not later.exists()
+        losses = (resumed.run.path / "loss.txt").read_text(encoding="ascii")
+        assert losses == "3\n" * 3
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--hiddenSize 8", "hiddenSize: the resumed run has 4 and cannot change to 8"),
+        ("--seed 6", "--seed: a resumed run keeps the seed"),
+        ("--stepNum 9", "stepNum: --resume continues at step 0, got 9"),
+    ],
+)
+def test_what_would_make_it_another_run_is_refused_and_nothing_is_held(
+    own: str, runs: Path, line: str, message: str
+) -> None:
+    with prepared(own):
+        pass
+    with pytest.raises(ConfigError, match=message):
+        prepare(options(f"--runs {runs} --resume {line}"))
+    with prepared(f"--runs {runs} --resume") as resumed:
+        assert resumed.run.locked
+
+
+def test_a_run_that_is_being_trained_is_not_resumed(own: str, runs: Path) -> None:
+    with prepared(own), pytest.raises(RunError, match="in use by"):
+        prepare(options(f"--runs {runs} --resume"))
+
+
+def test_a_run_that_is_not_there_is_not_resumed(runs: Path) -> None:
+    with pytest.raises(RunError, match="expected a run, found no run"):
+        prepare(options(f"--runs {runs} --resume"))
+    with pytest.raises(RunError, match="expected run 3"):
+        prepare(options(f"--runs {runs} --resume 3"))
+
+
+# The text of a resumed run.
+
+
+def test_a_text_that_has_changed_is_refused(own: str, runs: Path, text: Path) -> None:
+    with prepared(own):
+        pass
+    text.write_text(WORDS + "!", encoding="utf-8")
+
+    with pytest.raises(DataError, match="run 0 was begun with another text") as caught:
+        prepare(options(f"--runs {runs} --resume"))
+    assert "cat.txt" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_text_that_has_gone_is_named(own: str, runs: Path, text: Path) -> None:
+    with prepared(own):
+        pass
+    text.unlink()
+
+    with pytest.raises(DataError, match=r"cat\.txt.* No such file"):
+        prepare(options(f"--runs {runs} --resume"))
+
+
+def test_a_text_that_has_moved_is_taken_from_where_it_is_now(
+    own: str, runs: Path, text: Path
+) -> None:
+    with prepared(own) as new:
+        pass
+    moved = text.rename(text.with_name("moved.txt"))
+    with prepared(f"--runs {runs} --resume --data {moved}") as resumed:
+        assert resumed.corpus.sha256 == new.corpus.sha256
+
+
+@pytest.fixture
+def default_run(runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of a run with a default text that is small."""
+    monkeypatch.setattr(setup, "default_text", lambda: Text("prose", (WORDS,)))
+    with prepared(f"--runs {runs} --hiddenSize 4 --sequenceLength 8") as new:
+        return new.run.path
+
+
+@pytest.mark.usefixtures("default_run")
+def test_a_stored_text_counts_even_where_python_has_another_one_now(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "default_text", lambda: Text("prose", ("other",)))
+    with prepared(f"--runs {runs} --resume") as resumed:
+        assert resumed.corpus.name == "prose"
+        assert resumed.corpus.train.size == int(0.9 * len(WORDS))
+
+
+def test_a_default_text_that_is_no_longer_stored_is_taken_from_python(
+    default_run: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (default_run / "text.json").unlink()
+    with prepared(f"--runs {runs} --resume") as resumed:
+        assert resumed.corpus.name == "prose"
+    monkeypatch.setattr(setup, "default_text", lambda: Text("prose", ("other",)))
+    with pytest.raises(DataError, match="was begun with another text"):
+        prepare(options(f"--runs {runs} --resume"))
+
+
+@pytest.mark.usefixtures("default_run")
+def test_a_run_with_the_default_text_does_not_take_another(
+    runs: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text(WORDS + "!", encoding="utf-8")
+
+    with pytest.raises(DataError, match="was begun with another text"):
+        prepare(options(f"--runs {runs} --resume --data {other}"))

@@ -1,0 +1,480 @@
+"""What a client computes: following the server, scoring in time, refusing nonsense."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.desk import Lesson, hello, lesson, state_message
+from utilities.errors import IncompatibleError, ProtocolError
+from utilities.evolution import (
+    Scores,
+    Segment,
+    TrainState,
+    Update,
+    advance,
+    mean_loss,
+    pieces,
+    score,
+    shape,
+)
+from utilities.protocol import (
+    Begin,
+    Goodbye,
+    Message,
+    Result,
+    State,
+    TokenBatch,
+    Welcome,
+)
+from utilities.worker import Worker
+
+LESSON = lesson()
+SEGMENT = Segment(77, 0, 1000)
+
+
+class Clock:
+    """A clock that a test moves, by hand or by a plan of what each block takes."""
+
+    def __init__(self) -> None:
+        self.now = 50.0
+        self.blocks: Iterator[float] = iter(())
+        self.told: list[int] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def on_block(self, trials: int) -> None:
+        self.told.append(trials)
+        self.now += next(self.blocks, 0.0)
+
+
+def welcome(
+    start: Lesson = LESSON, state: TrainState | None = None, **changes: Any
+) -> Welcome:
+    """Return what the server says first."""
+    state = state or start.state
+    return replace(
+        Welcome(
+            start.setting.config.to_json(),
+            start.setting.text_sha256,
+            "",
+            state.step,
+            state.count,
+            state.digest(start.setting.fingerprint),
+            *state.arrays,
+        ),
+        **changes,
+    )
+
+
+def tokens(number: int = 0, start: Lesson = LESSON) -> TokenBatch:
+    return TokenBatch(number, start.corpus.token_batch(number))
+
+
+def begin(step: int = 0, **changes: Any) -> Begin:
+    return replace(Begin(step, 1.0, 0, False, (SEGMENT,)), **changes)
+
+
+def nothing_learned(step: int = 0, batch: int = 0) -> Update:
+    return Update(step, batch, 0, 0.0, (), np.zeros(0, np.int8))
+
+
+def started(start: Lesson = LESSON) -> tuple[Worker, Clock]:
+    """Return a worker that has a state and tokens."""
+    clock = Clock()
+    worker = Worker(clock, clock.on_block)
+    worker.handle(welcome(start))
+    worker.handle(tokens(0, start))
+    return worker, clock
+
+
+def only_result(messages: list[Message]) -> Result:
+    [result] = messages
+    assert isinstance(result, Result)
+    return result
+
+
+# --- following the server -------------------------------------------------------------
+
+
+def test_a_new_worker_has_nothing() -> None:
+    worker = Worker(Clock())
+
+    assert (worker.step, worker.digest, worker.config) == (None, b"", None)
+    assert not worker.busy
+    assert (worker.trials, worker.loss) == (0, None)
+
+
+def test_a_welcome_gives_state_and_configuration() -> None:
+    state = replace(LESSON.state, step=9, count=4)
+    worker = Worker(Clock())
+
+    worker.handle(welcome(state=state))
+
+    assert (worker.step, worker.config) == (9, LESSON.setting.config)
+    assert worker.digest == state.digest(LESSON.setting.fingerprint)
+    assert not worker.busy
+
+
+def test_an_update_is_applied_as_anybody_applies_it() -> None:
+    worker, clock = started()
+    update = true_update(LESSON.state)
+    slow = iter([0.0, 0.25])
+    worker._clock = lambda: clock.now + next(slow)
+
+    worker.handle(update)
+
+    after = advance(LESSON.setting, LESSON.state, update, LESSON.corpus.token_batch(0))
+    assert worker.step == 1
+    assert worker.digest == after.digest(LESSON.setting.fingerprint)
+    assert worker.update_seconds == 0.25
+
+
+def true_update(state: TrainState) -> Update:
+    """Return an update from real losses."""
+    scored = []
+    for seed in (3, 4):
+        segment = Segment(seed, 0, 2)
+        batch = LESSON.corpus.token_batch(0)
+        scored.append((segment, score(LESSON.setting, state.weights, batch, segment)))
+    return shape(LESSON.setting, state.step, 0, scored, 0.0)
+
+
+def test_requests_of_closed_steps_are_skipped() -> None:
+    worker, _ = started()
+    for step in range(3):
+        worker.handle(begin(step, segments=(Segment(step, 0, 1),)))
+        if step < 2:
+            worker.handle(nothing_learned(step))
+
+    result = only_result(worker.work())
+
+    assert (result.step, result.segments) == (2, (Segment(2, 0, 1),))
+    assert not worker.busy
+
+
+def test_an_update_alone_leaves_nothing_to_do() -> None:
+    worker, _ = started()
+    worker.handle(begin(0))
+    assert worker.busy
+
+    worker.handle(nothing_learned(0))
+
+    assert not worker.busy
+
+
+def test_further_requests_of_a_step_are_answered_one_by_one() -> None:
+    start = lesson(trials_per_step=40)
+    worker, _ = started(start)
+    for slot in range(3):
+        worker.handle(begin(0, segments=(Segment(slot, 0, 1),)))
+
+    seeds = []
+    while worker.busy:
+        seeds.append(only_result(worker.work()).segments[0].seed)
+
+    assert seeds == [0, 1, 2]
+
+
+def test_another_welcome_replaces_everything() -> None:
+    worker, _ = started()
+    worker.handle(begin(0))
+    worker.handle(nothing_learned(0))
+    worker.handle(begin(1))
+    other = lesson(hidden_size=5)
+    state = replace(other.state, step=30)
+
+    worker.handle(welcome(other, state, reason="its digest differs"))
+
+    assert (worker.step, worker.config) == (30, other.setting.config)
+    assert worker.digest == state.digest(other.setting.fingerprint)
+    assert not worker.busy
+    with pytest.raises(ProtocolError, match="token batch 0 was never sent"):
+        worker.handle(begin(30))
+
+
+def test_token_batches_are_dropped_when_a_later_one_is_used() -> None:
+    start = lesson(batch_limit=100)
+    worker, _ = started(start)
+    for number in (1, 2):
+        worker.handle(tokens(number, start))
+    worker.handle(begin(0, token_batch=1))
+
+    with pytest.raises(ProtocolError, match="token batch 0 was never sent"):
+        worker.handle(begin(0, token_batch=0))
+    worker.handle(nothing_learned(0, batch=2))
+    with pytest.raises(ProtocolError, match="token batch 1 was never sent"):
+        worker.handle(begin(1, token_batch=1))
+    worker.handle(begin(1, token_batch=2))
+    assert worker.busy
+
+
+# --- scoring --------------------------------------------------------------------------
+
+
+def timed_out(*blocks: float, **changes: Any) -> tuple[Result, Clock]:
+    """Return the answer to a request whose blocks take that many seconds each."""
+    worker, clock = started()
+    clock.blocks = iter(blocks)
+    worker.handle(begin(**changes))
+    return only_result(worker.work()), clock
+
+
+@pytest.mark.parametrize(
+    ("blocks", "done"),
+    [
+        ((0.25,) * 10, 4),  # the fourth fits exactly
+        ((0.375,) * 10, 2),  # a third would not fit
+        ((0.125, 0.5, 0.125, 0.125), 2),  # as long as the one before it
+        ((5.0,), 1),  # at least one
+        ((1.0,), 1),
+        ((0.5, 0.25, 0.25, 0.0), 3),  # time is over
+    ],
+)
+def test_blocks_are_scored_until_the_next_would_not_fit(
+    blocks: tuple[float, ...], done: int
+) -> None:
+    result, clock = timed_out(*blocks)
+
+    assert result.segments == (Segment(SEGMENT.seed, 0, done),)
+    assert (len(result.losses), len(result.clean)) == (4 * done, done)
+    assert result.trial_seconds == sum(blocks[:done])
+    assert clock.told == [4 * n for n in range(1, done + 1)]
+
+
+def test_a_segment_that_is_done_early_is_the_end() -> None:
+    result, clock = timed_out(0.125, 0.125, segments=(Segment(7, 3, 2),))
+
+    assert result.segments == (Segment(7, 3, 2),)
+    assert clock.now == 50.25
+
+
+def test_a_fixed_number_of_trials_is_scored_whatever_time_it_takes() -> None:
+    start = lesson(trials_per_step=40)
+    worker, clock = started(start)
+    clock.blocks = iter([9.0] * 3)
+    worker.handle(begin(segments=(Segment(7, 0, 3),)))
+
+    result = only_result(worker.work())
+
+    assert result.segments == (Segment(7, 0, 3),)
+    assert worker.trials == 12
+
+
+def test_losses_are_those_of_the_segment_and_the_replica() -> None:
+    result, _ = timed_out(0.25, 0.25, segments=(Segment(7, 3, 2),))
+
+    setting, batch = LESSON.setting, LESSON.corpus.token_batch(0)
+    parts = [
+        score(setting, LESSON.state.weights, batch, piece)
+        for piece in pieces([Segment(7, 3, 2)], 1)
+    ]
+    assert result.losses.tolist() == [x for part in parts for x in part.losses.tolist()]
+    assert result.clean.tolist() == [x for part in parts for x in part.clean.tolist()]
+    assert [a.dtype.str for a in (result.losses, result.clean)] == ["<f4", "<f4"]
+
+
+def test_a_result_carries_the_digest_before_the_step_and_the_updates_time() -> None:
+    worker, _ = started()
+    worker.handle(true_update(LESSON.state))
+    worker.update_seconds = 0.5
+    digest = worker.digest
+    worker.handle(begin(1, segments=(Segment(7, 0, 1),)))
+
+    result = only_result(worker.work())
+
+    assert (result.step, result.digest, result.update_seconds) == (1, digest, 0.5)
+    assert worker.loss == mean_loss(
+        LESSON.setting, [Scores(result.losses, result.clean)]
+    )
+    assert worker.trials == 4
+
+
+def test_a_state_that_is_wanted_comes_before_the_result() -> None:
+    worker, _ = started()
+    worker.handle(nothing_learned(0))
+    worker.handle(begin(1, state_wanted=True, segments=(Segment(7, 0, 1),)))
+
+    state, result = worker.work()
+
+    assert isinstance(state, State)
+    assert (state.step, state.count) == (1, 0)
+    assert state.weights.tobytes() == LESSON.state.weights.tobytes()
+    assert isinstance(result, Result)
+    sent = TrainState(1, 0, state.weights, state.first, state.second)
+    assert result.digest == sent.digest(LESSON.setting.fingerprint)
+
+
+def test_a_request_without_segments_is_answered_with_the_digest_alone() -> None:
+    result, clock = timed_out(segments=())
+
+    assert (result.segments, len(result.losses), len(result.clean)) == ((), 0, 0)
+    assert result.losses.dtype == np.float32
+    assert result.digest == LESSON.state.digest(LESSON.setting.fingerprint)
+    assert clock.told == []
+
+
+def test_antithetic_pairs_give_two_losses_a_group() -> None:
+    worker, _ = started(lesson(directions_per_window=0))
+    worker.handle(begin(segments=(Segment(7, 0, 2),)))
+
+    result = only_result(worker.work())
+
+    assert (len(result.losses), len(result.clean)) == (4, 0)
+
+
+def test_nobody_needs_to_be_told_of_blocks() -> None:
+    worker = Worker(Clock())
+    worker.handle(welcome())
+    worker.handle(tokens())
+    worker.handle(begin(segments=(Segment(7, 0, 2),)))
+
+    assert only_result(worker.work()).segments == (Segment(7, 0, 2),)
+
+
+def test_there_is_no_work_without_a_request() -> None:
+    worker, _ = started()
+
+    with pytest.raises(AssertionError, match="nothing was requested"):
+        worker.work()
+
+
+# --- refusing -------------------------------------------------------------------------
+
+BEFORE: dict[str, Callable[[], Message]] = {
+    "tokens": tokens,
+    "update": nothing_learned,
+    "begin": begin,
+}
+
+
+@pytest.mark.parametrize("kind", BEFORE)
+def test_nothing_comes_before_the_welcome(kind: str) -> None:
+    with pytest.raises(ProtocolError, match="expected a welcome first"):
+        Worker(Clock()).handle(BEFORE[kind]())
+
+
+def with_segments(*segments: Segment, trials: int, rewards: int) -> Update:
+    return Update(0, 0, trials, 0.1, segments, np.zeros(rewards, np.int8))
+
+
+ILLEGAL: dict[str, tuple[Message, str]] = {
+    "tokens that are too few": (
+        TokenBatch(3, np.zeros(8, np.uint8)),
+        "expected more than 8, got 8",
+    ),
+    "tokens beyond the vocabulary": (
+        TokenBatch(3, np.array([2] * 9 + [200], np.uint8)),
+        f"expected numbers below {LESSON.setting.config.vocab_size}, got 200",
+    ),
+    "an update of a step to come": (nothing_learned(1), "expected step 0, got 1"),
+    "an update with tokens that were never sent": (
+        nothing_learned(0, batch=5),
+        "token batch 5 was never sent",
+    ),
+    "an update with too few rewards": (
+        with_segments(Segment(1, 0, 2), trials=8, rewards=7),
+        "8 trials in segments, 8 announced, 7 rewards",
+    ),
+    "an update with another number of trials": (
+        with_segments(Segment(1, 0, 2), trials=9, rewards=8),
+        "8 trials in segments, 9 announced, 8 rewards",
+    ),
+    "an update without its segments": (
+        with_segments(trials=4, rewards=4),
+        "0 trials in segments, 4 announced, 4 rewards",
+    ),
+    "a request of a step to come": (begin(1), "begin: expected step 0, got 1"),
+    "a request of two segments": (
+        begin(0, segments=(SEGMENT, SEGMENT)),
+        "expected one segment, got 2",
+    ),
+    "a request with tokens that were never sent": (
+        begin(0, token_batch=2),
+        "token batch 2 was never sent",
+    ),
+    "a welcome with another digest": (
+        welcome(digest=b"x" * 32),
+        "does not hash to its digest",
+    ),
+    "a welcome with another step": (welcome(step=5), "does not hash to its digest"),
+    "a welcome of another text": (
+        welcome(text_sha256="0" * 64),
+        "does not hash to its digest",
+    ),
+    "a welcome with too few weights": (
+        welcome(
+            weights=LESSON.state.weights[1:],
+            first=LESSON.state.first[1:],
+            second=LESSON.state.second[1:],
+        ),
+        "weights, got",
+    ),
+    "a hello": (hello(), "Hello: not for a worker"),
+    "a result": (
+        Result(0, b"", 0.0, 0.0, (), *[np.zeros(0, np.float32)] * 2),
+        "Result: not for a worker",
+    ),
+    "a state": (state_message(LESSON.state), "State: not for a worker"),
+    "a goodbye": (Goodbye("finished", ""), "Goodbye: not for a worker"),
+}
+
+
+@pytest.mark.parametrize("name", ILLEGAL)
+def test_what_does_not_follow_from_before_is_refused_and_changes_nothing(
+    name: str,
+) -> None:
+    message, words = ILLEGAL[name]
+    worker, _ = started()
+    worker.handle(begin())
+    digest = worker.digest
+
+    with pytest.raises(ProtocolError, match=words):
+        worker.handle(message)
+
+    assert (worker.step, worker.digest) == (0, digest)
+    assert worker.busy
+
+
+def test_a_step_that_is_over_cannot_be_updated_or_requested_again() -> None:
+    worker, _ = started()
+    worker.handle(nothing_learned(0))
+
+    with pytest.raises(ProtocolError, match="update: expected step 1, got 0"):
+        worker.handle(nothing_learned(0))
+    with pytest.raises(ProtocolError, match="begin: expected step 1, got 0"):
+        worker.handle(begin(0))
+
+
+KEYS = LESSON.setting.config.to_json()
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({**KEYS, "warmth": 3}, "warmth: no such key"),
+        ({**KEYS, "modelType": "transformer"}, "modelType: expected rnn or gru"),
+        ({**KEYS, "hiddenSize": -1}, "hiddenSize: expected a whole number"),
+        ({**KEYS, "sigma": b"x"}, "sigma: expected a number"),
+        ({**KEYS, "sigma": [1]}, "sigma: expected a number"),
+        ({**KEYS, "vocabSize": None}, "vocabSize: expected a number, got null"),
+        (
+            {**KEYS, "hiddenSize": 4096, "nLayers": 16},
+            "hiddenSize, nLayers, vocabSize: expected at most",
+        ),
+        ({}, "vocabSize: expected a number, got null"),
+    ],
+)
+def test_a_configuration_that_is_not_understood_is_incompatible(
+    config: Mapping[str, Any], words: str
+) -> None:
+    worker = Worker(Clock())
+
+    with pytest.raises(IncompatibleError, match=words) as caught:
+        worker.handle(welcome(config=config))
+
+    assert "run the same version of the program on both machines" in str(caught.value)
+    assert worker.step is None

@@ -1,0 +1,49 @@
+"""Addresses as people write them: ``HOST``, ``HOST:PORT``, ``[V6]:PORT``. No sockets.
+
+Owns their spelling and which of them mean this machine; whether anybody is there is up
+to `communication`.
+"""
+
+import re
+
+from utilities.errors import NetworkError
+
+DEFAULT_PORT = 55551
+LOCALHOST = "127.0.0.1"
+ANY = {"": LOCALHOST, "0.0.0.0": LOCALHOST, "::": "::1"}  # listen on all: dial instead
+
+_V6 = r"[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(?:%[^]\s]+)?"
+_ADDRESS = re.compile(
+    rf"(?P<bare>{_V6})"
+    rf"|(?:\[(?P<v6>{_V6})\]|(?P<host>[^][:/@\s]+))(?::(?P<port>[0-9]{{1,5}}))?"
+)
+
+
+def parse_address(text: str, port: int = DEFAULT_PORT) -> tuple[str, int]:
+    """Return host and port of ``HOST``, ``HOST:PORT``, ``V6`` or ``[V6]:PORT``.
+
+    Raises:
+        NetworkError: it is none of these, or the port is not from 1 to 65535.
+    """
+    match = _ADDRESS.fullmatch(text)
+    number = int(match["port"] or port) if match else 0
+    if match is None or not 1 <= number <= 65535:
+        raise NetworkError(
+            f"expected HOST or HOST:PORT with a port from 1 to 65535, got {text}"
+        )
+    return match["bare"] or match["v6"] or match["host"], number
+
+
+def place(host: str, port: int) -> str:
+    """Return host and port as one writes them: ``HOST:PORT`` or ``[V6]:PORT``."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def dialable(host: str) -> str:
+    """Return the address at which this machine reaches a server that listens there."""
+    return ANY.get(host, host)
+
+
+def only_here(host: str) -> bool:
+    """Return whether nobody but this machine reaches a server that listens there."""
+    return host in ("localhost", "::1") or host.startswith("127.")

@@ -1,0 +1,127 @@
+"""A client as the server sees it: what it owes, how fast it is, what it holds.
+
+Owns the account of one client over all steps, and whether its Hello is acceptable.
+Does not own what a step gives out (`steps`) or which state is true (`ledger`).
+
+The idea: every Begin is a debt of one answer. An answer without a debt breaks the
+rules, however late it comes; a debt of the step at hand says that an answer computed
+by the replica as it is now may still be on its way.
+"""
+
+import statistics
+from collections import deque
+from dataclasses import dataclass, field
+
+from utilities.config import Config
+from utilities.errors import ProtocolError
+from utilities.protocol import PROTOCOL_VERSION, Hello, Result
+from utilities.selftest import ARITHMETIC_EXPECTED, NOISE_EXPECTED
+
+FIRST_UPDATE_SECONDS = 1.0  # allowed to a client that has not reported an update yet
+REPORTS = 8  # the last reports that an update's time is the median of
+REMEMBERED_STEPS = 64  # debts kept of a client that answers rarely
+
+
+@dataclass
+class Debt:
+    """What a client owes of one step."""
+
+    deadline: float  # its own, on the coordinator's clock
+    answers: int = 0
+    state: bool = False  # its state as well, ahead of the answer
+
+
+@dataclass(eq=False)
+class Peer:
+    """A client of the run."""
+
+    id: int
+    name: str
+    ready: bool = False  # it holds a state and takes part
+    since: int = 0  # first step that it answers from the state that it was given
+    reason: str = ""  # why its state has to be replaced; empty for a joiner
+    waited: bool = True  # a step is not closed without it before its deadline
+    asked: bool = False  # for its state, in vain
+    batches: set[int] = field(default_factory=set)  # token batches that it holds
+    reports: deque[float] = field(default_factory=lambda: deque(maxlen=REPORTS))
+    debts: dict[int, Debt] = field(default_factory=dict)  # by step, ascending
+    forgotten: int = -1  # newest step whose debt is not remembered any more
+
+    def allowance(self, config: Config) -> float:
+        """Return the seconds that it may take to apply an update."""
+        if not self.reports:
+            return FIRST_UPDATE_SECONDS
+        return min(statistics.median(self.reports), max(1.0, config.time_per_step))
+
+    def owe(self, step: int, deadline: float) -> None:
+        """Note that one more answer is due."""
+        self.debts.setdefault(step, Debt(deadline)).answers += 1
+        if len(self.debts) > REMEMBERED_STEPS:
+            self.forgotten = next(iter(self.debts))
+            del self.debts[self.forgotten]
+
+    def owes(self, step: int) -> int:
+        """Return how many answers of a step are due."""
+        return self.debts[step].answers if step in self.debts else 0
+
+    def answer(self, result: Result, now: float) -> None:
+        """Take an answer off the account; within its own deadline it earns trust.
+
+        Raises:
+            ProtocolError: none was due.
+        """
+        debt = self.debts.get(result.step)
+        if debt is None and result.step > self.forgotten:
+            raise ProtocolError(f"result: nothing is due of step {result.step}")
+        if debt is not None:
+            self.waited = self.waited or now <= debt.deadline
+            debt.answers -= 1
+            if not debt.answers:
+                del self.debts[result.step]
+        if result.update_seconds > 0:  # 0: it has applied none yet
+            self.reports.append(result.update_seconds)
+
+    def ask_state(self, step: int) -> None:
+        """Note that its state is due ahead of an answer of that step."""
+        self.debts[step].state = True
+
+    def deliver_state(self, step: int) -> None:
+        """Take a state off the account.
+
+        Raises:
+            ProtocolError: none was due.
+        """
+        debt = self.debts.get(step)
+        if debt is not None and debt.state:
+            debt.state = False
+        elif debt is not None or step > self.forgotten:
+            raise ProtocolError(f"state: none was asked for at step {step}")
+
+
+def unique_name(wanted: str, taken: set[str]) -> str:
+    """Return the name, or the first of name#2, name#3, ... that is free."""
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}#{number}"
+    return name
+
+
+def refuse(hello: Hello) -> str | None:
+    """Return why a client cannot take part, or None if it can."""
+    if hello.protocol != PROTOCOL_VERSION:
+        return (
+            f"expected protocol {PROTOCOL_VERSION}, got {hello.protocol}: "
+            "run the same version of the program on both machines"
+        )
+    for name, expected, got in (
+        ("noise", NOISE_EXPECTED, hello.noise_test),
+        ("arithmetic", ARITHMETIC_EXPECTED, hello.arithmetic_test),
+    ):
+        if got != expected:
+            return (
+                f"the {name} self-test gives {got.hex()[:12]}, expected "
+                f"{expected.hex()[:12]} (numpy {hello.numpy}, Python {hello.python}): "
+                "its replica would drift apart; upgrade numpy there"
+            )
+    return None

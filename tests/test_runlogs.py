@@ -484,3 +484,41 @@ def test_a_log_that_cannot_be_read_is_named(run: Run, log: RunLog) -> None:
         read_losses(run)
     with pytest.raises(RunError, match=r"loss\.txt: cannot be "):
         log.cut_logs(FIRST_STEP + 1)
+
+
+def test_the_state_that_a_session_ends_with_has_a_line_of_metrics_alone(
+    run: Run, log: RunLog
+) -> None:
+    grow(log, 40, 42)
+    log.append_state(step(42, loss=None, validation_loss=2.25, trials=0))
+    log.close()
+
+    assert [line["step"] for line in read_metrics(run)] == [40, 41, 42]
+    assert read_metrics(run)[-1]["validationLoss"] == 2.25
+    assert len(read_losses(run)) == 2
+
+
+def test_the_last_state_comes_after_a_last_step_that_was_thinned_out(
+    run: Run, log: RunLog
+) -> None:
+    last = FIRST_STEP + FULL_STEPS + 2
+    grow(log, FIRST_STEP, last)
+    log.append_state(step(last, loss=None, validation_loss=2.25))
+    log.close()
+
+    steps = [line["step"] for line in read_metrics(run)]
+    assert steps[-2:] == [last - 1, last]
+    assert steps == sorted(set(steps))
+
+
+def test_a_resume_takes_the_line_of_the_last_state_away(run: Run, log: RunLog) -> None:
+    grow(log, 40, 42)
+    log.append_state(step(42, loss=None, validation_loss=2.25))
+    log.close()
+
+    log.cut_logs(42)
+    log.append_step(step(42))
+    log.close()
+
+    assert [line["step"] for line in read_metrics(run)] == [40, 41, 42]
+    assert read_metrics(run)[-1]["loss"] == 2.5

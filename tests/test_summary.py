@@ -87,6 +87,20 @@ def test_trials_of_lines_that_were_thinned_out_are_those_of_the_next_line(
     assert figures.step == 14
 
 
+def test_the_state_that_a_session_ended_with_is_no_step(tmp_path: Path) -> None:
+    with new_run(tmp_path) as run:
+        write_metrics(
+            run,
+            {"step": 0, "trials": 5, "clients": 1},
+            {"step": 1, "trials": 0, "clients": 0, "validationLoss": 2.5},
+        )
+        figures = read_figures(run)
+
+    assert (figures.step, figures.trials) == (1, 5)
+    assert not figures.thinned
+    assert figures.validations == ((1, 2.5),)
+
+
 def test_a_run_without_steps_is_at_its_first_one(tmp_path: Path) -> None:
     with new_run(tmp_path, config=replace(CONFIG, step_num=10)) as run:
         figures = read_figures(run)

@@ -460,15 +460,20 @@ class Chaos:
             seconds, again = choice([0.1, 0.3, 2.5]), choice([0.1, 2.0, None])
             self.wire.node(f"c{len(nodes)}", block_seconds=seconds, rejoin=again)
 
+    def corrupt(self, node: Node) -> None:
+        """Let memory fail, where there is anything in it."""
+        if node.worker.step is not None:
+            node.corrupt()
+
     def strike(self) -> None:
         """Let one thing go wrong, or one client join."""
         self.wire.run_for(self.random.uniform(0.1, 5.0))
         node = self.random.choice(self.wire.nodes)
-        strikes: list[Callable[[], object]] = [
+        strikes: list[Callable[[], None]] = [
             self.join,
             lambda: self.wire.cut(node),
             lambda: self.wire.stop(node, self.random.uniform(0.1, 8.0)),
-            lambda: node.worker.step is None or node.corrupt(),
+            lambda: self.corrupt(node),
         ]
         self.random.choice(strikes)()
         self.wire.check()

@@ -122,6 +122,12 @@ class RunLog:
         if self._clock() - self._flushed >= FLUSH_SECONDS:
             self.flush()
 
+    def append_state(self, metrics: StepMetrics) -> None:
+        """Log the state that a session ends with; it has no loss, for no step began."""
+        line = json.dumps(metrics.to_json(), separators=(",", ":")).encode() + b"\n"
+        self._metrics.pending += self._left_out + line
+        self._left_out = b""
+
     def _stays(self, metrics: StepMetrics) -> bool:
         return (
             metrics.step - self._first_step < FULL_STEPS

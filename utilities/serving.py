@@ -47,6 +47,8 @@ class Written:
     """What the second thread found out about a state that it has written."""
 
     step: int
+    seconds: float  # that the run had trained
+    digest: bytes
     validation: float
     sample: str | None  # of a full checkpoint
 
@@ -81,6 +83,8 @@ class Server:
         self._held: deque[tuple[Closed, float]] = deque()  # lines to be written, when
         self._validations: dict[int, float] = {}
         self._saving: list[int] = []  # steps whose validation is being computed
+        self._replaying = False  # which may lead to a validation, too
+        self._last: Written | None = None
         self._trouble: RunError | None = None  # with the logs
         self._signals = 0
         self._stopping = False
@@ -108,6 +112,7 @@ class Server:
             self._display.start()
             while not (self._finished and not self._jobs):
                 self._turn()
+        self._write_last_line()
         self._try_log(self._log.close)
         if self._trouble is not None:
             raise self._trouble
@@ -166,11 +171,12 @@ class Server:
             case Drop():
                 self._hub.drop(command.client, command.goodbye)
             case Replay():
+                self._replaying = True
                 self._start(lambda: self._replay(command))
             case Save():
+                self._saving.append(command.state.step)
                 self._write_lines()
                 self._try_log(self._log.flush)  # lines are not behind checkpoints
-                self._saving.append(command.state.step)
                 self._start(lambda: self._save(command))
             case Closed():
                 self._close(command)
@@ -202,10 +208,11 @@ class Server:
         )
         validation = clean_loss(prepared.setting, state.weights, self._rows)
         sample = sample_text(prepared, state.weights) if command.checkpoint else None
-        return Written(state.step, validation, sample)
+        return Written(state.step, command.seconds, command.digest, validation, sample)
 
     def _collect(self, result: Replayed | Written) -> None:
         if isinstance(result, Replayed):
+            self._replaying = False
             self._decide(result)
             return
         self._saving.remove(result.step)
@@ -213,6 +220,7 @@ class Server:
         if result.sample is not None:
             self._try_log(self._log.append_sample, result.step, result.sample)
             self._report.saved(result.step, result.validation, result.sample)
+            self._last = result
         self._decide(Saved(result.step))
 
     # Lines of steps.
@@ -223,6 +231,8 @@ class Server:
 
     def _write_lines(self) -> None:
         """Write the lines of closed steps up to one that may still get a validation."""
+        if self._replaying:
+            return
         while self._held and self._held[0][0].step not in self._saving:
             closed, moment = self._held.popleft()
             line = StepMetrics(
@@ -238,6 +248,25 @@ class Server:
                 digest=closed.digest.hex(),
             )
             self._try_log(self._log.append_step, line)
+
+    def _write_last_line(self) -> None:
+        """Write a line for the last state of the session: no step began with it."""
+        last = self._last
+        if last is None or last.step not in self._validations:
+            return
+        line = StepMetrics(
+            step=last.step,
+            time=time.time(),
+            seconds=last.seconds,
+            loss=None,
+            validation_loss=last.validation,
+            trials=0,
+            clients=0,
+            late=0,
+            dropped=0,
+            digest=last.digest.hex(),
+        )
+        self._try_log(self._log.append_state, line)
 
     def _try_log(self, write: Callable[..., None], *what: object) -> None:
         """Write to the logs; where they take no more, the run is saved and ends."""

@@ -59,9 +59,11 @@ def read_figures(run: Run) -> Figures:
     """
     lines = [m for m in read_metrics(run) if 0 <= m["step"] < _MAX_STEP]
     at, trials, seconds, moment = run.first_step, 0.0, 0.0, 0.0
-    validations = []
+    validations, steps = [], 0
     for metrics in lines:
-        after = metrics["step"] + 1
+        began = metrics.get("clients") != 0  # else the state that a session ended with
+        steps += began
+        after = metrics["step"] + began
         trials += (_number(metrics, "trials") or 0.0) * (after - at)
         at = after
         seconds = _number(metrics, "seconds") or seconds
@@ -76,7 +78,7 @@ def read_figures(run: Run) -> Figures:
         step=max(at, run.record.config.step_num),
         seconds=seconds,
         trials=round(trials),
-        thinned=len(lines) < at - run.first_step,
+        thinned=steps < at - run.first_step,
         moment=moment,
         validations=tuple(validations),
     )

@@ -37,7 +37,7 @@ DEFAULTS: dict[str, object] = {
     "learningRate": 0.01,
     "beta1": 0.9,
     "beta2": 0.99,
-    "decay": "none",
+    "decay": "auto",
     "timePerStep": 0.1,
     "grace": None,
     "trialsPerStep": None,
@@ -334,7 +334,7 @@ def test_any_other_decay_is_refused(text: str) -> None:
         Config(decay=text)
 
     assert str(caught.value) == (
-        "decay: expected none, or a length such as 5000 steps or 3600 seconds, "
+        "decay: expected auto, none, or a length such as 5000 steps or 3600 seconds, "
         f"got {text}"
     )
 
@@ -348,7 +348,7 @@ def test_a_decay_that_is_no_text_is_refused(value: object) -> None:
 def test_the_rate_falls_linearly_to_two_percent_and_stays_there() -> None:
     decay = Decay.parse("200 steps")
 
-    factors = [decay.factor(step, 1e9) for step in (0, 50, 100, 200, 201, 10**9)]
+    factors = [decay.factor(step, 1e9, 16) for step in (0, 50, 100, 200, 201, 10**9)]
 
     assert pytest.approx([1.0, 0.755, 0.51, 0.02, 0.02, 0.02]) == factors
     assert LAST_RATE == 0.02
@@ -357,12 +357,23 @@ def test_the_rate_falls_linearly_to_two_percent_and_stays_there() -> None:
 def test_a_decay_over_seconds_looks_at_the_seconds_alone() -> None:
     decay = Decay.parse("40 seconds")
 
-    assert decay.factor(10**9, 10.0) == pytest.approx(0.755)
-    assert decay.factor(0, 40.0) == pytest.approx(0.02)
+    assert decay.factor(10**9, 10.0, 16) == pytest.approx(0.755)
+    assert decay.factor(0, 40.0, 16) == pytest.approx(0.02)
+
+
+def test_without_an_end_the_rate_falls_with_the_root_of_the_trials_so_far() -> None:
+    decay = Decay.parse("auto")
+
+    # 1 / sqrt(1 + step trials / 700,000): half after three times as many trials.
+    assert decay.factor(0, 1e9, 7000) == 1.0
+    assert decay.factor(100, 1e9, 7000) == pytest.approx(0.5**0.5)
+    assert decay.factor(300, 1e9, 7000) == 0.5
+    assert decay.factor(600, 0.0, 3500) == 0.5
+    assert decay.factor(9900, 0.0, 7000) == pytest.approx(0.1)
 
 
 def test_without_decay_the_rate_stays() -> None:
-    assert Decay.parse("none").factor(10**9, 1e9) == 1.0
+    assert Decay.parse("none").factor(10**9, 1e9, 16) == 1.0
 
 
 # --- keys that must fit together ------------------------------------------------------
@@ -463,7 +474,8 @@ MADE = st.fixed_dictionaries(
         "grace": st.none() | NUMBERS["grace"],
         "trialsPerStep": st.none() | st.integers(1, 1000).map(lambda n: n * 1024),
         "directionsPerWindow": st.sampled_from([0, 1, 2, 16, 256, 1024]),
-        "decay": st.just("none") | st.floats(1e-3, 1e11).map(lambda x: f"{x} steps"),
+        "decay": st.sampled_from(["auto", "none"])
+        | st.floats(1e-3, 1e11).map(lambda x: f"{x} steps"),
     },
 )
 

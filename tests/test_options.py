@@ -204,7 +204,7 @@ def test_help_tells_defaults_units_and_choices(monkeypatch: pytest.MonkeyPatch) 
     assert "--noise {lowRank,full}" in text
     assert "--trialsPerStep N" in text
     assert "as many as fit [null]" in text
-    assert "falls linearly to 2 %" in text
+    assert "linearly to 2 % over 5000 steps" in text
     assert "[127.0.0.1:55551]" in help_text(client_parser(), monkeypatch)
 
 

@@ -20,6 +20,7 @@ from utilities.misc import camel_case, sha256
 Value: TypeAlias = str | int | float | None
 
 LAST_RATE = 0.02  # share of the rate that a linear decay ends at
+AUTO_TRIALS = 700_000  # after which an endless decay has fallen to 1 / sqrt 2
 MAX_PARAMETERS = 1 << 26  # 268 MB for each of weights, m and v: absurd for ES already
 
 
@@ -114,20 +115,20 @@ def _choice(default: str, choices: tuple[str, ...], text: str, **rule: Any) -> A
 
 @dataclass(frozen=True)
 class Decay:
-    """How the rate falls: not at all, or linearly over steps or seconds."""
+    """How the rate falls as a run goes on."""
 
-    unit: str = "none"  # none, steps or seconds
+    unit: str = "none"  # none, auto, steps or seconds
     span: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> "Decay":
-        """Read ``none``, ``5000 steps`` or ``3600 seconds``; the space may be left out.
+        """Read ``auto``, ``none``, ``5000 steps`` or ``3600seconds``.
 
         Raises:
             ConfigError: the text is none of these.
         """
-        if text == "none":
-            return cls()
+        if text in ("auto", "none"):
+            return cls(text)
         for unit in ("steps", "seconds"):
             if text.endswith(unit):
                 try:
@@ -137,19 +138,30 @@ class Decay:
                 if 0 < span <= 1e12:
                     return cls(unit, span)
         raise ConfigError(
-            "decay: expected none, or a length such as 5000 steps or 3600 seconds, "
-            f"got {text}"
+            "decay: expected auto, none, or a length such as 5000 steps or "
+            f"3600 seconds, got {text}"
         )
 
-    def factor(self, step: int, seconds: float) -> float:
-        """Return the share of the rate that is left: from 1 down to `LAST_RATE`."""
+    def factor(self, step: int, seconds: float, trials: int) -> float:
+        """Return the share of the rate that is left.
+
+        Over steps or seconds it falls from 1 to `LAST_RATE`. With ``auto`` it falls as
+        one over the square root of the trials so far, which need not know an end.
+
+        Args:
+            step: that is about to be applied.
+            seconds: that the run has trained.
+            trials: of this step, taken for those of all before.
+        """
         if self.unit == "none":
             return 1.0
+        if self.unit == "auto":
+            return 1.0 / math.sqrt(1.0 + step * trials / AUTO_TRIALS)
         done = (step if self.unit == "steps" else seconds) / self.span
         return 1.0 - (1.0 - LAST_RATE) * min(1.0, done)
 
     def __str__(self) -> str:
-        return "none" if self.unit == "none" else f"{self.span:.12g} {self.unit}"
+        return f"{self.span:.12g} {self.unit}" if self.span else self.unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,10 +220,10 @@ class Config:
         0.99, 0, 1 - 2**-24, "Adam's decay rate of the second moment", shapes=True
     )
     decay: str = _key(
-        "none",
+        "auto",
         str,
-        "none, or the length over which the rate falls linearly to 2 %: "
-        "5000 steps or 3600 seconds",
+        "how the rate falls: linearly to 2 % over 5000 steps or 3600 seconds; none; "
+        "auto: as one over the square root of the trials so far, which needs no end",
     )
 
     # Steps. Long enough to hide a local network's round trip, short enough to learn.
@@ -293,7 +305,8 @@ class Config:
         Noise falls with the square root of the trials, so Adam's steps may grow with
         it (McCandlish et al. 2018); clipped to a factor of 8 both ways.
         """
-        rate = self.learning_rate * Decay.parse(self.decay).factor(step, seconds)
+        decay = Decay.parse(self.decay)
+        rate = self.learning_rate * decay.factor(step, seconds, trials)
         if self.optimizer == "adam":
             rate *= min(8.0, max(0.125, math.sqrt(trials / 1024)))
         return rate

@@ -184,6 +184,26 @@ def test_when_nobody_has_sent_its_state_the_replay_gives_one() -> None:
     assert desk.asked(1)  # all that was in vain is forgotten
 
 
+def test_a_client_that_is_not_waited_for_is_not_asked_for_its_state() -> None:
+    desk = together(1, 2)
+    desk.join(3)
+    desk.peer(1).waited = False
+    desk.answer(2)
+
+    assert [desk.asked(1), desk.asked(2)] == [False, True]
+
+
+def test_a_silent_client_does_not_keep_the_replay_from_giving_a_state() -> None:
+    desk = together(1, 2)
+    desk.peer(2).waited = False
+    desk.join(3)
+    desk.answer(1)
+
+    desk.answer(1)
+
+    assert len(desk.log.replays) == 1
+
+
 def test_an_asked_client_that_leaves_is_not_blamed() -> None:
     desk = together(1, 2)
     desk.join(3)

@@ -1,5 +1,7 @@
 """Which state the server takes for the true one, what it saves, and how a run ends."""
 
+from typing import Any
+
 import pytest
 
 from tests.desk import (
@@ -376,24 +378,53 @@ def test_a_milestone_is_saved_though_a_newer_state_was_accepted_meanwhile() -> N
     assert desk.saved() == [(1, False), (4, False), (2, False)]
 
 
-def test_checks_that_a_newer_accepted_state_makes_needless_are_dropped() -> None:
-    desk = Desk()
+def overtaken(**keys: Any) -> Desk:
+    """Return a run at step 9 whose replay for step 1 is still under way."""
+    desk = Desk(time_per_step=1000.0, **keys)
     desk.join(1)
-    desk.answer(1)
+    desk.answer(1, 2.0)
     desk.join(2)
     for _ in range(3):
         desk.step(1)  # checks of 1 and 2
     desk.answer(1)  # asked at 4, in vain: the joiner has to go through all updates
-    assert desk.peer(2).ready
-    desk.answer(1)
-    desk.answer(2)
     while desk.coordinator.step < 9:
         desk.step(1, 2)
+    assert len(desk.log.replays) == 1
+    return desk
+
+
+def test_checks_that_a_newer_accepted_state_makes_needless_are_dropped() -> None:
+    desk = overtaken()  # checks of 2 and 4 were waiting
 
     assert desk.saved() == [(8, False)]
     desk.replay()
     assert desk.saved() == [(8, False), (1, False)]
     assert desk.log.replays == []
+
+
+def test_an_overtaken_state_is_not_resumed_from() -> None:
+    desk = overtaken(check_point_time=1.0)
+    assert desk.saved() == [(8, False), (8, True)]
+
+    desk.replay()
+
+    assert desk.saved()[2:] == [(1, False)]
+
+
+def test_a_run_does_not_end_before_a_replay_that_is_under_way() -> None:
+    desk = overtaken()
+    desk.do(Stop())
+    for client in (1, 2, 1, 2):
+        desk.step(client)
+    assert desk.saved() == [(8, False), (10, True)]
+    desk.write()
+    assert not desk.over()
+
+    desk.replay()
+    desk.write()
+
+    assert desk.over()
+    assert desk.saved()[2:] == [(1, False)]
 
 
 def test_a_checkpoint_is_taken_each_check_point_time_from_one_client() -> None:

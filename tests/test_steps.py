@@ -342,6 +342,13 @@ def test_a_block_goes_to_another_client_after_three_usual_times_and_grace() -> N
     assert blocks.step.wakeup(6.25) == 6.25 + 6.25
 
 
+def test_a_block_does_not_go_to_the_client_that_has_it() -> None:
+    blocks = Blocks(1, 1)
+    assert blocks.go() == [("c0", 0)]
+
+    assert blocks.go(100.0) == []
+
+
 def test_before_anything_was_measured_a_block_may_take_a_second() -> None:
     blocks = Blocks(1)
     assert blocks.go() == [("c0", 0), ("c0", 1)]

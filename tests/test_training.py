@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.desk import Lesson, Truth, lesson
-from tests.wire import FINE, Fate, Link, Wire
+from tests.wire import FINE, Fate, Link, Node, Wire
 from utilities.coordinator import Limits
 from utilities.events import Stop
 from utilities.evolution import TrainState

@@ -428,7 +428,7 @@ class Coordinator:
         elif peer.id in self._peers:
             self._note(f"{peer.name} did not send its state; the next is asked")
         peer.asked = True
-        if self._ledger.large or all(other.asked for other in self._ready()):
+        if all(other.asked for other in self._ready() if other.waited):
             self._commands += self._ledger.check(check)  # nobody delivers it
         self._welcome_waiting()
 

@@ -171,6 +171,11 @@ class Lab:
         return Recorded(self.start(name, *words), file)
 
     def metrics(self, run: int = 0) -> list[dict[str, Any]]:
+        """Return the lines of the steps."""
+        return [line for line in self.lines(run) if line["clients"]]
+
+    def lines(self, run: int = 0) -> list[dict[str, Any]]:
+        """Return all lines: after the steps, the state that the session ended with."""
         lines = (self.runs / str(run) / "metrics.jsonl").read_text("ascii")
         return [json.loads(line) for line in lines.splitlines()]
 

@@ -70,6 +70,10 @@ def test_the_default_text_trains_and_ends_by_itself(lab: Lab) -> None:
     assert f"The run lies in {lab.runs / '0'}. Next:\n  python basicServer.py" in out
     assert "python -m utilities.inspect" in out
     losses = [step["loss"] for step in lab.metrics()]
+    last = lab.lines()[-1]
+    assert (last["step"], last["digest"]) == lab.last_checkpoint()
+    assert last["loss"] is None
+    assert last["validationLoss"] > 0
     assert sum(losses[-5:]) / 5 < losses[0] - 0.1, "it learns"
 
 

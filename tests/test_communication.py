@@ -546,3 +546,41 @@ def test_closing_waits_no_longer_than_the_last_words_may_take(bench: Bench) -> N
     bench.closed = True
 
     assert bench.clock.now - began < communication.GOODBYE_SECONDS + 2
+
+
+def test_a_crowd_of_strangers_is_turned_away_and_clients_stay(
+    bench: Bench, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(communication, "MOST_STRANGERS", 2)
+    honest, client = bench.joined()
+    for _ in range(2):
+        bench.dial()
+    bench.settle()
+    refused = bench.peer()
+    bench.until(log, refused)
+
+    assert log() == ["127.0.0.1 is turned away: too many connections"]
+    bench.hub.send(client, encode(WELCOME))
+    bench.until(lambda: honest.messages, honest)
+    assert bench.reasons() == []
+
+
+def test_connections_leave_descriptors_for_the_files_of_the_run(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spare = communication.SPARE_DESCRIPTORS
+    monkeypatch.setattr(communication, "descriptors", lambda: spare + 1)
+    bench = Bench()
+    try:
+        bench.joined()
+        bench.peer(HELLO_BYTES)
+        bench.until(log)
+
+        assert log() == ["127.0.0.1 is turned away: too many connections"]
+        assert len(bench.of(Joined)) == 1
+    finally:
+        bench.close()
+
+
+def test_a_process_may_have_some_descriptors() -> None:
+    assert communication.descriptors() > communication.SPARE_DESCRIPTORS

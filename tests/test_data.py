@@ -783,3 +783,11 @@ def test_validation_rows_are_256_long_unless_told_otherwise() -> None:
 def test_validation_text_of_one_token_is_a_fault_of_the_caller() -> None:
     with pytest.raises(AssertionError):
         validation_rows(tokens_of([2]))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_or_device_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(DataError, match="expected a file or folder, got a pipe"):
+        read_text([tmp_path / "pipe"])

@@ -406,3 +406,8 @@ def test_a_new_run_may_begin_at_a_step() -> None:
 def test_keys_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(ConfigError, match="multiple of directionsPerWindow"):
         merged({"trialsPerStep": "100"}, {"directionsPerWindow": 16}, None)
+
+
+def test_an_empty_host_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--host: expected an address; 0\.0\.0\.0"):
+        parse_server(["--host", ""])

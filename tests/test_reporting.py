@@ -27,7 +27,14 @@ class Spoken(Display):
     lines: list[str] = field(default_factory=list)
     bar: list[tuple[str, float]] = field(default_factory=list)
 
+    @property
+    def room(self) -> int:
+        return WIDTH
+
     def say(self, text: str = "") -> None:
+        self.lines.append(text)
+
+    def warn(self, text: str) -> None:
         self.lines.append(text)
 
     def status(self, text: str, done: float = 0.0) -> None:
@@ -268,7 +275,7 @@ def test_a_step_shows_its_figures(speaker: Any, moment: list[float]) -> None:
 
     assert running.spoken.bar == [
         (
-            "step 7, loss 2.000 nats 2.885 bits/char, 1024 trials, 2 clients, 1:05",
+            "step 7, loss 2.000 (2.885 bits), 1024 trials, 2 clients, 1:05",
             pytest.approx(65.2),
         )
     ]
@@ -307,23 +314,40 @@ def test_late_clients_are_shown(speaker: Any) -> None:
     assert running.spoken.bar[0][0].endswith(", 2 clients (1 late), 0:00")
 
 
+def test_dropped_segments_are_shown_and_a_step_without_trials_is_complained_of_once(
+    speaker: Any,
+) -> None:
+    running = speaker()
+    running.report.step(replace(CLOSED, dropped=1))
+    assert running.spoken.bar[0][0].endswith(", 2 clients (1 dropped), 0:00")
+    assert running.said() == ""
+    for step in (8, 9):
+        running.report.step(replace(CLOSED, step=step, dropped=2, trials=0, loss=None))
+
+    assert running.said() == (
+        "step 8: all losses are unusable, so nothing is learned; "
+        "a smaller sigma or learningRate may help"
+    )
+
+
 def test_a_line_of_a_step_leaves_out_what_is_least_needed(
     speaker: Any, moment: list[float]
 ) -> None:
     running = speaker()
     running.report.saved(1_000_000, 12.345, "text")
     moment.append(3_000.0)
-    long = replace(CLOSED, step=1_234_567, late=30, clients=150, trials=12_345)
-    longer = replace(long, trials=123_456, loss=12.345)
-    longest = replace(longer, trials=123_456_789_123)
-    for closed in (replace(CLOSED, late=3), long, longer, longest):
+    long = replace(CLOSED, step=1_234_567, late=3, clients=15, trials=12_345)
+    longer = replace(long, late=300, clients=1500, trials=123_456)
+    for closed in (CLOSED, long, longer):
         running.report.step(closed)
-    first, second, third, fourth = (text for text, _ in running.spoken.bar)
+    first, second, third = (text for text, _ in running.spoken.bar)
 
-    assert "val" not in first
-    assert "(3 late)" in first
-    assert "late" not in second + third + fourth
-    assert max(map(len, (first, second))) <= WIDTH < min(map(len, (third, fourth)))
+    assert "bits" in first
+    assert "bits" not in second + third
+    assert "(3 late)" in second
+    assert "late" not in third
+    assert all(", val 12.345, " in line for line in (first, second, third))
+    assert max(map(len, (first, second, third))) <= WIDTH
 
 
 def test_a_stop_is_confirmed(speaker: Any) -> None:
@@ -336,8 +360,40 @@ def test_a_stop_is_confirmed(speaker: Any) -> None:
 # At the end.
 
 
+@pytest.fixture
+def plain_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporting, "interpreter", lambda: "python")
+
+
+def test_the_interpreter_is_called_as_it_can_be_from_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mine = tmp_path / "my env" / "bin" / "python"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.executable", str(mine))
+    monkeypatch.setattr("shutil.which", lambda name: str(mine))
+    assert reporting.interpreter() == "python"
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert reporting.interpreter() == "'my env/bin/python'"
+    monkeypatch.chdir("/")
+    assert reporting.interpreter().endswith("my env/bin/python'")
+    monkeypatch.chdir(tmp_path / "..")
+    monkeypatch.setattr("sys.executable", "/opt/python")
+    assert reporting.interpreter() == "/opt/python"
+
+
+def test_from_another_folder_the_next_commands_name_the_one_to_be_in(
+    speaker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, plain_python: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = speaker(options=ServerOptions(runs=Path("runs")))
+    done.report.summary()
+
+    assert f"Next, in {reporting.PROJECT}:\n" in done.said()
+
+
 def test_the_summary_says_what_was_reached_where_it_is_and_what_comes_next(
-    speaker: Any, prepared: Prepared, moment: list[float]
+    speaker: Any, prepared: Prepared, moment: list[float], plain_python: None
 ) -> None:
     done = speaker("--localClients 2")
     done.report.step(CLOSED)
@@ -386,7 +442,9 @@ def test_long_lines_of_a_sample_are_wrapped_and_keep_their_spaces(speaker: Any) 
     assert "".join(line[2:] for line in shown) == sample
 
 
-def test_the_command_that_resumes_repeats_what_is_not_stored(speaker: Any) -> None:
+def test_the_command_that_resumes_repeats_what_is_not_stored(
+    speaker: Any, plain_python: None
+) -> None:
     options = ServerOptions(
         host="0.0.0.0", port=80, runs=Path("my runs"), local_clients=1
     )

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 CHUNK = 1 << 18  # bytes of one read
 READS = 16  # of one client before the others have their turn
+MOST_STRANGERS = 64  # connections that have not introduced themselves
+SPARE_DESCRIPTORS = 32  # for the files of the run, whoever connects
 HELLO_SECONDS = 10.0  # to introduce itself
 SILENT_SECONDS = 60.0  # without taking any of what is queued for it
 MAX_QUEUED = 1 << 28  # bytes queued for a client that does not read, beside a state
@@ -55,6 +57,16 @@ OPTIONS = (
     (socket.IPPROTO_TCP, "TCP_KEEPCNT", 4),
     (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", int(1000 * SILENT_SECONDS)),
 )
+
+
+def descriptors() -> int:
+    """Return how many files and connections this process may have open."""
+    if sys.platform == "win32":
+        return 1 << 16
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1 << 20 if soft == resource.RLIM_INFINITY else soft
 
 
 def _tune(connection: socket.socket) -> None:
@@ -166,6 +178,7 @@ class Hub:
         self._selector.register(self._bell, selectors.EVENT_READ)
         self._links: dict[int, _Link] = {}
         self._next_id = 1
+        self._most_links = descriptors() - SPARE_DESCRIPTORS
         self._events: list[HubEvent] = []
 
     @property
@@ -205,6 +218,10 @@ class Hub:
             self._selector.unregister(self._listener)
             self._deaf_until = self._clock() + DEAF_SECONDS
             return
+        if self._crowded():
+            log.warning("%s is turned away: too many connections", address[0])
+            connection.close()
+            return
         connection.setblocking(False)
         _tune(connection)
         now, link_id = self._clock(), self._next_id
@@ -213,6 +230,11 @@ class Hub:
         link = _Link(link_id, connection, str(address[0]), inbox, now, now)
         self._links[link_id] = link
         self._selector.register(connection, selectors.EVENT_READ, link)
+
+    def _crowded(self) -> bool:
+        """Return whether one more connection would leave too little for files."""
+        strangers = sum(not link.joined for link in self._links.values())
+        return strangers >= MOST_STRANGERS or len(self._links) >= self._most_links
 
     def _serve(self, link: _Link, mask: int) -> None:
         if mask & selectors.EVENT_WRITE:

@@ -150,8 +150,11 @@ def _reading(path: Path) -> Iterator[None]:
 def _files_of(path: Path) -> list[Path]:
     """Return the file itself, or the files of a folder, in reading order."""
     with _reading(path):
-        if not stat.S_ISDIR(path.stat().st_mode):
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
             return [path]
+        if not stat.S_ISDIR(mode):  # a pipe or device may have no end
+            raise DataError(f"{path}: expected a file or folder, got a pipe or device")
         files = list(_walk(path, set()))
     if not files:
         raise DataError(

@@ -10,6 +10,7 @@ and where a pipe is closed or a disk full, what would have gone there is left ou
 import logging
 import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 PLAIN_SECONDS = 5.0  # between two plain lines
 BAR_SECONDS = 0.2  # between two redraws
+LEAST_BAR = 6  # columns that a status leaves to the bar
 WIDTH = 80  # of a line, where it is ours to choose
 
 
@@ -71,7 +73,7 @@ class Display:
         """Show the bar from now on, where there is a terminal."""
         if self.quiet or self._plain:
             return
-        shape = "{desc} |{bar:10}|" if self._total else "{desc}"
+        shape = "{desc} |{bar}|" if self._total else "{desc}"  # what room is left
         self._bar = tqdm(
             total=self._total,
             bar_format=shape,
@@ -79,6 +81,13 @@ class Display:
             dynamic_ncols=True,
             leave=False,
         )
+
+    @property
+    def room(self) -> int:
+        """Return how many characters of a status are seen."""
+        if self._plain:
+            return WIDTH
+        return shutil.get_terminal_size().columns - LEAST_BAR
 
     def say(self, text: str = "") -> None:
         """Show a line for good, on standard output."""

@@ -155,6 +155,14 @@ def server_parser() -> Parser:
     return parser
 
 
+def _named(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(
+            "expected an address; 0.0.0.0 stands for all of this machine's"
+        )
+    return text
+
+
 def _add_text_and_network(parser: Parser) -> None:
     data = parser.add_argument_group("text")
     parser.option(
@@ -171,6 +179,7 @@ def _add_text_and_network(parser: Parser) -> None:
     parser.option(
         net,
         "host",
+        type=_named,
         default=LOCALHOST,
         help=f"address to listen on; 0.0.0.0: all of this machine's [{LOCALHOST}]",
     )

@@ -5,9 +5,12 @@ All figures are natural logarithms (nats) per character; bits are nats / ln 2.
 
 import os
 import shlex
+import shutil
 import subprocess
+import sys
 import textwrap
 import time
+from pathlib import Path
 from typing import Any
 
 from utilities.addresses import ANY, DEFAULT_PORT, LOCALHOST, only_here, place
@@ -24,6 +27,7 @@ SAMPLE_LENGTH = 400
 SAMPLE_PROMPT = "The "
 SAMPLE = Sampling(temperature=0.8, seed=1)
 AS_IT_IS: Any = {"replace_whitespace": False, "drop_whitespace": False}
+PROJECT = Path(__file__).resolve().parent.parent
 WAIT_SAID_AFTER = 5.0  # seconds without a client before the server says so
 
 
@@ -39,6 +43,18 @@ def quoted(word: object) -> str:
     if os.name == "nt":
         return subprocess.list2cmdline([str(word)])
     return shlex.quote(str(word))
+
+
+def interpreter() -> str:
+    """Return what calls this Python from the folder at hand."""
+    known = shutil.which("python")
+    if known is not None and Path(known).absolute() == Path(sys.executable):
+        return "python"
+    try:
+        near = str(Path(sys.executable).relative_to(Path.cwd()))
+    except ValueError:
+        near = sys.executable
+    return quoted(near)
 
 
 def sample_text(prepared: Prepared, weights: Floats) -> str:
@@ -69,6 +85,7 @@ class Report:
         self._sample = ""
         self._alone_since: float | None = self._began
         self._alone_said = False
+        self._complained = False
 
     # At the start.
 
@@ -143,30 +160,42 @@ class Report:
     def step(self, closed: Closed) -> None:
         """Show how things stand after a step."""
         self._steps += 1
+        self._complain(closed)
         self._trials += closed.trials
         self._loss = closed.loss if closed.loss is not None else self._loss
         seconds = time.monotonic() - self._began
         done = self._steps if self._options.max_steps else seconds
         self._display.status(self._line(closed, seconds), done)
 
+    def _complain(self, closed: Closed) -> None:
+        """Say, once, that a step has lost all its trials."""
+        if closed.dropped and not closed.trials and not self._complained:
+            self._complained = True
+            self._display.warn(
+                f"step {closed.step}: all losses are unusable, so nothing is learned; "
+                "a smaller sigma or learningRate may help"
+            )
+
     def _line(self, closed: Closed, seconds: float) -> str:
         """Return the figures of a step; what is least needed goes if they are long."""
-        loss, validation, late = "", "", ""
+        loss, in_bits, validation, odd = "", "", "", ""
         if closed.loss is not None:
-            loss = f", loss {closed.loss:.3f} nats {bits(closed.loss):.3f} bits/char"
+            loss = f", loss {closed.loss:.3f}"
+            in_bits = f" ({bits(closed.loss):.3f} bits)"
         if self._validation is not None:
             validation = f", val {self._validation:.3f}"
         if closed.late:
-            late = f" ({closed.late} late)"
+            odd = f" ({closed.late} late)"
+        if closed.dropped:
+            odd += f" ({closed.dropped} dropped)"
         clients = f"{closed.clients} client{'' if closed.clients == 1 else 's'}"
-        for shown, tardy in ((validation, late), ("", late), ("", "")):
-            line = (
-                f"step {closed.step}{loss}{shown}, {closed.trials} trials, "
-                f"{clients}{tardy}, {clock(seconds)}"
-            )
-            if len(line) <= WIDTH:
-                break
-        return line
+        lines = [
+            f"step {closed.step}{loss}{first}{validation}, {closed.trials} trials, "
+            f"{clients}{last}, {clock(seconds)}"
+            for first, last in ((in_bits, odd), ("", odd), ("", ""))
+        ]
+        room = self._display.room
+        return next((line for line in lines if len(line) <= room), lines[-1])
 
     def saved(self, step: int, validation: float, sample: str) -> None:
         """Say that a checkpoint was written and how good it is."""
@@ -206,18 +235,22 @@ class Report:
         self._next_steps()
 
     def _next_steps(self) -> None:
-        say, options = self._display.say, self._options
+        say, options, here = self._display.say, self._options, Path.cwd() == PROJECT
+        python, runs_folder = interpreter(), options.runs
+        if not here:
+            runs_folder = runs_folder.absolute()
         number = self._prepared.run.number
-        runs = "" if options.runs == RUNS else f" --runs {quoted(options.runs)}"
+        runs = "" if runs_folder == RUNS else f" --runs {quoted(runs_folder)}"
         again = f"{runs} --resume {number}"
         if options.host != LOCALHOST:
-            again += f" --host {options.host}"
+            again += f" --host {quoted(options.host)}"
         if options.port != DEFAULT_PORT:
             again += f" --port {options.port}"
         if options.local_clients:
             again += f" --localClients {options.local_clients}"
         say()
-        say(f"The run lies in {self._prepared.run.path}. Next:")
-        say(f"  python basicServer.py{again}")
-        say(f"  python -m utilities.inspect{runs} show {number}")
-        say(f'  python -m utilities.inspect{runs} generate {number} --prompt "The "')
+        place = "" if here else f", in {PROJECT}"
+        say(f"The run lies in {self._prepared.run.path}. Next{place}:")
+        say(f"  {python} basicServer.py{again}")
+        say(f"  {python} -m utilities.inspect{runs} show {number}")
+        say(f'  {python} -m utilities.inspect{runs} generate {number} --prompt "The "')

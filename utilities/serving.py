@@ -130,7 +130,7 @@ class Server:
         self._consider_stopping()
         self._decide(Tick())
         self._write_lines()
-        if not self._stopping:
+        if not (self._stopping or self._finished):
             self._report.waiting(len(self._coordinator.clients), now)
 
     def _consider_stopping(self) -> None:
@@ -146,6 +146,7 @@ class Server:
         """Have the run stopped by the loop; on the second signal quit."""
         self._signals += 1
         if self._signals > 1:
+            os.write(2, b"\n")  # the prompt begins a line of its own
             os._exit(QUIT)  # local clients end with our end of their standard input
         self._hub.ring()
 

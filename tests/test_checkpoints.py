@@ -123,7 +123,7 @@ def test_a_change_of_any_byte_is_detected(mask: int) -> None:
 def test_a_file_that_is_cut_short_or_longer_is_detected() -> None:
     data = checkpoint().to_bytes()
     for wrong in (*(data[:size] for size in range(len(data))), data + b"\0"):
-        with pytest.raises(CheckpointError, match="ends in the SHA-256"):
+        with pytest.raises(CheckpointError, match="end in the SHA-256"):
             read_weights(wrong, 123)
 
 

@@ -144,9 +144,10 @@ def _unpack(data: bytes, names: tuple[str, ...]) -> Arrays:
     stored = data[-_HASH_DIGITS:].decode("ascii", "replace")
     found = sha256(memoryview(data)[:-_HASH_DIGITS]).hex()
     if found != stored:
+        got = f"{stored[:12]}…" if stored.isalnum() else "none"
         raise CheckpointError(
-            "expected a whole file that ends in the SHA-256 of what is before, "
-            f"{found}, got {stored!a}"
+            "the file was cut off or changed: expected to end in the SHA-256 of what is "
+            f"before, {found[:12]}…, got {got}"
         )
     arrays: Arrays = {}
     try:

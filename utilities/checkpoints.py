@@ -146,8 +146,8 @@ def _unpack(data: bytes, names: tuple[str, ...]) -> Arrays:
     if found != stored:
         got = f"{stored[:12]}…" if stored.isalnum() else "none"
         raise CheckpointError(
-            "the file was cut off or changed: expected to end in the SHA-256 of what is "
-            f"before, {found[:12]}…, got {got}"
+            "the file was cut off or changed: expected to end in the SHA-256 of what "
+            f"is before, {found[:12]}…, got {got}"
         )
     arrays: Arrays = {}
     try:

@@ -1,7 +1,11 @@
 """What the benchmarks share: the machine's description, timing, the last line."""
 
 import json
+import os
 import platform
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -57,3 +61,18 @@ def example(path: Path, **keys: object) -> tuple[Setting, Corpus, TrainState]:
     corpus = build_corpus(text, vocabulary, config.sequence_length)
     flat = np.zeros(vocabulary.size, np.float32)
     return setting, corpus, initial_state(setting, 1, flat)
+
+
+def prototype(program: Path, data: Path, seconds: float) -> tuple[float, float]:
+    """Return characters a second and last validation loss of the prototype, one core."""
+    command = [sys.executable, str(program), "--data", str(data)]
+    done = subprocess.run(
+        [*command, "--seconds", str(seconds)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+    )
+    speeds = re.findall(r"([\d.]+) M chars/s", done.stdout)
+    losses = re.findall(r"validation ([\d.]+)", done.stdout)
+    return 1e6 * float(speeds[-1]), float(losses[-1])

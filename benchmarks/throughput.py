@@ -8,9 +8,6 @@ one antithetic pair at a time. With the prototype, its own figure in the same ru
 """
 
 import argparse
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 from utilities.processes import one_core
@@ -69,24 +66,10 @@ def products_alone(setting: object, rows: int, seconds: float) -> tuple[float, i
     return fastest(work, seconds), sum(2 * a * b for a, b in shapes)
 
 
-def prototype(program: Path, data: Path, seconds: float) -> float:
-    """Return the characters a second that the prototype reports."""
-    command = [
-        sys.executable,
-        str(program),
-        "--data",
-        str(data),
-        "--seconds",
-        str(seconds),
-    ]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return 1e6 * float(re.findall(r"([\d.]+) M chars/s", output)[-1])
-
-
 def main() -> None:
     """Measure and print."""
     one_core()
-    from benchmarks.common import PROTOTYPE, TEXT, finish
+    from benchmarks.common import PROTOTYPE, TEXT, finish, prototype
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=TEXT)
@@ -106,7 +89,7 @@ def main() -> None:
             )
     last: dict[str, object] = {"benchmark": "throughput", "models": figures}
     if options.prototype.exists():
-        speed = prototype(options.prototype, options.data, 4 * options.seconds)
+        speed, _ = prototype(options.prototype, options.data, 4 * options.seconds)
         last["prototype characters/s"] = speed
         last["ratio to prototype"] = figures["rnn 32x1"]["characters/s"] / speed
     finish(last)

@@ -10,14 +10,13 @@ scored by itself on 128 windows, in the same run, one core.
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.common import PROTOTYPE, TEXT, finish
+from benchmarks.common import PROTOTYPE, TEXT, finish, prototype
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -54,23 +53,6 @@ def train(
     }
 
 
-def prototype(program: Path, data: Path, seconds: float) -> float:
-    """Return the last validation loss that the prototype reports, on one core."""
-    command = [
-        sys.executable,
-        str(program),
-        "--data",
-        str(data),
-        "--seconds",
-        str(seconds),
-    ]
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, env=environment
-    )
-    return float(re.findall(r"validation ([\d.]+)", done.stdout)[-1])
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -85,9 +67,8 @@ def main() -> None:
     for seconds, step, loss in figures["curve"]:  # type: ignore[attr-defined]
         print(f"{seconds:8.1f} s  step {step:7d}  validation {loss:.4f}")
     if options.prototype.exists() and not options.without_prototype:
-        figures["prototype, one core"] = prototype(
-            options.prototype, options.data, options.seconds
-        )
+        _, loss = prototype(options.prototype, options.data, options.seconds)
+        figures["prototype, one core"] = loss
     finish({"benchmark": "time_to_loss", "clients": options.clients, **figures})
 
 

@@ -2,9 +2,7 @@
 
 import errno
 import hashlib
-import logging
 import os
-import re
 import stat
 from pathlib import Path
 
@@ -13,7 +11,6 @@ import pytest
 from utilities.misc import (
     Deadline,
     camel_case,
-    configure_logging,
     kebab_case,
     sha256,
     sync_folder,
@@ -144,41 +141,3 @@ def test_syncing_a_folder_does_nothing_on_windows(
         sync_folder(tmp_path)
 
     assert opened == []
-
-
-# --- logs -----------------------------------------------------------------------------
-
-
-def log_as_a_script(monkeypatch: pytest.MonkeyPatch, quiet: bool) -> int:
-    """Log three lines with a root logger that has no handlers; return its level."""
-    root, library = logging.getLogger(), logging.getLogger("utilities.any")
-    before = root.level
-    with monkeypatch.context() as patch:
-        patch.setattr(root, "handlers", [])
-        configure_logging(quiet=quiet)
-        library.debug("bytes")
-        library.info("step %d", 3)
-        library.warning("client a differs")
-        level = root.level
-    root.setLevel(before)
-    return level
-
-
-def test_logs_go_to_standard_error_with_the_time_of_day(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    level = log_as_a_script(monkeypatch, quiet=False)
-
-    out, err = capsys.readouterr()
-    time = r"\d\d:\d\d:\d\d"
-    assert (out, level) == ("", logging.INFO)
-    assert re.fullmatch(f"{time} step 3\n{time} client a differs\n", err)
-
-
-def test_quiet_logs_are_warnings_only(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    level = log_as_a_script(monkeypatch, quiet=True)
-
-    assert level == logging.WARNING
-    assert capsys.readouterr().err[8:] == " client a differs\n"

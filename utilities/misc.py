@@ -1,14 +1,12 @@
-"""Small helpers that belong to no noun: spelling, digests, deadlines, safe files, logs.
+"""Small helpers that belong to no noun: spelling, digests, deadlines, safe files.
 
 Standard library only; importing it does nothing. Files are written here in the one
 way that survives a crash: temporary file, fsync, rename, fsync of the folder.
 """
 
 import hashlib
-import logging
 import os
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,13 +78,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def configure_logging(quiet: bool) -> None:
-    """Send log lines to standard error; warnings only when quiet."""
-    logging.basicConfig(
-        level=logging.WARNING if quiet else logging.INFO,
-        format="%(asctime)s %(message)s",
-        datefmt="%H:%M:%S",
-        stream=sys.stderr,
-    )

@@ -64,7 +64,7 @@ def example(path: Path, **keys: object) -> tuple[Setting, Corpus, TrainState]:
 
 
 def prototype(program: Path, data: Path, seconds: float) -> tuple[float, float]:
-    """Return characters a second and last validation loss of the prototype, one core."""
+    """Return characters a second and last validation loss of one core."""
     command = [sys.executable, str(program), "--data", str(data)]
     done = subprocess.run(
         [*command, "--seconds", str(seconds)],

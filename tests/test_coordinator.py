@@ -17,7 +17,7 @@ from tests.desk import (
     together,
 )
 from utilities.data import Tokens
-from utilities.events import Joined, Left, Received
+from utilities.events import Drop, Joined, Left, Received
 from utilities.evolution import Scores, Segment, Update, segment_seed, shape
 from utilities.protocol import (
     MAX_TRIALS,
@@ -617,6 +617,16 @@ def test_a_goodbye_is_a_departure() -> None:
     assert desk.log.said("c2 left: finished; 0 here")
     desk.do(Left(1, "connection closed"))
     assert desk.coordinator.clients == []
+
+
+def test_a_client_that_says_goodbye_is_closed_in_case_it_does_not_close() -> None:
+    desk = together(1, 2)
+
+    desk.send(1, Goodbye("finished", "stopped by its user"))
+
+    assert desk.log.drops == [Drop(1, Goodbye("dropped", "goodbye"))]
+    desk.send(1, Goodbye("finished", "again"))  # it is not heard any more
+    assert len(desk.log.drops) == 1
 
 
 def test_joiners_get_in_where_everybody_before_them_is_silent() -> None:

@@ -393,12 +393,64 @@ def overtaken(**keys: Any) -> Desk:
     return desk
 
 
-def test_checks_that_a_newer_accepted_state_makes_needless_are_dropped() -> None:
+def test_milestones_that_a_newer_accepted_state_overtakes_are_replayed_and_saved() -> (
+    None
+):
     desk = overtaken()  # checks of 2 and 4 were waiting
 
     assert desk.saved() == [(8, False)]
+    for saved in (1, 2, 4):
+        desk.replay()
+        assert desk.saved()[-1] == (saved, False)
+    assert desk.log.replays == []
+    assert desk.coordinator.step == 9
+
+
+def test_a_joiner_does_not_wait_for_the_replay_of_an_overtaken_milestone() -> None:
+    desk = overtaken()
+    desk.join(3)
+    desk.step(1, 2)
+
+    desk.step(1, 2)
+
+    assert desk.peer(3).ready
+    assert len(desk.log.replays) == 1
+
+
+@pytest.mark.parametrize("why", ["it leaves", "it is late", "it sends none"])
+def test_a_milestone_whose_state_nobody_sends_is_replayed(why: str) -> None:
+    desk = together(1, 2)
+    while desk.coordinator.step < 16:
+        desk.step(1, 2)
+    asked, other = (1, 2) if desk.asked(1) else (2, 1)
+
+    if why == "it leaves":
+        desk.leave(asked)
+    elif why == "it sends none":
+        desk.answer(asked)
+    desk.answer(other)
+    desk.tick(100.0)
+    assert (desk.coordinator.step, desk.saved()) == (17, [])
     desk.replay()
-    assert desk.saved() == [(8, False), (1, False)]
+
+    assert desk.saved() == [(16, False)]
+
+
+def test_a_milestone_is_saved_though_a_third_answer_settles_its_split() -> None:
+    desk = together(1, 2, 3)
+    while desk.coordinator.step < 16:
+        desk.step(1, 2, 3)
+    asked = next(client for client in (1, 2, 3) if desk.asked(client))
+    late, wrong = (client for client in (1, 2, 3) if client != asked)
+    desk.answer(asked)  # without its state
+    answer_wrongly(desk, wrong)
+    desk.tick(10.0)
+    assert len(desk.log.replays) == 1
+
+    desk.answer(late)
+    desk.replay()
+
+    assert desk.saved() == [(16, False)]
     assert desk.log.replays == []
 
 
@@ -417,14 +469,14 @@ def test_a_run_does_not_end_before_a_replay_that_is_under_way() -> None:
     for client in (1, 2, 1, 2):
         desk.step(client)
     assert desk.saved() == [(8, False), (10, True)]
-    desk.write()
-    assert not desk.over()
-
-    desk.replay()
+    for _ in (1, 2, 4):
+        desk.write()
+        assert not desk.over()
+        desk.replay()
     desk.write()
 
     assert desk.over()
-    assert desk.saved()[2:] == [(1, False)]
+    assert desk.saved()[2:] == [(1, False), (2, False), (4, False)]
 
 
 def test_a_checkpoint_is_taken_each_check_point_time_from_one_client() -> None:

@@ -154,6 +154,65 @@ def test_checks_up_to_an_accepted_state_are_not_run_any_more() -> None:
     assert ledger.replayed().step == 7
 
 
+def test_the_check_of_a_milestone_outlives_a_newer_accepted_state() -> None:
+    ledger = filled(9)
+    for step in (2, 4, 5, 7):
+        ledger.check(check(step, Purpose(milestone=step == 4)))
+
+    ledger.accept(at(5), b"5" * 32)
+
+    assert ledger.replayed().step == 2
+    [first] = ledger.next_replay()
+    assert ledger.replayed().step == 7  # what others wait for goes first
+    [second] = ledger.next_replay()
+    assert ledger.replayed() == check(4, Purpose(milestone=True))
+    assert (first.state.step, [u.step for u in first.updates]) == (5, [5, 6])
+    assert (second.state.step, [u.step for u in second.updates]) == (0, [0, 1, 2, 3])
+    assert ledger.next_replay() == []
+
+
+def test_a_milestone_that_is_accepted_itself_is_not_checked() -> None:
+    ledger = filled(5)
+    ledger.check(check(2))
+    ledger.check(check(4, Purpose(milestone=True)))
+
+    ledger.accept(at(4), b"4" * 32)
+
+    ledger.replayed()
+    assert ledger.next_replay() == []
+
+
+def test_only_replays_past_the_accepted_state_will_give_a_newer_one() -> None:
+    ledger = filled(9)
+    seen = [ledger.confirming]
+    for step in (2, 4):
+        ledger.check(check(step, Purpose(milestone=True)))
+        seen.append(ledger.confirming)
+    ledger.accept(at(5), b"5" * 32)
+    seen.append(ledger.confirming)
+    ledger.check(check(7))
+    seen.append(ledger.confirming)
+
+    assert seen == [False, True, True, False, True]
+    assert ledger.checking
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_two_checks_of_a_step_are_one_for_what_both_want(queued: bool) -> None:
+    ledger = filled(5)
+    if queued:
+        ledger.check(check(2))
+    claimed = replace(check(4, Purpose(milestone=True)), digest=b"4" * 32)
+    for each in (check(4), claimed, check(4, Purpose(checkpoint=True))):
+        ledger.check(each)
+    if queued:
+        ledger.replayed()
+        ledger.next_replay()
+
+    assert ledger.replayed() == replace(claimed, purpose=Purpose(True, True))
+    assert ledger.next_replay() == []
+
+
 def test_a_replay_that_nobody_ordered_is_a_fault_of_the_shell() -> None:
     with pytest.raises(AssertionError, match="no replay was under way"):
         filled(1).replayed()

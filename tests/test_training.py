@@ -24,6 +24,9 @@ def ended(wire: Wire) -> TrainState:
     newest = max(wire.log.saves, key=lambda save: (save.state.step, save.checkpoint))
     assert newest.checkpoint
     assert newest.state.step == wire.coordinator.step
+    weights = {save.state.step for save in wire.log.saves if not save.checkpoint}
+    passed = range(wire.start.state.step + 1, newest.state.step + 1)
+    assert weights == {step for step in passed if step & (step - 1) == 0}
     return newest.state
 
 

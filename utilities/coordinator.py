@@ -233,6 +233,7 @@ class Coordinator:
                 self._take_state(peer, message)
             case Goodbye():
                 self._leave(client, message.reason or message.end)
+                self._drop(client, End.DROPPED, "goodbye")  # should it not close
             case _:
                 raise ProtocolError(f"{type(message).__name__}: not a client's message")
 
@@ -386,7 +387,7 @@ class Coordinator:
     def _want(self, now: float) -> Wanted | None:
         """Return a wish for the state of the step that opens, if there is one."""
         purpose = self._archive.due(self.step, now, ending=self._stopping)
-        if self._ledger.checking and not (purpose.milestone or self._stopping):
+        if self._ledger.confirming and not (purpose.milestone or self._stopping):
             return None  # a newer state will be accepted anyhow
         if purpose or self._waiting() or self._ledger.large:
             return Wanted(purpose)
@@ -416,11 +417,15 @@ class Coordinator:
             self._disappointed(wanted, check)
         elif len(agreeing) >= 2:
             self._accept(offered, digest, check, now)
-        elif wanted.purpose.milestone or not self._ledger.checking:
+        elif wanted.purpose.milestone or not self._ledger.confirming:
             self._commands += self._ledger.check(check)
 
     def _disappointed(self, wanted: Wanted, check: Check) -> None:
-        """Ask another client next time; joiners get the last accepted state."""
+        """Ask another client next time; joiners get the last accepted state.
+
+        A replay gives the state where nobody delivers it, or where next time is too
+        late: the next step is no milestone.
+        """
         peer = wanted.peer
         assert peer is not None, "whoever opens a step is asked"
         if wanted.offered is not None:
@@ -428,8 +433,9 @@ class Coordinator:
         elif peer.id in self._peers:
             self._note(f"{peer.name} did not send its state; the next is asked")
         peer.asked = True
-        if all(other.asked for other in self._ready() if other.waited):
-            self._commands += self._ledger.check(check)  # nobody delivers it
+        nobody = all(other.asked for other in self._ready() if other.waited)
+        if nobody or wanted.purpose.milestone:
+            self._commands += self._ledger.check(check)
         self._welcome_waiting()
 
     def _accept(

@@ -8,7 +8,7 @@ settles one after the other. An `Archive` knows which states are due on the disk
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from utilities.config import Config
 from utilities.evolution import Setting, TrainState, Update
@@ -65,6 +65,12 @@ class Purpose:
     def __bool__(self) -> bool:
         return self.checkpoint or self.milestone
 
+    def __or__(self, other: "Purpose") -> "Purpose":
+        """Return what a state is wanted for by either."""
+        return Purpose(
+            self.checkpoint or other.checkpoint, self.milestone or other.milestone
+        )
+
 
 @dataclass
 class Wanted:
@@ -85,6 +91,11 @@ class Check:
     purpose: Purpose
     seconds: float  # that the run had trained
 
+    def joined(self, other: "Check") -> "Check":
+        """Return one check of a step in place of two."""
+        known = other if self.digest is None else self
+        return replace(known, purpose=self.purpose | other.purpose)
+
 
 class Ledger:
     """The last accepted state and all updates since."""
@@ -95,6 +106,7 @@ class Ledger:
         self._bytes = 0
         self._recent: dict[int, bytes] = {}  # digests by step
         self._checks: deque[Check] = deque()  # ascending
+        self._overtaken: deque[tuple[Check, Replay]] = deque()  # milestones
         self._running: Check | None = None
         self.state = state
         self.digest = state.digest(setting.fingerprint)
@@ -120,11 +132,17 @@ class Ledger:
         return self._bytes > MAX_BYTES or len(self._updates) > MAX_UPDATES
 
     def accept(self, state: TrainState, digest: bytes) -> None:
-        """Make a state the one that everything later builds on."""
+        """Make a state the one that everything later builds on.
+
+        Queued checks of earlier steps are needless then, but for milestones: their
+        weights still follow from the state before this one.
+        """
+        while self._checks and self._checks[0].step <= state.step:
+            check = self._checks.popleft()
+            if check.purpose.milestone and check.step < state.step:
+                self._overtaken.append((check, self._replay(check)))
         while self._updates and self._updates[0].step < state.step:
             self._bytes -= self._updates.popleft().rewards.nbytes
-        while self._checks and self._checks[0].step <= state.step:
-            self._checks.popleft()
         self.state, self.digest = state, digest
 
     @property
@@ -132,20 +150,42 @@ class Ledger:
         """Return whether a replay is under way."""
         return self._running is not None
 
+    @property
+    def confirming(self) -> bool:
+        """Return whether replays under way will give a newer accepted state."""
+        running = self._running
+        newer = running is not None and running.step > self.state.step
+        return newer or bool(self._checks)
+
     def check(self, check: Check) -> list[Replay]:
-        """Queue a check of a step that has none; return what is to be started."""
+        """Queue a check, a step's only one; return what is to be started."""
         newest = self._checks[-1] if self._checks else self._running
         if newest is None or newest.step < check.step:
             self._checks.append(check)
+        elif self._checks:
+            self._checks[-1] = newest.joined(check)
+        else:
+            self._running = newest.joined(check)
         return self.next_replay()
 
     def next_replay(self) -> list[Replay]:
-        """Return the replay that settles the oldest doubt, unless one is under way."""
-        if self._running is not None or not self._checks:
+        """Return the replay that settles the oldest doubt, unless one is under way.
+
+        Milestones that were overtaken come last: nothing waits for them.
+        """
+        if self._running is not None or not (self._checks or self._overtaken):
             return []
-        self._running = check = self._checks.popleft()
+        if self._checks:
+            check = self._checks.popleft()
+            replay = self._replay(check)
+        else:
+            check, replay = self._overtaken.popleft()
+        self._running = check
+        return [replay]
+
+    def _replay(self, check: Check) -> Replay:
         updates = tuple(u for u in self._updates if u.step < check.step)
-        return [Replay(self.state, updates)]
+        return Replay(self.state, updates)
 
     def replayed(self) -> Check:
         """Return the check that the replay under way was for: it has ended."""

@@ -146,7 +146,8 @@ class Server:
         """Have the run stopped by the loop; on the second signal quit."""
         self._signals += 1
         if self._signals > 1:
-            os.write(2, b"\n")  # the prompt begins a line of its own
+            if os.isatty(2):
+                os.write(2, b"\n")  # the prompt begins a line of its own
             os._exit(QUIT)  # local clients end with our end of their standard input
         self._hub.ring()
 

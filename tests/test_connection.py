@@ -83,7 +83,8 @@ def test_all_addresses_of_ipv6_are_those_of_ipv4_too() -> None:
     with listen("::", 0) as listener:
         port = listener.getsockname()[1]
         for host in ("127.0.0.1", "::1"):
-            connect(host, port).close()
+            with connect(host, port) as connection:
+                assert connection.getpeername()[:2] == (host, port)
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 on this machine")

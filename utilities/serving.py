@@ -237,38 +237,29 @@ class Server:
             return
         while self._held and self._held[0][0].step not in self._saving:
             closed, moment = self._held.popleft()
-            line = StepMetrics(
-                step=closed.step,
-                time=moment,
-                seconds=closed.seconds,
-                loss=closed.loss,
-                validation_loss=self._validations.pop(closed.step, None),
-                trials=closed.trials,
-                clients=closed.clients,
-                late=closed.late,
-                dropped=closed.dropped,
-                digest=closed.digest.hex(),
-            )
-            self._try_log(self._log.append_step, line)
+            self._try_log(self._log.append_step, self._metrics(closed, moment))
+
+    def _metrics(self, closed: Closed, moment: float) -> StepMetrics:
+        return StepMetrics(
+            step=closed.step,
+            time=moment,
+            seconds=closed.seconds,
+            loss=closed.loss,
+            validation_loss=self._validations.pop(closed.step, None),
+            trials=closed.trials,
+            clients=closed.clients,
+            late=closed.late,
+            dropped=closed.dropped,
+            digest=closed.digest.hex(),
+        )
 
     def _write_last_line(self) -> None:
         """Write a line for the last state of the session: no step began with it."""
         last = self._last
         if last is None or last.step not in self._validations:
             return
-        line = StepMetrics(
-            step=last.step,
-            time=time.time(),
-            seconds=last.seconds,
-            loss=None,
-            validation_loss=last.validation,
-            trials=0,
-            clients=0,
-            late=0,
-            dropped=0,
-            digest=last.digest.hex(),
-        )
-        self._try_log(self._log.append_state, line)
+        nothing = Closed(last.step, last.seconds, None, 0, 0, 0, 0, last.digest)
+        self._try_log(self._log.append_state, self._metrics(nothing, time.time()))
 
     def _try_log(self, write: Callable[..., None], *what: object) -> None:
         """Write to the logs; where they take no more, the run is saved and ends."""

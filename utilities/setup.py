@@ -7,6 +7,7 @@ started or a step taken.
 import secrets
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,12 +70,11 @@ def _begin(
         config, seed, text.name, text.sha256, _absolute(options.data), VERSION
     )
     run = store.create(record, vocabulary, None if options.data else text)
-    try:
+    with ExitStack() as undo:  # without a state it is no run that one could go on with
+        undo.callback(shutil.rmtree, run.path, ignore_errors=True)
+        undo.callback(run.close)
         run.save_checkpoint(state, state.digest(setting.fingerprint), 0.0)
-    except BaseException:  # without a state it is no run that one could go on with
-        run.close()
-        shutil.rmtree(run.path, ignore_errors=True)
-        raise
+        undo.pop_all()
     return Prepared(run, setting, corpus, state, 0.0, resumed=False)
 
 
@@ -86,7 +86,8 @@ def _resume(
     options: ServerOptions, file: dict[str, object], store: RunStore
 ) -> Prepared:
     run = store.open(options.resume_number, lock=True)
-    try:
+    with ExitStack() as undo:
+        undo.callback(run.close)
         config = merged(options.keys, file, run.record.config)
         if options.seed not in (None, run.record.run_seed):
             raise ConfigError("--seed: a resumed run keeps the seed that it began with")
@@ -97,9 +98,7 @@ def _resume(
         run.update_config(replace(config, step_num=checkpoint.state.step))
         run.discard_after(checkpoint.state.step)
         RunLog(run).cut_logs(checkpoint.state.step)
-    except BaseException:
-        run.close()
-        raise
+        undo.pop_all()
     return Prepared(
         run, setting, corpus, checkpoint.state, checkpoint.seconds, resumed=True
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utilities import runlogs
@@ -39,6 +39,11 @@ PLAIN = StepMetrics(
     late=0,
     dropped=0,
     digest="ab" * 32,
+    aggregation="seeds",
+    time_per_step=0.1464123456,
+    trial_seconds=0.1459876543,
+    update_seconds=0.0078925123,
+    gradient_quality=-0.0893252214,
 )
 
 
@@ -95,7 +100,9 @@ def test_a_line_has_exactly_the_promised_keys(run: Run, log: RunLog) -> None:
     assert content(run, "metrics.jsonl") == (
         b'{"step":40,"time":1700000000.123,"seconds":0.1,"loss":2.5,'
         b'"validationLoss":2.718282,"trials":1024,"clients":2,"late":3,"dropped":4,'
-        b'"digest":"' + b"ab" * 32 + b'"}\n'
+        b'"digest":"' + b"ab" * 32 + b'","aggregation":"seeds","timePerStep":0.146412,'
+        b'"trialSeconds":0.145988,"updateSeconds":0.007893,"gradientQuality":-0.089325}'
+        b"\n"
     )
     assert content(run, "loss.txt") == b"2.500000\n"
 
@@ -104,12 +111,24 @@ def test_a_line_has_exactly_the_promised_keys(run: Run, log: RunLog) -> None:
 def test_what_is_not_finite_is_null_and_nan(
     run: Run, log: RunLog, nothing: float | None
 ) -> None:
-    log.append_step(replace(PLAIN, loss=nothing, validation_loss=nothing))
+    log.append_step(
+        replace(
+            PLAIN,
+            loss=nothing,
+            validation_loss=nothing,
+            time_per_step=nothing,
+            trial_seconds=nothing,
+            update_seconds=nothing,
+            gradient_quality=nothing,
+        )
+    )
 
     metrics = read_metrics(run)
     assert len(metrics) == 1
-    assert metrics[0]["loss"] is None
-    assert metrics[0]["validationLoss"] is None
+    assert [key for key, value in metrics[0].items() if value is None] == [
+        *("loss", "validationLoss"),
+        *("timePerStep", "trialSeconds", "updateSeconds", "gradientQuality"),
+    ]
     assert content(run, "loss.txt") == b"nan\n"
     assert math.isnan(read_losses(run)[0])
 
@@ -214,7 +233,7 @@ def test_a_night_stays_small(run: Run, log: RunLog) -> None:
     log.flush()
 
     grown = len(content(run, "metrics.jsonl")) - start
-    assert start + 100 * grown < 10e6
+    assert start + 100 * grown < 15e6
 
 
 # Cutting back.
@@ -329,6 +348,7 @@ def test_a_cut_that_changes_nothing_writes_nothing(
 
 
 @given(text=st.text(st.sampled_from(" =step12345\n\r\u2028ä") | st.characters()))
+@settings(deadline=None)  # it waits for the disk
 def test_no_text_confuses_the_cut(
     tmp_path_factory: pytest.TempPathFactory, text: str
 ) -> None:

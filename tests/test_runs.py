@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -136,7 +137,7 @@ def test_a_run_that_is_missing_is_named_with_those_that_are_there(
         store.open(lock=True)
     for _ in range(2):
         store.create(RECORD, VOCABULARY, None).close()
-    (store.root / "7").mkdir()
+    (store.root / "7").write_text("a file, which is no run")
 
     for number in (7, 2, -1):
         with pytest.raises(RunError) as caught:
@@ -144,6 +145,31 @@ def test_a_run_that_is_missing_is_named_with_those_that_are_there(
         assert str(caught.value).startswith(
             f"{store.root}: expected run {number}, found runs 0, 1; name another one"
         )
+
+
+def test_what_to_do_where_a_run_is_missing_is_for_whoever_looks(
+    store: RunStore, run: Run
+) -> None:
+    with pytest.raises(RunError) as caught:
+        store.open(3, lock=False)
+
+    assert str(caught.value).endswith(
+        "; name another one, or another folder with --runs"
+    )
+
+
+@pytest.mark.parametrize("lock", [False, True])
+def test_a_folder_without_configuration_is_named_as_such(
+    store: RunStore, run: Run, lock: bool
+) -> None:
+    (store.root / "4").mkdir()
+    (store.root / "5").write_text("a file")
+
+    assert store.numbers() == [0]
+    assert store.unfinished() == [4]
+    with pytest.raises(RunError, match=r"4: expected a run, found a folder without"):
+        store.open(4, lock=lock)
+    assert list((store.root / "4").iterdir()) == []
 
 
 def test_a_root_that_is_no_folder_is_named(tmp_path: Path) -> None:
@@ -189,7 +215,7 @@ def test_a_run_is_read_as_it_was_made(store: RunStore, run: Run) -> None:
 def test_the_configuration_is_plain_json_in_the_users_spelling(run: Run) -> None:
     text = (run.path / "config.json").read_text(encoding="utf-8")
 
-    assert '\n  "timePerStep": 0.1,\n' in text
+    assert '\n  "timePerStep": "auto",\n' in text
     assert '\n  "textName": "Bärbel, π",\n' in text
     content = json.loads(text)
     assert content.pop("runSeed") == 2**64 - 1
@@ -273,6 +299,23 @@ def test_keys_that_an_older_version_lacked_get_their_defaults(
     edit(run, keepCheckpoints=None)
 
     assert store.open(lock=False).record.config.keep_checkpoints == 3
+
+
+def test_a_run_that_is_older_than_whitening_goes_on_without_it(
+    store: RunStore, run: Run
+) -> None:
+    new = store.open(lock=False).record.config
+    edit(run, whitening=None)
+    old = store.open(lock=False).record.config
+
+    assert (new.whitening, old.whitening) == ("auto", "none")
+    keys = "batchSize beta1 beta2 directionsPerWindow hiddenSize modelType nLayers"
+    keys += " noise optimizer sequenceLength vocabSize"
+    hashed = {key: new.to_json()[key] for key in keys.split()}
+    content = json.dumps([hashed, "abc"], sort_keys=True).encode()
+    assert old.fingerprint("abc") == hashlib.sha256(content).digest()
+    run.update_config(old)
+    assert store.open(lock=False).record.config == old
 
 
 def test_a_record_that_could_not_be_read_again_is_not_made() -> None:

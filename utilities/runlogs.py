@@ -5,13 +5,14 @@
                     (from 0) is of step firstStep + i
     samples.txt     "=== step 123 ===", then text generated at that step
 
-Owns these three files: appending, cutting them back at a resume, reading them while
-they grow. Does not own the folder or its lock (`runs`), or what is worth a sample.
+Owns these three files: appending, cutting them back at a resume. Does not own how they
+are read while they grow (`logfiles`), the folder or its lock (`runs`), or what is worth
+a sample.
 
 What grows without end is bounded. metrics.jsonl holds the first 1,000 steps of a run
 and each step with a validation loss or with dropped trials; of the others one for each
-second that the run has trained, and the last one. At 200 bytes a line, a night of
-ten hours with ten steps a second takes 8 MB (360,000 steps: 3 MB of loss.txt).
+second that the run has trained, and the last one. At 310 bytes a line, a night of
+ten hours with ten steps a second takes 12 MB (360,000 steps: 3 MB of loss.txt).
 samples.txt is thinned when it passes 4 MB: the first 20 samples stay, of the others
 every second one, the newest included, until half of the size is free.
 
@@ -33,11 +34,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from utilities import logfiles
+from utilities.logfiles import (
+    LOSSES,
+    METRICS,
+    SAMPLES,
+    bytes_of,
+    metrics_line,
+    sample_blocks,
+)
 from utilities.misc import Clock, camel_case, write_atomically
-from utilities.runfiles import reading, writing
+from utilities.runfiles import writing
 from utilities.runs import Run
 
-METRICS, LOSSES, SAMPLES = "metrics.jsonl", "loss.txt", "samples.txt"
 FLUSH_SECONDS = 1.0
 FULL_STEPS = 1000  # steps at the start of a run that are all in metrics.jsonl
 LINE_SECONDS = 1.0  # of training between two plain lines after that
@@ -47,7 +56,6 @@ SAMPLE_CHARACTERS = 10_000  # of one sample: the first 20 then fit a quarter of 
 _DIGITS = 6  # of a loss behind the point; its noise is far larger
 _TIME_DIGITS = 3  # milliseconds
 
-_HEADER = re.compile(rb"^=== step ([0-9]{1,15}) ===\n", re.MULTILINE)
 _LIKE_HEADER = re.compile(r"^(?= *=== step )", re.MULTILINE)
 
 
@@ -65,6 +73,11 @@ class StepMetrics:
     late: int
     dropped: int
     digest: str  # hex; empty where nobody gave one
+    aggregation: str = ""  # seeds or sums; empty: no trials
+    time_per_step: float | None = None  # seconds of trials that were asked for
+    trial_seconds: float | None = None  # of trials, median over clients
+    update_seconds: float | None = None  # of the update before, median over clients
+    gradient_quality: float | None = None  # split-half cosine of the update before
 
     def to_json(self) -> dict[str, Any]:
         """Return the keys of metrics.jsonl; what is not finite becomes None."""
@@ -74,6 +87,10 @@ class StepMetrics:
             "seconds": _rounded(self.seconds, _TIME_DIGITS),
             "loss": _rounded(self.loss, _DIGITS),
             "validation_loss": _rounded(self.validation_loss, _DIGITS),
+            "time_per_step": _rounded(self.time_per_step, _DIGITS),
+            "trial_seconds": _rounded(self.trial_seconds, _DIGITS),
+            "update_seconds": _rounded(self.update_seconds, _DIGITS),
+            "gradient_quality": _rounded(self.gradient_quality, _DIGITS),
         }
         return {camel_case(name): value for name, value in fields.items()}
 
@@ -100,7 +117,7 @@ class RunLog:
         self._metrics = _Tail(run.path / METRICS)
         self._losses = _Tail(run.path / LOSSES)
         self._samples = run.path / SAMPLES
-        self._next_step = run.first_step + _content(run.path / LOSSES).count(b"\n")
+        self._next_step = run.first_step + bytes_of(run.path / LOSSES).count(b"\n")
         self._line_seconds = -math.inf  # of training, at the newest line
         self._left_out = b""  # the newest line, where it was thinned out
 
@@ -155,7 +172,7 @@ class RunLog:
         block = f"=== step {step} ===\n{text}\n\n"
         size = _append(self._samples, block.encode("utf-8", "replace"))
         if size > SAMPLES_BYTES:
-            _replace(self._samples, _thinned(_content(self._samples)))
+            _replace(self._samples, _thinned(bytes_of(self._samples)))
 
     def cut_logs(self, step: int) -> None:
         """Cut all logs back to what is true of a run that goes on at this step.
@@ -166,9 +183,9 @@ class RunLog:
         """
         assert step >= self._first_step, (step, self._first_step)
         metrics, losses, samples = self._metrics.path, self._losses.path, self._samples
-        _replace(metrics, _cut_metrics(_content(metrics), step))
-        _replace(losses, _cut_losses(_content(losses), step - self._first_step))
-        _replace(samples, _cut_samples(_content(samples), step))
+        _replace(metrics, _cut_metrics(bytes_of(metrics), step))
+        _replace(losses, _cut_losses(bytes_of(losses), step - self._first_step))
+        _replace(samples, _cut_samples(bytes_of(samples), step))
         self._metrics.pending.clear()
         self._losses.pending.clear()
         self._next_step = step
@@ -181,8 +198,7 @@ class RunLog:
 
 def read_metrics(run: Run) -> list[dict[str, Any]]:
     """Return the objects of metrics.jsonl, without lines that are not whole."""
-    lines = _content(run.path / METRICS).split(b"\n")
-    return [metrics for line in lines if (metrics := _parsed(line)) is not None]
+    return logfiles.read_metrics(run.path)
 
 
 def read_losses(run: Run) -> NDArray[np.float64]:
@@ -190,32 +206,7 @@ def read_losses(run: Run) -> NDArray[np.float64]:
 
     A line that is no number counts as none; a last line that is torn does not count.
     """
-    lines = _content(run.path / LOSSES).split(b"\n")[:-1]
-    return np.array([_number(line) for line in lines], np.float64)
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        metrics = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    whole = isinstance(metrics, dict) and isinstance(metrics.get("step"), int)
-    return metrics if whole else None
-
-
-def _number(line: bytes) -> float:
-    try:
-        return float(line)
-    except ValueError:
-        return math.nan
-
-
-def _content(path: Path) -> bytes:
-    with reading(path):
-        try:
-            return path.read_bytes()
-        except FileNotFoundError:
-            return b""
+    return logfiles.read_losses(run.path)
 
 
 # Writing.
@@ -250,7 +241,7 @@ def _append(path: Path, data: bytes | bytearray) -> int:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    if content != _content(path):
+    if content != bytes_of(path):
         with writing(path):
             write_atomically(path, content)
 
@@ -261,7 +252,7 @@ def _replace(path: Path, content: bytes) -> None:
 def _cut_metrics(content: bytes, step: int) -> bytes:
     kept = []
     for line in content.split(b"\n"):
-        metrics = _parsed(line)
+        metrics = metrics_line(line)
         if metrics is not None and metrics["step"] < step:
             kept.append(line + b"\n")
     return b"".join(kept)
@@ -273,24 +264,13 @@ def _cut_losses(content: bytes, lines: int) -> bytes:
     return b"".join(line + b"\n" for line in kept)
 
 
-def _blocks(content: bytes) -> list[tuple[int, bytes]]:
-    """Return (step, block) of each sample; what is before the first one has step -1."""
-    headers = [(match.start(), int(match[1])) for match in _HEADER.finditer(content)]
-    starts = [(0, -1), *headers]
-    ends = [start for start, _ in headers] + [len(content)]
-    return [
-        (step, content[start:end])
-        for (start, step), end in zip(starts, ends, strict=True)
-    ]
-
-
 def _cut_samples(content: bytes, step: int) -> bytes:
     whole = content[: content.rfind(b"\n") + 1]
-    return b"".join(block for at, block in _blocks(whole) if at <= step)
+    return b"".join(block for at, block in sample_blocks(whole) if at <= step)
 
 
 def _thinned(content: bytes) -> bytes:
-    blocks = [block for _, block in _blocks(content)]
+    blocks = [block for _, block in sample_blocks(content)]
     first = 1 + FIRST_SAMPLES  # one more for what is before the first sample
     while sum(map(len, blocks)) > SAMPLES_BYTES // 2 and len(blocks) > first + 1:
         blocks[first:] = blocks[first:][::-2][::-1]  # the newest one stays

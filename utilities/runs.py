@@ -8,8 +8,9 @@
       checkpoints/      step-000123.npz: to resume from; the newest few are kept
                         weights-000008.npz: weights alone, to look back at; all kept
 
-Owns every file of a run except its logs, which `runlogs` appends to. Does not own: when
-a checkpoint is due, or whether a resumed run may change a key.
+Owns every file of a run except its logs, which `runlogs` appends to, and who is
+credited, which `credits` writes. Does not own: when a checkpoint is due, or whether a
+resumed run may change a key.
 
 The idea: whole files are replaced in one move, a run counts once config.json, written
 last, is there, and a checkpoint ends in a hash over all bytes before it. So whatever
@@ -19,10 +20,8 @@ happened to the machine, what is found is complete or is refused by name.
 import dataclasses
 import os
 import re
-import reprlib
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,11 +31,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utilities.checkpoints import Checkpoint, read_checkpoint, read_weights
-from utilities.config import KEYS, Config, from_json
+from utilities.config import Config
+from utilities.curves import Curves
 from utilities.data import Text, Vocabulary
-from utilities.errors import CheckpointError, ConfigError, DataError, RunError
+from utilities.errors import CheckpointError, DataError, RunError
 from utilities.evolution import TrainState
-from utilities.misc import sync_folder, write_atomically
+from utilities.generation import Sampling
+from utilities.logfiles import read_losses, read_metrics, read_samples
+from utilities.misc import RUNS, sync_folder, write_atomically
+from utilities.records import EXTRAS, checked_keys
 from utilities.runfiles import (
     listed,
     read_json,
@@ -45,14 +48,17 @@ from utilities.runfiles import (
     write_json,
     writing,
 )
+from utilities.scales import Doubles
+from utilities.statefiles import CHECKPOINTS, FULL, WEIGHTS, StateFiles
+from utilities.svgplot import loss_svg
+from utilities.trained import Model
 
 Floats: TypeAlias = NDArray[np.float32]
 
+_NUMBER = "0|[1-9][0-9]*"
+_ATTEMPTS = 3  # to read a checkpoint that the server may just be removing
+
 CONFIG, VOCABULARY, TEXT = "config.json", "vocabulary.json", "text.json"
-CHECKPOINTS = "checkpoints"
-_FULL, _WEIGHTS = "step", "weights"  # how checkpoints are named
-_MAX_STEP = 1 << 48
-_MAX_SEED = (1 << 64) - 1
 
 
 # What config.json holds.
@@ -71,7 +77,7 @@ class RunRecord:
 
     def __post_init__(self) -> None:
         extras = self.to_json(0)
-        wrong = [k for k, check in _EXTRAS.items() if not check.accepts(extras[k])]
+        wrong = [k for k, check in EXTRAS.items() if not check.accepts(extras[k])]
         assert not wrong, f"not acceptable: {wrong}"
 
     def to_json(self, first_step: int) -> dict[str, Any]:
@@ -87,61 +93,12 @@ class RunRecord:
         }
 
 
-@dataclass(frozen=True)
-class _Extra:
-    """What config.json holds under a key that is not one of the configuration."""
-
-    kind: type
-    words: str
-    most: int = 0  # of a whole number
-    pattern: str = ".*"  # of a text
-
-    def accepts(self, value: object) -> bool:
-        if type(value) is not self.kind:  # bool is no number here
-            return False
-        if isinstance(value, int):
-            return 0 <= value <= self.most
-        if isinstance(value, list):
-            return all(isinstance(part, str) for part in value)
-        return re.fullmatch(self.pattern, str(value), re.DOTALL) is not None
+EXTRA_KEYS = tuple(EXTRAS)
 
 
-_EXTRAS: dict[str, _Extra] = {
-    "firstStep": _Extra(int, "a whole number from 0 to 2^48", _MAX_STEP),
-    "runSeed": _Extra(int, "a whole number below 2^64", _MAX_SEED),
-    "textName": _Extra(str, "a text"),
-    "textSha256": _Extra(str, "64 hex digits", pattern="[0-9a-f]{64}"),
-    "textPaths": _Extra(list, "a list of paths"),
-    "program": _Extra(str, "a version"),
-}
-EXTRA_KEYS = tuple(_EXTRAS)
-
-
-def _parse_record(path: Path, content: object) -> tuple[RunRecord, int]:
-    """Return the record and the first step that a config.json holds.
-
-    Keys of the configuration that an older version did not know get their defaults.
-
-    Raises:
-        RunError: a key is unknown, missing or has a value that is not accepted.
-    """
-    keys: dict[str, Any] = content if isinstance(content, dict) else {}
-    for key in keys:
-        if key not in KEYS and key not in _EXTRAS:
-            raise RunError(
-                f"{path}: {key}: no such key in this version of the program; use the "
-                f"version that wrote it ({keys.get('program', 'not named')})"
-            )
-    for key, extra in _EXTRAS.items():
-        if not extra.accepts(keys.get(key)):
-            raise RunError(
-                f"{path}: {key}: expected {extra.words}, got "
-                f"{reprlib.repr(keys.get(key))}; restore the file from a copy"
-            )
-    try:
-        config = from_json({key: keys[key] for key in keys if key in KEYS})
-    except ConfigError as error:
-        raise RunError(f"{path}: {error}; restore the file from a copy") from error
+def _read_record(path: Path) -> tuple[RunRecord, int]:
+    """Return the record and the first step that a run's config.json holds."""
+    config, keys = checked_keys(path, read_json(path))
     record = RunRecord(
         config,
         keys["runSeed"],
@@ -156,15 +113,26 @@ def _parse_record(path: Path, content: object) -> tuple[RunRecord, int]:
 class Run:
     """A run's folder; one that was opened with its lock may be written.
 
-    Made by a `RunStore`.
+    To look at one, also while it is trained: ``Run(7).metrics``, ``.generate("The ")``.
+    A `RunStore` opens one to train on it.
     """
 
-    def __init__(self, path: Path, lock: int | None) -> None:
-        self.path = path
-        self.number = int(path.name)
-        self.record, self.first_step = _parse_record(
-            path / CONFIG, read_json(path / CONFIG)
-        )
+    def __init__(self, run: int | Path, lock: int | None = None) -> None:
+        """Read what the run is.
+
+        Args:
+            run: its number in `RUNS`, or its folder.
+            lock: descriptor of its lock; None: to look at only.
+
+        Raises:
+            RunError: there is no such run, or it is damaged.
+        """
+        self.path = RunStore(RUNS).folder(run) if isinstance(run, int) else run
+        if not re.fullmatch(_NUMBER, self.path.name):
+            raise RunError(f"{run}: expected a folder named by a run's number")
+        self.number = int(self.path.name)
+        self.record, self.first_step = _read_record(self.path / CONFIG)
+        self._states = StateFiles(self.path)
         self._lock = lock
 
     def __enter__(self) -> "Run":
@@ -227,27 +195,87 @@ class Run:
         """Store the step that the run is at."""
         self.update_config(dataclasses.replace(self.record.config, step_num=step))
 
+    # What a person looks at; all of it is read anew each time.
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the objects of metrics.jsonl: one for each step that it holds."""
+        return read_metrics(self.path)
+
+    @property
+    def losses(self) -> Doubles:
+        """Return the loss of each step from the first one on, nan for none."""
+        return read_losses(self.path)
+
+    @property
+    def samples(self) -> list[tuple[int, str]]:
+        """Return step and text of what was generated while the run was trained."""
+        return read_samples(self.path)
+
+    @property
+    def curves(self) -> Curves:
+        """Return the logs side by side."""
+        return Curves(
+            self.first_step, self.record.config.step_num, self.metrics, self.losses
+        )
+
+    def model(self, step: int | None = None) -> Model:
+        """Return the network with the weights of a step.
+
+        Args:
+            step: of a checkpoint of either kind; default: the newest.
+
+        Raises:
+            RunError: there is no such checkpoint, or the files do not belong together.
+        """
+        config, vocabulary = self.record.config, self.vocabulary
+        return Model.checked(self.path, config, vocabulary, *self.load_weights(step))
+
+    def generate(
+        self,
+        prompt: str = "",
+        length: int = 400,
+        *,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 1,
+        step: int | None = None,
+    ) -> str:
+        """Return a prompt and so many characters that the run's model writes after it.
+
+        Args:
+            prompt: read first; empty: the start of a document.
+            length: characters.
+            temperature: below 1 likely characters become likelier; 0: no chance.
+            top_k: draw from that many likeliest characters.
+            top_p: draw from the fewest that together have that probability.
+            seed: of the draws.
+            step: whose weights are taken; default: the newest.
+
+        Raises:
+            ConfigError: a setting is out of range.
+            RunError: there are no such weights, or they have diverged.
+        """
+        sampling = Sampling(temperature, top_k, top_p, seed)
+        return self.model(step).write(prompt, length, sampling)
+
+    def __repr__(self) -> str:
+        return f"Run({self.path.as_posix()!r})"
+
+    def _repr_svg_(self) -> str:
+        """Return the loss as a picture, which a notebook shows."""
+        return loss_svg([(f"run {self.number}", self.curves)], "step")
+
     # Checkpoints.
 
     def checkpoint_steps(self) -> list[int]:
         """Return the steps that the run can be resumed from, ascending."""
-        return self._steps(_FULL)
+        return self._states.steps(FULL)
 
     def weights_steps(self) -> list[int]:
         """Return the steps of which only the weights are kept, ascending."""
-        return self._steps(_WEIGHTS)
-
-    def _file(self, kind: str, step: int) -> Path:
-        return self.path / CHECKPOINTS / f"{kind}-{step:06d}.npz"
-
-    def _steps(self, kind: str) -> list[int]:
-        folder = self.path / CHECKPOINTS
-        with reading(folder):
-            names = {path.name for path in folder.iterdir()}
-        # By number: as text, step-1000000 would come before step-999999.
-        matches = (re.fullmatch(rf"{kind}-([0-9]{{6,}})\.npz", name) for name in names)
-        steps = sorted(int(match[1]) for match in matches if match)
-        return [step for step in steps if self._file(kind, step).name in names]
+        return self._states.steps(WEIGHTS)
 
     def save_checkpoint(
         self,
@@ -274,7 +302,7 @@ class Run:
         """
         assert self.locked, "a run opened for reading is not written"
         checkpoint = Checkpoint(state, digest, seconds)
-        path = self._file(_WEIGHTS if weights_only else _FULL, state.step)
+        path = self._states.path(WEIGHTS if weights_only else FULL, state.step)
         try:
             pack = checkpoint.weights_to_bytes if weights_only else checkpoint.to_bytes
             content = pack()
@@ -285,27 +313,14 @@ class Run:
         with writing(path):
             write_atomically(path, content)
         if not weights_only:
-            self._prune(state.step)
+            self._states.prune(state.step, self.record.config.keep_checkpoints)
             self.update_step_num(state.step)
         return path
-
-    def _prune(self, newest: int) -> None:
-        older = [step for step in self.checkpoint_steps() if step < newest]
-        surplus = len(older) + 1 - self.record.config.keep_checkpoints
-        for step in older[: max(0, surplus)]:
-            # Windows does not remove what a reader has open; the next call does then.
-            with suppress(OSError):
-                self._file(_FULL, step).unlink()
 
     def discard_after(self, step: int) -> None:
         """Remove checkpoints of later steps: what comes now will differ."""
         assert self.locked, "a run opened for reading is not written"
-        for kind in (_FULL, _WEIGHTS):
-            for later in self._steps(kind):
-                path = self._file(kind, later)
-                if later > step:
-                    with writing(path):
-                        path.unlink()
+        self._states.discard_after(step)
 
     def load_checkpoint(
         self, fingerprint: bytes, step: int | None = None
@@ -320,8 +335,9 @@ class Run:
             CheckpointError: its bytes are not those that were written.
             RunError: there is no such checkpoint or it cannot be read.
         """
-        kind, step = self._choose((_FULL,), step)
-        with self._explained(kind, step) as data:
+        otherwise = "start without --resume for a new run"
+        kind, step = self._states.choose((FULL,), step, otherwise)
+        with self._states.content(kind, step) as data:
             return read_checkpoint(data, step, fingerprint)
 
     def load_weights(self, step: int | None = None) -> tuple[int, Floats]:
@@ -334,36 +350,18 @@ class Run:
             CheckpointError: its bytes are not those that were written.
             RunError: there is no such checkpoint or it cannot be read.
         """
-        kind, step = self._choose((_FULL, _WEIGHTS), step)
-        with self._explained(kind, step) as data:
-            return step, read_weights(data, step)
-
-    def _choose(self, kinds: tuple[str, ...], step: int | None) -> tuple[str, int]:
-        found = {s: kind for kind in reversed(kinds) for s in self._steps(kind)}
-        chosen = max(found, default=None) if step is None else step
-        if chosen is None or chosen not in found:
-            wanted = "a checkpoint" if step is None else f"a checkpoint of step {step}"
-            raise RunError(
-                f"{self.path / CHECKPOINTS}: expected {wanted}, found "
-                f"{listed('checkpoint', sorted(found))}; name another one, or start "
-                "without --resume for a new run"
+        for attempt in range(_ATTEMPTS):
+            kind, found = self._states.choose(
+                (FULL, WEIGHTS), step, "wait for the next one"
             )
-        return found[chosen], chosen
-
-    @contextmanager
-    def _explained(self, kind: str, step: int) -> Iterator[bytes]:
-        """Yield the bytes of a checkpoint; add to a CheckpointError what to do."""
-        path = self._file(kind, step)
-        with reading(path):
-            data = path.read_bytes()
-        try:
-            yield data
-        except CheckpointError as error:
-            older = [s for s in self._steps(kind) if s < step]
-            before = self._file(kind, older[-1]).name if older else "none"
-            raise CheckpointError(
-                f"{path}: {error}; move it away to go on from the one before: {before}"
-            ) from error
+            try:
+                with self._states.content(kind, found) as data:
+                    return found, read_weights(data, found)
+            except RunError as error:
+                gone = isinstance(error.__cause__, FileNotFoundError)
+                if not gone or attempt + 1 == _ATTEMPTS:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
 
 
 class RunStore:
@@ -384,12 +382,22 @@ class RunStore:
                 if (self.root / str(number) / CONFIG).is_file()
             ]
 
+    def unfinished(self) -> list[int]:
+        """Return the numbers of folders that are no run: they lack config.json."""
+        runs = self.numbers()
+        with reading(self.root):
+            return [
+                number
+                for number in self._taken()
+                if number not in runs and (self.root / str(number)).is_dir()
+            ]
+
     def _taken(self) -> list[int]:
         try:
             names = [path.name for path in self.root.iterdir()]
         except FileNotFoundError:
             return []
-        return sorted(int(n) for n in names if re.fullmatch("0|[1-9][0-9]*", n))
+        return sorted(int(n) for n in names if re.fullmatch(_NUMBER, n))
 
     def create(
         self, record: RunRecord, vocabulary: Vocabulary, default_text: Text | None
@@ -434,6 +442,31 @@ class RunStore:
             else:
                 return path
 
+    def folder(self, number: int | None = None) -> Path:
+        """Return the folder of a run.
+
+        Args:
+            number: default: the newest run.
+
+        Raises:
+            RunError: there is no such run.
+        """
+        numbers = self.numbers()
+        chosen = max(numbers, default=None) if number is None else number
+        if chosen in self.unfinished():
+            raise RunError(
+                f"{self.root / str(chosen)}: expected a run, found a folder without "
+                f"{CONFIG}: it was never finished, or the file is lost; restore the "
+                "file, or remove the folder"
+            )
+        if chosen is None or chosen not in numbers:
+            wanted = "a run" if number is None else f"run {number}"
+            raise RunError(
+                f"{self.root}: expected {wanted}, found {listed('run', numbers)}; name"
+                " another one, or another folder with --runs"
+            )
+        return self.root / str(chosen)
+
     def open(self, number: int | None = None, *, lock: bool) -> Run:
         """Open a run.
 
@@ -444,17 +477,9 @@ class RunStore:
         Raises:
             RunError: there is no such run, it is damaged, or another process has it.
         """
-        numbers = self.numbers()
-        chosen = max(numbers, default=None) if number is None else number
-        if chosen is None or chosen not in numbers:
-            wanted = "a run" if number is None else f"run {number}"
-            raise RunError(
-                f"{self.root}: expected {wanted}, found {listed('run', numbers)}; name"
-                " another one, another folder with --runs, or start a new run"
-            )
-        path = self.root / str(chosen)
+        path = self.folder(number)
         if not lock:
-            return Run(path, None)
+            return Run(path)
         with ExitStack() as undo:
             descriptor = take_lock(path)
             undo.callback(os.close, descriptor)

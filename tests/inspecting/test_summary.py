@@ -19,17 +19,10 @@ from tests.small_runs import (
 from utilities.config import KEYS, Config
 from utilities.display import WIDTH
 from utilities.errors import RunError
+from utilities.inspect.summary import Recent, list_lines, look, look_at_all, show_lines
+from utilities.inspect.textplot import ASCII, UNICODE
+from utilities.inspect.words import size, span
 from utilities.runs import Run, RunStore
-from utilities.summary import (
-    fitted,
-    list_lines,
-    read_figures,
-    show_lines,
-    shown,
-    size,
-    span,
-)
-from utilities.textplot import ASCII, UNICODE
 
 LOG2 = math.log(2)
 
@@ -46,7 +39,7 @@ def listed(root: Path) -> list[str]:
 
 
 def page(run: Run, width: int = WIDTH) -> list[str]:
-    return show_lines(run, NOW + 300, width, ASCII)
+    return show_lines(look(run), NOW + 300, width, ASCII)
 
 
 def fact(lines: list[str], name: str) -> str:
@@ -60,134 +53,70 @@ def write_metrics(run: Run, *lines: dict[str, Any] | str) -> None:
     (run.path / "metrics.jsonl").write_text(text)
 
 
-# Figures.
+# The overview.
 
 
-def test_figures_are_what_the_metrics_say(tmp_path: Path) -> None:
+def test_an_overview_is_plain_data_too(tmp_path: Path) -> None:
     with trained_run(tmp_path) as run:
-        figures = read_figures(run)
+        answer = look(run).to_json(NOW + 300)
 
-    assert figures.step == 101
-    assert figures.seconds == 50.5
-    assert figures.trials == 101 * 1024
-    assert not figures.thinned
-    assert figures.moment == NOW
-    assert figures.validations == ((0, 3.1), (50, 2.25), (100, 2.5))
-
-
-def test_trials_of_lines_that_were_thinned_out_are_those_of_the_next_line(
-    tmp_path: Path,
-) -> None:
-    with new_run(tmp_path, config=replace(CONFIG, step_num=10)) as run:
-        write_metrics(run, {"step": 10, "trials": 5}, {"step": 13, "trials": 7})
-        figures = read_figures(run)
-
-    assert figures.trials == 5 + 3 * 7
-    assert figures.thinned
-    assert figures.step == 14
+    assert json.loads(json.dumps(answer)) == answer
+    assert (answer["run"], answer["model"], answer["text"]) == (
+        0,
+        "rnn 1x4",
+        "Some prose",
+    )
+    assert (answer["step"], answer["trials"], answer["seconds"]) == (101, 103424, 50.5)
+    assert (answer["lastActive"], answer["age"]) == (NOW, 300)
+    assert answer["best"] == {"step": 50, "nats": 2.25, "bits": 2.25 / LOG2}
+    assert (answer["checkpoints"], answer["weightsOnly"]) == ([0, 101], [1])
+    assert answer["config"]["hiddenSize"] == 4
+    assert answer["gradientQuality"] is None
+    assert answer["timePerStep"] is None
+    assert answer["bytes"] > 1000
 
 
-def test_the_state_that_a_session_ended_with_is_no_step(tmp_path: Path) -> None:
+def test_a_run_without_a_moment_was_last_active_when_it_began(tmp_path: Path) -> None:
+    with new_run(tmp_path) as run:
+        overview = look(run)
+
+        assert overview.moment == (run.path / "config.json").stat().st_mtime
+    assert overview.to_json(0)["validation"] is None
+
+
+def test_the_last_steps_are_told_as_far_as_they_are_known(tmp_path: Path) -> None:
+    with new_run(tmp_path) as run:
+        new = {"timePerStep": 0.5, "trialSeconds": 0.4}
+        lines = [{"step": i, "gradientQuality": 0.1 * (i % 2), **new} for i in range(8)]
+        write_metrics(run, {"step": 0, "timePerStep": 9}, *lines, {"step": 8})
+        lines_ = page(run)
+        known = Recent.of(run.curves)
+
+    assert fact(lines_, "a step") == "asked 0.5 s, trials 0.4 s"
+    # Four of 0 and four of 0.1: mean 0.05, deviation 0.0535, over the root of 8.
+    assert fact(lines_, "gradient") == (
+        "0.050 ± 0.019, cosine of two halves of the trials"
+    )
+    assert known.update_seconds is None
+    assert known.gradient_quality == pytest.approx(0.05)
+
+
+def test_few_qualities_say_nothing(tmp_path: Path) -> None:
+    with new_run(tmp_path) as run:
+        write_metrics(run, *({"step": i, "gradientQuality": 0.5} for i in range(4)))
+        lines = page(run)
+
+    assert not [line for line in lines if line.startswith(("gradient ", "a step"))]
+
+
+def test_a_state_at_the_end_is_no_step_to_be_told(tmp_path: Path) -> None:
     with new_run(tmp_path) as run:
         write_metrics(
             run,
-            {"step": 0, "trials": 5, "clients": 1},
-            {"step": 1, "trials": 0, "clients": 0, "validationLoss": 2.5},
+            {"step": 0, "timePerStep": 0.5, "clients": 1},
+            {"step": 1, "timePerStep": 0.0, "clients": 0},
         )
-        figures = read_figures(run)
-
-    assert (figures.step, figures.trials) == (1, 5)
-    assert not figures.thinned
-    assert figures.validations == ((1, 2.5),)
-
-
-def test_a_run_without_steps_is_at_its_first_one(tmp_path: Path) -> None:
-    with new_run(tmp_path, config=replace(CONFIG, step_num=10)) as run:
-        figures = read_figures(run)
-        begun = (run.path / "config.json").stat().st_mtime
-
-    assert (figures.step, figures.trials, figures.seconds) == (10, 0, 0.0)
-    assert not figures.thinned
-    assert figures.moment == begun
-    assert figures.validations == ()
-
-
-def test_what_makes_no_sense_in_a_log_is_left_out(tmp_path: Path) -> None:
-    whole = {"step": 1, "trials": 8, "time": NOW, "seconds": 2, "validationLoss": 2.5}
-    strange = ("-1", "NaN", "Infinity", "null", '"3"', "[]", "9" * 400, "1e400")
-    keys = ("trials", "time", "seconds", "validationLoss")
-    lines = [f'{{"step":1,"{key}":{value}}}' for key in keys for value in strange]
-    with new_run(tmp_path) as run:
-        write_metrics(run, {"step": -1}, {"step": 10**30}, '{"ste', whole, *lines)
-        figures = read_figures(run)
-
-    assert figures.validations == ((1, 2.5),)
-    assert (figures.step, figures.seconds, figures.moment) == (2, 2.0, NOW)
-    assert figures.trials == 2 * 8
-
-
-# Words.
-
-
-@pytest.mark.parametrize(
-    ("text", "width", "expected"),
-    [
-        ("abc", 3, "abc"),
-        ("abcd", 3, "ab…"),
-        ("a\x1b[2J\nb", 9, "a?[2J b"),
-        ("世界世界", 8, "世界世界"),
-        ("世界世界", 7, "世界世…"),
-        ("世界世界", 6, "世界…"),
-        ("e\u0301e\u0301", 2, "e\u0301e\u0301"),
-    ],
-)
-def test_a_text_is_cut_to_the_places_it_takes(
-    text: str, width: int, expected: str
-) -> None:
-    assert fitted(text, width) == expected
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (-5, "0 s"),
-        (0, "0 s"),
-        (119, "119 s"),
-        (120, "2 min"),
-        (7199, "119 min"),
-        (7200, "2 h"),
-        (2 * 86400 - 1, "47 h"),
-        (2 * 86400, "2 d"),
-        (1000 * 86400, "1000 d"),
-    ],
-)
-def test_a_length_of_time_has_one_unit(seconds: float, words: str) -> None:
-    assert span(seconds) == words
-
-
-@pytest.mark.parametrize(
-    ("count", "words"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (9949, "9.9 kB"),
-        (9950, "10 kB"),
-        (999_499, "999 kB"),
-        (999_500, "1.0 MB"),
-        (45e9, "45 GB"),
-        (45e15, "45000 TB"),
-    ],
-)
-def test_bytes_have_a_unit(count: float, words: str) -> None:
-    assert size(count) == words
-
-
-@pytest.mark.parametrize(
-    ("value", "words"), [(None, "null"), (30.0, "30"), (0.02, "0.02"), ("a", "a")]
-)
-def test_values_look_as_in_a_file(value: object, words: str) -> None:
-    assert shown(value) == words
+        assert fact(page(run), "a step") == "asked 0.5 s"
 
 
 # The list.
@@ -256,6 +185,20 @@ def test_a_damaged_run_gets_a_line_and_hides_no_other(tmp_path: Path) -> None:
     assert lines[3].startswith("  1  damaged: metrics.jsonl: cannot be read: ")
     assert lines[4].startswith("  3  damaged: checkpoints: cannot be read: ")
     assert lines[5:] == ["What is damaged is told in full by: show N"]
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    new_run(tmp_path).close()
+    (tmp_path / "1").mkdir()
+    (tmp_path / "2").write_text("a file")
+    lines = listed(tmp_path)
+    _, damaged = look_at_all(RunStore(tmp_path))
+
+    assert lines[2:] == [
+        "  1  no run: config.json is missing (never finished, or lost)",
+        "What is damaged is told in full by: show N",
+    ]
+    assert damaged == {1: "no run: config.json is missing (never finished, or lost)"}
 
 
 def test_damaged_runs_alone_need_no_heading(tmp_path: Path) -> None:
@@ -390,7 +333,7 @@ def test_names_of_others_cannot_break_the_page(tmp_path: Path) -> None:
 
 def test_the_plot_has_the_width_and_signs_that_are_asked_for(tmp_path: Path) -> None:
     with trained_run(tmp_path) as run:
-        narrow, wide = page(run, 40), show_lines(run, NOW, 120, UNICODE)
+        narrow, wide = page(run, 40), show_lines(look(run), NOW, 120, UNICODE)
 
     assert max(map(len, narrow[14:32])) == 40
     assert max(map(len, wide[14:32])) == 120

@@ -10,22 +10,22 @@
           0              500
           step     ⠤ loss   o validation
 
-Owns: scales, round labels, the characters. Does not own: where figures come from, how
-wide the terminal is or what it can show.
+Owns the characters. Does not own: scales and round labels (`scales`), where figures
+come from, how wide the terminal is or what it can show.
 
 The idea: the curve is drawn on a grid of dots, one mean for each column of dots, so a
 million figures cost no more lines than ten. A Braille character holds 2 by 4 dots;
 where these cannot be shown, each character is one dot.
 """
 
-import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Doubles: TypeAlias = NDArray[np.float64]
+from utilities.scales import Doubles, Scale, Series, label
+
 Dots: TypeAlias = NDArray[np.bool_]
 
 _LABEL = 8  # characters of a number beside the y axis
@@ -34,9 +34,6 @@ _NARROWEST = 8  # characters inside: below, no scale would say anything
 _ROWS_PER_LABEL = 2
 _POINT = "o"
 _POINT_COLUMNS = 5  # characters that share one point: more would hide the curve
-_HUGE = 1e300  # beyond, sums and differences could overflow
-_ROUNDING = 1e-9  # of a step: 2.55 may have become 2.5499999
-_RESOLUTION = 1e-12  # least range, as a share of the numbers: floats tell it apart
 _BRAILLE = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 
 
@@ -56,67 +53,6 @@ class Signs:
 UNICODE = Signs("│", "┤", "└", "─", "┬", "⠤", (4, 2))
 ASCII = Signs("|", "+", "+", "-", "+", "*", (1, 1))
 PROBE = "│┤└─┬⠤⣿"  # an encoding that has these can show `UNICODE`
-
-
-@dataclass(frozen=True, eq=False)
-class Series:
-    """Figures over whole numbers; those that are not finite are left out."""
-
-    name: str
-    x: Doubles  # (n,)
-    y: Doubles  # (n,)
-
-    def usable(self) -> "Series":
-        """Return what can be drawn."""
-        # Comparisons with nan are false.
-        keep = (np.abs(self.x) < _HUGE) & (np.abs(self.y) < _HUGE)
-        return Series(self.name, self.x[keep], self.y[keep])
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """A range of numbers on a row of places; low and high lie on the outer ones."""
-
-    low: float
-    high: float
-
-    @classmethod
-    def over(cls, values: Doubles, least: float) -> "_Scale":
-        """Return the range of the values, not less than that."""
-        low, high = float(values.min()), float(values.max())
-        least = max(least, _RESOLUTION * max(abs(low), abs(high)))
-        if high - low < least:
-            middle = low + (high - low) / 2
-            low, high = middle - least / 2, middle + least / 2
-        return cls(low, high)
-
-    def places(self, values: Doubles, count: int) -> NDArray[np.intp]:
-        """Return the places 0 … count - 1 of values within the range."""
-        shares = (values - self.low) / (self.high - self.low)
-        return np.rint(shares * (count - 1)).astype(np.intp)
-
-    def ticks(self, most: int, least: float) -> tuple[Doubles, float]:
-        """Return round numbers within the range, and their distance.
-
-        Args:
-            most: numbers at most, roughly.
-            least: distance.
-        """
-        raw = (self.high - self.low) / max(1, most)
-        power = 10.0 ** math.floor(math.log10(raw))
-        steps = [max(least, k * power) for k in (1, 2, 5, 10)]
-        fitting = next(i for i, step in enumerate(steps) if step >= raw * 0.999)
-        # One that passes over the whole range says nothing: then a smaller one.
-        step = max(
-            (step for step in steps[: fitting + 1] if len(self._multiples(step))),
-            default=steps[0],
-        )
-        return np.array(self._multiples(step), np.float64) * step, step
-
-    def _multiples(self, step: float) -> range:
-        """Return the factors of those multiples of a step that are in the range."""
-        first = math.ceil(self.low / step - _ROUNDING)
-        return range(first, math.floor(self.high / step + _ROUNDING) + 1)
 
 
 def text_plot(
@@ -145,9 +81,9 @@ def text_plot(
     if not xs.size:
         return []
     columns = max(_NARROWEST, width - _MARGIN)
-    x_scale = _Scale.over(xs, 1.0)
+    x_scale = Scale.over(xs, 1.0)
     means, places = _means(curve, x_scale, columns * signs.dots[1])
-    y_scale = _Scale.over(np.concatenate([means, points.y]), 0.1)
+    y_scale = Scale.over(np.concatenate([means, points.y]), 0.1)
     dots = _draw(means, places, y_scale, (height, columns), signs)
     rows = _characters(dots, signs)
     _mark(rows, points, x_scale, y_scale)
@@ -163,7 +99,7 @@ def text_plot(
 
 
 def _means(
-    curve: Series, scale: _Scale, columns: int
+    curve: Series, scale: Scale, columns: int
 ) -> tuple[Doubles, NDArray[np.intp]]:
     """Return the mean figure of each column of dots that has one, and the columns."""
     places = scale.places(curve.x, columns)
@@ -176,7 +112,7 @@ def _means(
 def _draw(
     means: Doubles,
     places: NDArray[np.intp],
-    scale: _Scale,
+    scale: Scale,
     size: tuple[int, int],
     signs: Signs,
 ) -> Dots:
@@ -207,7 +143,7 @@ def _characters(dots: Dots, signs: Signs) -> list[list[str]]:
 
 
 def _mark(
-    rows: list[list[str]], points: Series, x_scale: _Scale, y_scale: _Scale
+    rows: list[list[str]], points: Series, x_scale: Scale, y_scale: Scale
 ) -> None:
     """Set the last of the points in each few columns on the rows."""
     order = np.argsort(points.x, kind="stable")
@@ -218,26 +154,19 @@ def _mark(
         rows[-1 - height][column] = _POINT
 
 
-def _beside_axis(rows: list[list[str]], scale: _Scale, signs: Signs) -> list[str]:
+def _beside_axis(rows: list[list[str]], scale: Scale, signs: Signs) -> list[str]:
     """Return the rows with the y axis and its numbers, empty for most."""
     values, step = scale.ticks(max(2, len(rows) // _ROWS_PER_LABEL), 0.0)
     labels = [""] * len(rows)
     for value, height in zip(values, scale.places(values, len(rows)), strict=True):
-        labels[-1 - height] = _label(float(value), step)
+        labels[-1 - height] = label(float(value), step, _LABEL)
     return [
         f"{label:>{_LABEL}} {signs.y_tick if label else signs.axis}{''.join(row)}"
         for label, row in zip(labels, rows, strict=True)
     ]
 
 
-def _label(value: float, step: float) -> str:
-    """Return a number with the digits that its distance to the next one needs."""
-    digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    text = f"{value + 0.0:.{digits}f}"  # no minus before a zero
-    return text if len(text) <= _LABEL else f"{value:.1e}"
-
-
-def _x_axis(scale: _Scale, columns: int, signs: Signs) -> list[str]:
+def _x_axis(scale: Scale, columns: int, signs: Signs) -> list[str]:
     """Return the axis and the line of numbers below it."""
     longest = max(len(f"{end:.0f}") for end in (scale.low, scale.high))
     values, _ = scale.ticks(columns // (min(longest, 15) + 4), 1.0)

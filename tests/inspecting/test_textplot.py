@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utilities.textplot import ASCII, PROBE, UNICODE, Series, Signs, text_plot
+from utilities.inspect.textplot import ASCII, PROBE, UNICODE, Signs, text_plot
+from utilities.scales import Series
 
 Pairs = Sequence[tuple[float, float]]
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from utilities.config import from_json
 from utilities.data import Corpus, build_corpus, build_vocabulary, read_text
 from utilities.evolution import Setting, TrainState, initial_state
 
-SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
 TEXT = SHARED / "data" / "tinyshakespeare.txt"
 PROTOTYPE = SHARED / "prototype" / "es_prototype.py"
 
@@ -29,6 +31,11 @@ def machine() -> dict[str, str]:
         "python": platform.python_version(),
         "numpy": np.__version__,
     }
+
+
+def spaced(record: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass, their names in words."""
+    return {name.replace("_", " "): v for name, v in asdict(record).items()}
 
 
 def finish(figures: dict[str, Any]) -> None:
@@ -63,16 +70,44 @@ def example(path: Path, **keys: object) -> tuple[Setting, Corpus, TrainState]:
     return setting, corpus, initial_state(setting, 1, flat)
 
 
+@dataclass(frozen=True)
+class Prototype:
+    """What the one-process prototype reached on one core."""
+
+    speed: float  # characters a second, as it tells
+    own_loss: float  # of 128 rows of the validation text, as it tells
+    loss: float  # of all of the validation text, in nats per character
+
+
 def prototype(program: Path, data: Path, seconds: float) -> tuple[float, float]:
     """Return characters a second and last validation loss of one core."""
-    command = [sys.executable, str(program), "--data", str(data)]
+    return prototype_figures(_one_core_output([str(program.resolve())], data, seconds))
+
+
+def scored_prototype(program: Path, data: Path, seconds: float) -> Prototype:
+    """Return what it reached, its weights scored on all of the validation text."""
+    command = ["-m", "benchmarks.prototype", str(program.resolve())]
+    said = _one_core_output(command, data, seconds)
+    loss = json.loads(said.splitlines()[-1])["validation"]
+    return Prototype(*prototype_figures(said), loss)
+
+
+def prototype_figures(said: str) -> tuple[float, float]:
+    """Return characters a second and last validation loss of the prototype's output."""
+    speeds = re.findall(r"([\d.]+) M chars/s", said)
+    losses = re.findall(r"validation ([\d.]+)", said)
+    return 1e6 * float(speeds[-1]), float(losses[-1])
+
+
+def _one_core_output(command: list[str], data: Path, seconds: float) -> str:
+    """Return what a Python program says that takes a text and a time."""
+    options = ["--data", str(data.resolve()), "--seconds", str(seconds)]
     done = subprocess.run(
-        [*command, "--seconds", str(seconds)],
-        capture_output=True,
+        [sys.executable, *command, *options],
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
+        cwd=ROOT,
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
     )
-    speeds = re.findall(r"([\d.]+) M chars/s", done.stdout)
-    losses = re.findall(r"validation ([\d.]+)", done.stdout)
-    return 1e6 * float(speeds[-1]), float(losses[-1])
+    return done.stdout

@@ -20,7 +20,8 @@ def measure(
 ) -> dict[str, float]:
     """Return the figures of one model."""
     from benchmarks.common import example, fastest
-    from utilities.evolution import Segment, score
+    from utilities.evolution import Segment
+    from utilities.scoring import score
 
     keys = {"modelType": cell, "hiddenSize": hidden, "nLayers": layers}
     setting, corpus, state = example(data, **keys)

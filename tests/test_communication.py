@@ -29,8 +29,10 @@ from tests.loopback import (
 )
 from utilities import communication
 from utilities.communication import Hub, connect, listen
+from utilities.descriptors import descriptors
 from utilities.events import Joined, Left, Received
-from utilities.protocol import Goodbye, State, TokenBatch, Welcome, encode
+from utilities.protocol import Goodbye, State, TokenBatch, Welcome
+from utilities.wire import encode
 
 
 @pytest.fixture
@@ -295,8 +297,8 @@ def test_a_client_that_takes_a_little_now_and_then_stays(bench: Bench) -> None:
     link = bench.hub._links[client]
     for _ in range(3):
         bench.clock.now += 0.9 * communication.SILENT_SECONDS
-        queued = link.queued
-        while link.queued == queued:  # sockets buffer: room for more comes in leaps
+        queued = link.queue.size
+        while link.queue.size == queued:  # sockets buffer: room for more comes in leaps
             peer.socket.recv(1 << 20)
             bench.events += bench.hub.poll(0.01)
 
@@ -583,4 +585,89 @@ def test_connections_leave_descriptors_for_the_files_of_the_run(
 
 
 def test_a_process_may_have_some_descriptors() -> None:
-    assert communication.descriptors() > communication.SPARE_DESCRIPTORS
+    assert descriptors() > communication.SPARE_DESCRIPTORS
+
+
+# A great many.
+
+
+def test_a_crowd_that_comes_at_once_joins_and_all_hear_the_same(bench: Bench) -> None:
+    count = 300
+    peers = [bench.peer(HELLO_BYTES) for _ in range(count)]
+    bench.until(lambda: len(bench.of(Joined)) == count)
+    clients = [event.client for event in bench.of(Joined)]
+    parts = encode(WELCOME)
+    for client in clients:
+        bench.hub.send(client, [*parts, *encode(BEGIN)])
+    bench.until(lambda: all(len(peer.messages) == 2 for peer in peers), *peers)
+
+    assert len(set(clients)) == count
+    expected = in_bytes(WELCOME, BEGIN)
+    assert all(in_bytes(*peer.messages) == expected for peer in peers)
+    assert not bench.of(Left)
+
+
+def test_those_who_wait_to_be_accepted_are_accepted_together(bench: Bench) -> None:
+    for _ in range(communication.ACCEPTED + 10):
+        bench.dial()
+    bench.until(lambda: bench.hub._links)
+
+    assert len(bench.hub._links) == communication.ACCEPTED
+    bench.until(lambda: len(bench.hub._links) == communication.ACCEPTED + 10)
+
+
+def test_clients_that_have_read_everything_are_not_watched(bench: Bench) -> None:
+    (_, reader), (slow, client) = bench.joined(), bench.joined()
+    for joined in (reader, client):
+        bench.hub.send(joined, encode(WELCOME))
+    for _ in range(8):  # 24 MB: more than the sockets hold
+        bench.hub.send(client, encode(LARGE))
+    bench.settle()
+    assert list(bench.hub._watched) == [client]
+
+    bench.until(lambda: len(slow.messages) == 9, slow)
+    bench.settle()
+    assert not bench.hub._watched
+    bench.clock.now += 1e6
+    bench.settle()
+    assert not bench.of(Left)
+
+
+def test_a_poll_says_up_to_when_it_has_heard_everybody(bench: Bench) -> None:
+    peer, _ = bench.joined()
+    peer.send(in_bytes(RESULT))
+    bench.clock.now, bench.clock.tick = 500.0, 1.0
+    while not bench.of(Received):
+        before = bench.clock.now
+        bench.events += bench.hub.poll(0.01)
+
+    assert bench.hub.moment == before + 1, "before anything was read"
+
+
+class Windows:
+    """A connection that sends one buffer at a time, and takes all of it."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def send(self, data: bytes | memoryview) -> int:
+        self.sent.append(bytes(data))
+        return len(data)
+
+
+@pytest.mark.parametrize(
+    ("parts", "sent"),
+    [
+        ([b"ab"], [b"ab"]),
+        ([b"ab", b"cd"], [b"abcd"]),
+        ([b"ab", bytes(communication.CHUNK)], [b"ab"]),
+    ],
+)
+def test_where_parts_cannot_leave_together_small_ones_are_joined(
+    parts: list[bytes], sent: list[bytes]
+) -> None:
+    line: Any = Windows()
+    count = communication._send_together(line, [memoryview(part) for part in parts])
+
+    assert line.sent == sent
+    assert count == len(b"".join(sent))

@@ -28,7 +28,8 @@ from utilities import communication
 from utilities.communication import Connection, addresses, connect, listen
 from utilities.errors import NetworkError, ProtocolError
 from utilities.events import Joined, Left, Received
-from utilities.protocol import Begin, Message, State, TokenBatch, Welcome, encode
+from utilities.protocol import Begin, Message, State, TokenBatch, Welcome
+from utilities.wire import encode
 
 
 @pytest.fixture

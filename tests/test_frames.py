@@ -9,9 +9,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from utilities import frames
 from utilities.errors import ProtocolError
 from utilities.frames import (
     DTYPES,
+    KNOWN_TAGS,
     MAX_TAG,
     Announced,
     Array,
@@ -201,6 +203,16 @@ def test_any_printable_tag_up_to_the_limit_is_announced(tag: bytes) -> None:
 def test_a_tag_of_anything_but_printable_ascii_is_refused(tag: bytes) -> None:
     with pytest.raises(ProtocolError, match="expected a tag in ASCII, got b'"):
         read_all(b"".join(frame(tag, b"")))
+
+
+def test_no_peer_can_have_many_tags_remembered() -> None:
+    for number in range(3 * KNOWN_TAGS):
+        tag = f"np.<f4:{number}"
+        assert read_all(b"".join(frame(tag.encode(), b""))) == [(tag, b"")]
+        parse_array_tag(tag)
+
+    for known in (frames._checked_tag, parse_array_tag):
+        assert known.cache_info().currsize <= KNOWN_TAGS
 
 
 def test_nothing_is_allocated_on_the_word_of_a_header() -> None:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from tests.desk import hello
-from utilities.config import Config
 from utilities.errors import ProtocolError
 from utilities.peers import REMEMBERED_STEPS, Peer, refuse, unique_name
 from utilities.protocol import PROTOCOL_VERSION, Result
@@ -12,7 +11,7 @@ from utilities.protocol import PROTOCOL_VERSION, Result
 
 def result(step: int, update_seconds: float = 0.1) -> Result:
     nothing = np.zeros(0, np.float32)
-    return Result(step, b"d" * 32, update_seconds, 1.0, (), nothing, nothing)
+    return Result(step, b"d" * 32, update_seconds, 1.0, None, (), nothing, nothing)
 
 
 # --- debts ----------------------------------------------------------------------------
@@ -20,8 +19,8 @@ def result(step: int, update_seconds: float = 0.1) -> Result:
 
 def test_each_debt_is_settled_by_one_answer() -> None:
     peer = Peer(1, "ann")
-    peer.owe(5, 10.0)
-    peer.owe(5, 10.0)
+    peer.owe(5, 10.0, 8.0)
+    peer.owe(5, 10.0, 8.0)
     assert (peer.owes(5), peer.owes(6)) == (2, 0)
 
     for _ in range(2):
@@ -35,16 +34,26 @@ def test_each_debt_is_settled_by_one_answer() -> None:
 @pytest.mark.parametrize(("now", "waited"), [(10.0, True), (10.1, False)])
 def test_an_answer_in_time_is_waited_for_again(now: float, waited: bool) -> None:
     peer = Peer(1, "ann", waited=False)
-    peer.owe(5, 10.0)
+    peer.owe(5, 10.0, 8.0)
 
     peer.answer(result(5), now)
 
     assert peer.waited is waited
 
 
+def test_an_answer_tells_how_long_it_took_beside_the_work() -> None:
+    peer = Peer(1, "ann")
+    for step in (5, 6):
+        peer.owe(step, 20.0, 8.0)
+
+    # Asked at 8, of which 1 s was trials; an update took 0.1 or 0.5 s.
+    assert peer.answer(result(5), 10.0) == pytest.approx(0.9)
+    assert peer.answer(result(6, 0.5), 9.75) == pytest.approx(0.25)
+
+
 def test_an_answer_after_its_deadline_does_not_yet_lose_trust() -> None:
     peer = Peer(1, "ann")
-    peer.owe(5, 10.0)
+    peer.owe(5, 10.0, 8.0)
 
     peer.answer(result(5), 11.0)
 
@@ -54,10 +63,10 @@ def test_an_answer_after_its_deadline_does_not_yet_lose_trust() -> None:
 def test_debts_of_long_ago_are_forgotten_and_their_answers_forgiven() -> None:
     peer = Peer(1, "ann", waited=False)
     for step in range(REMEMBERED_STEPS + 3):
-        peer.owe(step, 1e9)
+        peer.owe(step, 1e9, 0.0)
     assert len(peer.debts) == REMEMBERED_STEPS
 
-    peer.answer(result(2), 0.0)
+    assert peer.answer(result(2), 0.0) is None
     peer.deliver_state(2)
 
     assert not peer.waited
@@ -68,7 +77,7 @@ def test_debts_of_long_ago_are_forgotten_and_their_answers_forgiven() -> None:
 
 def test_a_state_is_due_once_and_ahead_of_the_answer() -> None:
     peer = Peer(1, "ann")
-    peer.owe(5, 10.0)
+    peer.owe(5, 10.0, 8.0)
     with pytest.raises(ProtocolError, match="none was asked for at step 5"):
         peer.deliver_state(5)
 
@@ -81,7 +90,7 @@ def test_a_state_is_due_once_and_ahead_of_the_answer() -> None:
 
 def test_a_state_after_its_answer_breaks_the_rules() -> None:
     peer = Peer(1, "ann")
-    peer.owe(5, 10.0)
+    peer.owe(5, 10.0, 8.0)
     peer.ask_state(5)
     peer.answer(result(5), 0.0)
 
@@ -95,7 +104,7 @@ def test_a_state_after_its_answer_breaks_the_rules() -> None:
 def reporting(*seconds: float) -> Peer:
     peer = Peer(1, "ann")
     for step, each in enumerate(seconds):
-        peer.owe(step, 0.0)
+        peer.owe(step, 0.0, 0.0)
         peer.answer(result(step, each), 0.0)
     return peer
 
@@ -115,13 +124,11 @@ def reporting(*seconds: float) -> Peer:
 def test_an_update_is_allowed_the_median_of_the_last_reports(
     reports: tuple[float, ...], allowed: float
 ) -> None:
-    config = Config(time_per_step=7.0)
-
-    assert reporting(*reports).allowance(config) == pytest.approx(allowed)
+    assert reporting(*reports).allowance(7.0) == pytest.approx(allowed)
 
 
 def test_an_update_is_allowed_at_least_a_second_if_reports_say_so() -> None:
-    assert reporting(50.0).allowance(Config(time_per_step=0.1)) == 1.0
+    assert reporting(50.0).allowance(0.1) == 1.0
 
 
 # --- introductions --------------------------------------------------------------------

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.desk import lesson
 from utilities.errors import ProtocolError
@@ -40,7 +42,7 @@ def result(
 ) -> Result:
     groups = sum(segment.groups for segment in segments)
     losses, clean = floats(4 * groups, value), floats(groups)
-    return Result(STEP, digest, 0.1, 1.0, segments, losses, clean)
+    return Result(STEP, digest, 0.1, 1.0, None, segments, losses, clean)
 
 
 # --- the shape of an answer -----------------------------------------------------------
@@ -94,8 +96,25 @@ def test_an_answer_has_as_many_losses_as_its_groups(changes: dict[str, Any]) -> 
 # --- timed steps ----------------------------------------------------------------------
 
 
-def timed(*, last: bool = False, **keys: Any) -> TimedStep:
-    return TimedStep(setting(**keys), STEP, itertools.count(50).__next__, last)
+def timed(*, last: bool = False, seconds: float = 1.0, **keys: Any) -> TimedStep:
+    new_seed = itertools.count(50).__next__
+    return TimedStep(setting(**keys), STEP, seconds, new_seed, last)
+
+
+def test_grace_grows_with_the_round_trips_unless_it_is_given() -> None:
+    deadlines = []
+    for keys in ({}, {"grace": 0.5}):
+        members = peers(2)
+        step = TimedStep(setting(**keys), STEP, 1.0, lambda: 7, round_trip=0.375)
+        step.assign(members[:1], 0.0)
+        deadlines.append(step.wakeup(0.0))
+        config = setting(trials_per_step=8, **keys)
+        blocks = BlockStep(config, STEP, 1.0, lambda slot: slot, deque(), 0.375)
+        blocks.assign(members[1:], 0.0)
+        deadlines.append(blocks.wakeup(0.0))
+
+    # A second for the update, the step, twice the round trip; three block times of 1 s.
+    assert deadlines == [2.75, 3.75, 2.5, 3.5]
 
 
 def opened(step: TimedStep, members: Iterable[Peer]) -> dict[Peer, Segment]:
@@ -207,6 +226,41 @@ def test_a_replica_that_differs_is_forgotten_and_may_enter_again() -> None:
     assert step.assign([ann, bob], 0.3) == []
 
 
+MOVES = st.lists(
+    st.tuples(st.sampled_from(("take", "lose", "discard", "trust")), st.integers(0, 4)),
+    max_size=12,
+)
+
+
+@given(st.lists(st.floats(0, 1), min_size=5, max_size=5), MOVES)
+def test_the_deadline_is_the_latest_whatever_happens_before(
+    reports: list[float], moves: list[tuple[str, int]]
+) -> None:
+    step, members = timed(grace=0.5), peers(5)
+    for peer, report in zip(members, reports, strict=True):
+        peer.reports.append(report)
+    work = opened(step, members)
+    due = {peer: 0 + peer.allowance(1.0) + 1.0 + 0.5 for peer in members}
+    for move, number in moves:
+        peer = members[number]
+        match move:
+            case "take" if peer in due:
+                step.take(peer, result(replace(work[peer], groups=1)), 0.1)
+            case "lose":
+                step.lose(peer)
+            case "discard":
+                step.discard(peer)
+            case "trust":
+                peer.waited = not peer.waited
+        if move != "trust":
+            due.pop(peer, None)
+        waited = [moment for owing, moment in due.items() if owing.waited]
+        latest = max(waited or due.values(), default=-math.inf)
+
+        assert step.wakeup(latest - 1e-9) == (latest if due else None)
+        assert step.wakeup(latest) is None
+
+
 def test_unusable_losses_are_counted_apart() -> None:
     step, (ann, bob) = timed(), peers(2)
     work = opened(step, [ann, bob])
@@ -252,7 +306,7 @@ class Blocks:
     def __init__(self, clients: int, blocks: int = 6, times: float | None = None):
         self.times: deque[float] = deque([] if times is None else [times], maxlen=32)
         config = setting(trials_per_step=4 * blocks)
-        self.step = BlockStep(config, STEP, lambda slot: 100 + slot, self.times)
+        self.step = BlockStep(config, STEP, 1.0, lambda slot: 100 + slot, self.times)
         self.peers = peers(clients)
         self.held: dict[Peer, list[tuple[Segment, ...]]] = {p: [] for p in self.peers}
         self.now = 0.0
@@ -286,7 +340,7 @@ class Blocks:
 
 def test_a_step_is_cut_into_blocks_of_one_forward_batch_each() -> None:
     config = setting(trials_per_step=80, batch_size=16)  # 64 rows a group: 8 groups
-    step = BlockStep(config, STEP, lambda slot: 100 + slot, deque())
+    step = BlockStep(config, STEP, 1.0, lambda slot: 100 + slot, deque())
 
     work = step.assign(peers(1), 0.0) + step.assign(peers(3)[1:], 0.0)
 
@@ -305,6 +359,14 @@ def test_every_client_holds_two_blocks_and_gets_more_as_it_answers() -> None:
     assert blocks.go() == [("c0", 5)]
     blocks.answer(0)
     assert blocks.go() == []
+
+
+def test_of_many_clients_as_many_get_work_as_there_are_blocks() -> None:
+    blocks = Blocks(50, 3, times=2.0)
+
+    assert blocks.go() == [("c0", 0), ("c1", 1), ("c2", 2)]
+    assert blocks.go(6.24) == []
+    assert blocks.go(6.25) == [("c3", 0), ("c4", 1), ("c5", 2)]
 
 
 def test_a_step_is_complete_when_every_block_is_answered() -> None:
@@ -574,7 +636,7 @@ def test_an_answer_to_anything_but_its_block_breaks_the_rules(
     segments: tuple[Segment, ...], words: str
 ) -> None:
     config = setting(trials_per_step=96, batch_size=16)
-    step = BlockStep(config, STEP, lambda slot: 100 + slot, deque())
+    step = BlockStep(config, STEP, 1.0, lambda slot: 100 + slot, deque())
     ann, bob = peers(2)
     step.assign([ann, bob], 0.0)
 
@@ -605,3 +667,29 @@ def test_times_of_blocks_that_nobody_has_do_not_wake_anybody() -> None:
 
     assert blocks.step.wakeup(3.25) is None
     assert blocks.step.wakeup(3.24) == 3.25
+
+
+# --- owners ---------------------------------------------------------------------------
+
+
+def test_a_segment_belongs_to_whoever_has_scored_it() -> None:
+    step, (ann, bob, eve) = timed(), peers(3)
+    work = opened(step, [ann, bob, eve])
+    for peer in (ann, bob):
+        step.take(peer, result(replace(work[peer], groups=1)), 0.1)
+    assert step.owners() == {50: ann, 51: bob}
+
+    step.discard(bob)
+    step.lose(ann)  # what it has answered counts
+
+    assert step.owners() == {50: ann}
+
+
+def test_a_block_belongs_to_whoever_answered_first() -> None:
+    blocks = Blocks(2, 3)
+    blocks.go()
+    assert blocks.step.owners() == {}
+    for number in (1, 0):
+        blocks.answer(number)
+
+    assert blocks.step.owners() == {100: blocks.peers[0], 101: blocks.peers[1]}

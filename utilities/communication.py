@@ -12,28 +12,32 @@ direction, then reads until the other has closed.
 """
 
 import contextlib
-import errno
 import logging
 import selectors
 import socket
-import sys
 import time
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from utilities.addresses import ANY, place
+from utilities.causes import because, cannot_connect, cannot_listen
+from utilities.descriptors import descriptors
 from utilities.errors import NetworkError, ProtocolError
 from utilities.events import Joined, Left, Received
 from utilities.frames import Buffer
 from utilities.misc import Clock, Deadline
-from utilities.protocol import End, Goodbye, Hello, Inbox, Message, Side, encode
+from utilities.outgoing import Outgoing
+from utilities.protocol import End, Goodbye, Hello, Message
+from utilities.wire import Inbox, Side, encode
 
 log = logging.getLogger(__name__)
 
 CHUNK = 1 << 18  # bytes of one read
 READS = 16  # of one client before the others have their turn
-MOST_STRANGERS = 64  # connections that have not introduced themselves
+# Connections that have not introduced themselves: a lab may come all at once. Each can
+# have us hold the 60 kB of an unfinished hello, all of them 30 MB.
+MOST_STRANGERS = 512
+ACCEPTED = 64  # connections of one turn; those before them say hello meanwhile
 SPARE_DESCRIPTORS = 32  # for the files of the run, whoever connects
 HELLO_SECONDS = 10.0  # to introduce itself
 SILENT_SECONDS = 60.0  # without taking any of what is queued for it
@@ -41,7 +45,9 @@ MAX_QUEUED = 1 << 28  # bytes queued for a client that does not read, beside a s
 STATE_BYTES = 12  # of a parameter: weight and two moments
 GOODBYE_SECONDS = 2.0  # to take the last words
 MAX_REASON = 1000  # characters of a goodbye
-BACKLOG = 128
+# Connections that the system completes before they are accepted. It drops those beyond,
+# which are tried again after a second, and may have a lower limit of its own.
+BACKLOG = 1024
 DEAF_SECONDS = 1.0  # without accepting anybody, once descriptors have run out
 CONNECT_SECONDS = 10.0
 WAIT_SECONDS = 0.5  # of one wait: signals are seen in between, on Windows too
@@ -59,16 +65,6 @@ OPTIONS = (
 )
 
 
-def descriptors() -> int:
-    """Return how many files and connections this process may have open."""
-    if sys.platform == "win32":
-        return 1 << 16
-    import resource
-
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 1 << 20 if soft == resource.RLIM_INFINITY else soft
-
-
 def _tune(connection: socket.socket) -> None:
     for level, name, value in OPTIONS:
         option = getattr(socket, name, None)
@@ -78,9 +74,12 @@ def _tune(connection: socket.socket) -> None:
                 connection.setsockopt(level, option, value)
 
 
-def _because(error: OSError) -> str:
-    words = error.strerror or str(error) or "connection broken"
-    return words.partition(" (while ")[0]  # what create_server adds, we say ourselves
+def _send_together(connection: socket.socket, parts: list[memoryview]) -> int:
+    """Send parts in one call, in one segment if they fit; return the bytes sent."""
+    if hasattr(connection, "sendmsg"):
+        return connection.sendmsg(parts)
+    small = sum(map(len, parts)) <= CHUNK
+    return connection.send(b"".join(parts) if small else parts[0])  # Windows
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -99,21 +98,9 @@ def listen(host: str, port: int) -> socket.socket:
             (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both
         )
     except (OSError, UnicodeError) as error:
-        raise NetworkError(_cannot_listen(host, port, error)) from error
+        raise NetworkError(cannot_listen(place(host, port), error)) from error
     listener.setblocking(False)
     return listener
-
-
-def _cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> str:
-    where = f"cannot listen on {place(host, port)}"
-    if isinstance(error, UnicodeError):
-        return f"{where}: not a name; --host takes an address of this machine"
-    if error.errno in (errno.EADDRINUSE, errno.EACCES, 10013, 10048):
-        return (
-            f"{where}: the port is taken or reserved; "
-            "end the other program or choose another with --port (0: any free one)"
-        )
-    return f"{where}: {_because(error)}; --host takes an address of this machine"
 
 
 def addresses() -> list[str]:
@@ -138,8 +125,8 @@ class _Link:
     inbox: Inbox
     opened: float
     taken: float  # when it last took something of its queue
-    queue: deque[memoryview] = field(default_factory=deque)
-    queued: int = 0
+    queue: Outgoing = field(default_factory=Outgoing)
+    writing: bool = False  # the selector tells when it can take more
     name: str = ""  # that it gave in its hello
     joined: bool = False
     closing: bool = False  # it gets its last words, then it is closed
@@ -177,9 +164,14 @@ class Hub:
             end.setblocking(False)
         self._selector.register(self._bell, selectors.EVENT_READ)
         self._links: dict[int, _Link] = {}
+        # Those that time alone may close: strangers, the parting, and who has not read
+        # all. Of a thousand clients few are; nobody else is looked at every time.
+        self._watched: dict[int, _Link] = {}
+        self._buffer = memoryview(bytearray(CHUNK))
         self._next_id = 1
         self._most_links = descriptors() - SPARE_DESCRIPTORS
         self._events: list[HubEvent] = []
+        self.moment = clock()  # up to which the last poll has heard everybody
 
     @property
     def port(self) -> int:
@@ -194,7 +186,9 @@ class Hub:
     def poll(self, seconds: float) -> list[HubEvent]:
         """Wait at most that long and return what has happened."""
         wait = 0.0 if self._events else max(0.0, min(seconds, WAIT_SECONDS))
-        for key, mask in self._selector.select(wait):
+        ready = self._selector.select(wait)
+        self.moment = self._clock()
+        for key, mask in ready:
             if key.fileobj is self._listener:
                 self._accept()
             elif key.fileobj is self._bell:
@@ -207,34 +201,36 @@ class Hub:
         return events
 
     def _accept(self) -> None:
-        try:
-            connection, address = self._listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):  # it has gone again
-            return
-        except OSError as error:
-            # Out of descriptors. The listener stays readable: without a pause this
-            # would come again at once, for ever.
-            log.warning("no connection can be accepted: %s", _because(error))
-            self._selector.unregister(self._listener)
-            self._deaf_until = self._clock() + DEAF_SECONDS
-            return
-        if self._crowded():
-            log.warning("%s is turned away: too many connections", address[0])
-            connection.close()
-            return
+        """Take in those who have connected, as far as there is room."""
+        strangers = sum(not link.joined for link in self._watched.values())
+        for _ in range(ACCEPTED):
+            try:
+                connection, address = self._listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):  # it has gone again
+                return
+            except OSError as error:
+                # Out of descriptors. The listener stays readable: without a pause this
+                # would come again at once, for ever.
+                log.warning("no connection can be accepted: %s", because(error))
+                self._selector.unregister(self._listener)
+                self._deaf_until = self._clock() + DEAF_SECONDS
+                return
+            if strangers >= MOST_STRANGERS or len(self._links) >= self._most_links:
+                log.warning("%s is turned away: too many connections", address[0])
+                connection.close()
+                continue
+            self._open(connection, str(address[0]))
+            strangers += 1
+
+    def _open(self, connection: socket.socket, address: str) -> None:
         connection.setblocking(False)
         _tune(connection)
         now, link_id = self._clock(), self._next_id
         self._next_id += 1
         inbox = Inbox(Side.CLIENT, self._parameters)
-        link = _Link(link_id, connection, str(address[0]), inbox, now, now)
-        self._links[link_id] = link
+        link = _Link(link_id, connection, address, inbox, now, now)
+        self._links[link_id] = self._watched[link_id] = link
         self._selector.register(connection, selectors.EVENT_READ, link)
-
-    def _crowded(self) -> bool:
-        """Return whether one more connection would leave too little for files."""
-        strangers = sum(not link.joined for link in self._links.values())
-        return strangers >= MOST_STRANGERS or len(self._links) >= self._most_links
 
     def _serve(self, link: _Link, mask: int) -> None:
         if mask & selectors.EVENT_WRITE:
@@ -245,21 +241,21 @@ class Hub:
     def _read(self, link: _Link) -> None:
         for _ in range(READS):
             try:
-                data = link.socket.recv(CHUNK)
+                size = link.socket.recv_into(self._buffer)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                self._close(link, _because(error))
+                self._close(link, because(error))
                 return
-            if not data:
+            if not size:
                 self._close(link, "connection closed")
                 return
             if not link.closing:
-                self._decode(link, data)
-            if len(data) < CHUNK or link.id not in self._links:
+                self._decode(link, self._buffer[:size])
+            if size < CHUNK or link.id not in self._links:
                 return
 
-    def _decode(self, link: _Link, data: bytes) -> None:
+    def _decode(self, link: _Link, data: memoryview) -> None:
         try:
             link.inbox.feed(data)
             for message in link.inbox.messages():
@@ -287,9 +283,7 @@ class Hub:
     def _push(self, link: _Link, parts: Iterable[Buffer]) -> None:
         if not link.queue:
             link.taken = self._clock()
-        for part in parts:
-            link.queue.append(memoryview(part))
-            link.queued += len(part)
+        link.queue.push(parts)
         self._write(link)
 
     def drop(self, client: int, goodbye: Goodbye) -> None:
@@ -300,6 +294,7 @@ class Hub:
 
     def _part(self, link: _Link, goodbye: Goodbye, reported: str) -> None:
         link.closing, link.opened = True, self._clock()
+        self._watched[link.id] = link
         self._report(link, reported)
         line = "".join(c if c.isprintable() else "?" for c in goodbye.reason)
         self._push(link, encode(Goodbye(goodbye.end, line[:MAX_REASON])))
@@ -309,22 +304,21 @@ class Hub:
         try:
             link.socket.shutdown(socket.SHUT_WR)
         except OSError as error:
-            self._close(link, _because(error))
+            self._close(link, because(error))
 
     def _write(self, link: _Link) -> None:
         try:
-            while link.queue:
-                sent = link.socket.send(link.queue[0])
+            full = False
+            while link.queue and not full:
+                parts = link.queue.first()
+                sent = _send_together(link.socket, parts)
                 link.taken = self._clock()
-                link.queued -= sent
-                if sent < len(link.queue[0]):
-                    link.queue[0] = link.queue[0][sent:]
-                    break
-                link.queue.popleft()
+                link.queue.taken(sent)
+                full = sent < sum(map(len, parts))
         except (BlockingIOError, InterruptedError):
             pass
         except OSError as error:
-            self._close(link, _because(error))
+            self._close(link, because(error))
             return
         self._watch(link)
         if link.closing and not link.queue:
@@ -332,8 +326,12 @@ class Hub:
 
     def _watch(self, link: _Link) -> None:
         """Ask to be told when a client can take more, while there is more."""
-        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.queue else 0)
-        if self._selector.get_key(link.socket).events != wanted:
+        more = bool(link.queue)
+        if more:
+            self._watched[link.id] = link
+        if more is not link.writing:
+            link.writing = more
+            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if more else 0)
             self._selector.modify(link.socket, wanted, link)
 
     def _expire(self) -> None:
@@ -341,22 +339,27 @@ class Hub:
         if self._deaf_until is not None and now >= self._deaf_until:
             self._deaf_until = None
             self._selector.register(self._listener, selectors.EVENT_READ)
-        for link in list(self._links.values()):
+        for link in list(self._watched.values()):
             if link.closing:
                 if now > link.opened + GOODBYE_SECONDS:
                     self._close(link, "")
-            elif not link.joined and now > link.opened + HELLO_SECONDS:
-                self.refuse(link.id, f"no hello within {HELLO_SECONDS:g} s")
-            elif link.queued > self._most_queued or (
-                link.queue and now > link.taken + SILENT_SECONDS
+            elif not link.joined:
+                if now > link.opened + HELLO_SECONDS:
+                    self.refuse(link.id, f"no hello within {HELLO_SECONDS:g} s")
+            elif not link.queue:
+                del self._watched[link.id]
+            elif (
+                link.queue.size > self._most_queued or now > link.taken + SILENT_SECONDS
             ):
-                self._close(link, f"it does not read; {link.queued} bytes were queued")
+                waits = f"{link.queue.size} bytes were queued"
+                self._close(link, f"it does not read; {waits}")
 
     def _close(self, link: _Link, reason: str) -> None:
         if not (link.joined or link.closing):
             log.info("%s left without a hello: %s", link.who, reason)
         self._report(link, reason)
         del self._links[link.id]
+        self._watched.pop(link.id, None)
         self._selector.unregister(link.socket)
         link.socket.close()
 
@@ -406,31 +409,12 @@ def connect(host: str, port: int) -> socket.socket:
             connection.close()
             raise ConnectionRefusedError
     except (OSError, UnicodeError) as error:
-        raise NetworkError(_cannot_connect(host, port, error)) from error
+        unknown = isinstance(error, socket.gaierror)
+        address, waited = place(host, port), CONNECT_SECONDS
+        why = cannot_connect(address, error, unknown=unknown, waited=waited)
+        raise NetworkError(why) from error
     _tune(connection)
     return connection
-
-
-def _cannot_connect(host: str, port: int, error: OSError | UnicodeError) -> str:
-    where = f"cannot reach {place(host, port)}"
-    if isinstance(error, socket.gaierror | UnicodeError):
-        return f"{where}: the name is not known; check it or use the server's address"
-    if isinstance(error, ConnectionRefusedError):
-        return (
-            f"{where}: the machine answers but nothing listens there; is the server "
-            "running, with this port and a --host other than 127.0.0.1?"
-        )
-    if isinstance(error, TimeoutError):
-        return (
-            f"{where}: no answer within {CONNECT_SECONDS:g} s; "
-            "wrong address, another network, or a firewall"
-        )
-    if sys.platform == "darwin" and error.errno == errno.EHOSTUNREACH:
-        return (
-            f"{where}: macOS blocks it; allow this terminal under System Settings, "
-            "Privacy & Security, Local Network"
-        )
-    return f"{where}: {_because(error)}"
 
 
 class Connection:
@@ -450,15 +434,14 @@ class Connection:
         Where that fails, the next `receive` tells, after all that the server said
         before: that may be a goodbye.
         """
-        buffers = [part for message in messages for part in encode(message)]
+        queue = Outgoing()
+        queue.push(part for message in messages for part in encode(message))
         try:
             self._socket.settimeout(SILENT_SECONDS)
-            for part in _gathered(buffers):
-                rest = memoryview(part)
-                while rest:
-                    rest = rest[self._socket.send(rest) :]
+            while queue:
+                queue.taken(_send_together(self._socket, queue.first()))
         except OSError as error:
-            self._lost = _because(error)
+            self._lost = because(error)
 
     def receive(self, *, wait: bool) -> list[Message]:
         """Return all messages that have arrived.
@@ -487,7 +470,7 @@ class Connection:
         except (BlockingIOError, InterruptedError):
             return b""
         except OSError as error:
-            self._lost = _because(error)
+            self._lost = because(error)
             return b""
         if not data:
             self._lost = self._lost or "it closed the connection"
@@ -508,10 +491,3 @@ class Connection:
         """Close the connection."""
         self._selector.close()
         self._socket.close()
-
-
-def _gathered(buffers: list[Buffer]) -> list[Buffer]:
-    """Join a few small buffers so that they leave in one segment."""
-    if sum(map(len, buffers)) <= CHUNK:
-        return [b"".join(buffers)]
-    return buffers

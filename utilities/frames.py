@@ -14,8 +14,8 @@ A reader never allocates on the word of a header: it holds what has arrived.
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from utilities.errors import ProtocolError
 HEADER = struct.Struct("<II")
 MAX_TAG = 64  # the longest legal one has 28 characters
 MAX_DIMENSIONS = 2
+KNOWN_TAGS = 256  # are read once only: a run has a few dozen, over and over
 DTYPES = ("<f4", "<f8", "<u8", "<i8", "<i4", "<u4", "<u2", "|u1", "|i1")
 
 Buffer: TypeAlias = bytes | memoryview
@@ -60,8 +61,7 @@ def bytes_frame(value: bytes) -> bytes:
     return b"".join(frame(b"bytes", value))
 
 
-@dataclass(frozen=True)
-class Announced:
+class Announced(NamedTuple):
     """A frame whose header has been read."""
 
     tag: str
@@ -100,26 +100,38 @@ class FrameReader:
                 )
             end = HEADER.size + tag_length
             if len(self._pending) >= end:
-                tag = bytes(self._pending[HEADER.size : end])
-                if not (tag.isascii() and tag.decode("ascii").isprintable()):
-                    raise ProtocolError(f"frame: expected a tag in ASCII, got {tag!r}")
+                tag = _checked_tag(bytes(self._pending[HEADER.size : end]))
                 del self._pending[:end]
-                self._announced = Announced(tag.decode("ascii"), length)
+                self._announced = Announced(tag, length)
         return self._announced
 
     def payload(self) -> bytearray | None:
         """Return the payload of the announced frame once it is complete."""
         assert self._announced is not None
-        missing = self._announced.length - len(self._payload)
-        if missing and self._pending:
-            self._payload += self._pending[:missing]
-            del self._pending[:missing]
-        if len(self._payload) < self._announced.length:
-            return None
-        payload, self._payload, self._announced = self._payload, bytearray(), None
+        length, pending = self._announced.length, self._pending
+        if not self._payload and len(pending) >= length:
+            payload = pending[:length]  # all of it is there, as of most frames
+            del pending[:length]
+        else:
+            missing = length - len(self._payload)
+            if missing and pending:
+                self._payload += pending[:missing]
+                del pending[:missing]
+            if len(self._payload) < length:
+                return None
+            payload, self._payload = self._payload, bytearray()
+        self._announced = None
         return payload
 
 
+@lru_cache(KNOWN_TAGS)
+def _checked_tag(tag: bytes) -> str:
+    if not (tag.isascii() and tag.decode("ascii").isprintable()):
+        raise ProtocolError(f"frame: expected a tag in ASCII, got {tag!r}")
+    return tag.decode("ascii")
+
+
+@lru_cache(KNOWN_TAGS)
 def parse_array_tag(tag: str) -> tuple[str, tuple[int, ...]]:
     """Return dtype and shape that a tag announces.
 

@@ -12,7 +12,6 @@ import statistics
 from collections import deque
 from dataclasses import dataclass, field
 
-from utilities.config import Config
 from utilities.errors import ProtocolError
 from utilities.protocol import PROTOCOL_VERSION, Hello, Result
 from utilities.selftest import ARITHMETIC_EXPECTED, NOISE_EXPECTED
@@ -27,6 +26,7 @@ class Debt:
     """What a client owes of one step."""
 
     deadline: float  # its own, on the coordinator's clock
+    asked: float  # since when, on that clock
     answers: int = 0
     state: bool = False  # its state as well, ahead of the answer
 
@@ -47,15 +47,19 @@ class Peer:
     debts: dict[int, Debt] = field(default_factory=dict)  # by step, ascending
     forgotten: int = -1  # newest step whose debt is not remembered any more
 
-    def allowance(self, config: Config) -> float:
-        """Return the seconds that it may take to apply an update."""
+    def allowance(self, run: float) -> float:
+        """Return the seconds that it may take to apply an update.
+
+        Args:
+            run: seconds of trials in one step; an update should not take more.
+        """
         if not self.reports:
             return FIRST_UPDATE_SECONDS
-        return min(statistics.median(self.reports), max(1.0, config.time_per_step))
+        return min(statistics.median(self.reports), max(1.0, run))
 
-    def owe(self, step: int, deadline: float) -> None:
+    def owe(self, step: int, deadline: float, now: float) -> None:
         """Note that one more answer is due."""
-        self.debts.setdefault(step, Debt(deadline)).answers += 1
+        self.debts.setdefault(step, Debt(deadline, now)).answers += 1
         if len(self.debts) > REMEMBERED_STEPS:
             self.forgotten = next(iter(self.debts))
             del self.debts[self.forgotten]
@@ -64,8 +68,12 @@ class Peer:
         """Return how many answers of a step are due."""
         return self.debts[step].answers if step in self.debts else 0
 
-    def answer(self, result: Result, now: float) -> None:
+    def answer(self, result: Result, now: float) -> float | None:
         """Take an answer off the account; within its own deadline it earns trust.
+
+        Returns:
+            The seconds since it was asked, but for those that it reports as work; None
+            where that is not remembered.
 
         Raises:
             ProtocolError: none was due.
@@ -80,6 +88,8 @@ class Peer:
                 del self.debts[result.step]
         if result.update_seconds > 0:  # 0: it has applied none yet
             self.reports.append(result.update_seconds)
+        worked = result.update_seconds + result.trial_seconds
+        return None if debt is None else now - debt.asked - worked
 
     def ask_state(self, step: int) -> None:
         """Note that its state is due ahead of an answer of that step."""

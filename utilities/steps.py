@@ -14,8 +14,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+import numpy as np
+
 from utilities.errors import ProtocolError
 from utilities.evolution import Scores, Segment, Setting, pieces, usable
+from utilities.lateness import grace_seconds
 from utilities.peers import Peer
 from utilities.protocol import MAX_TRIALS, Result
 
@@ -61,6 +64,9 @@ class OpenStep(Protocol):
     def scored(self) -> tuple[Scored, int]:
         """Return usable segments with their losses, and how many were unusable."""
 
+    def owners(self) -> dict[int, Peer]:
+        """Return whose answer counts for the segment of each seed."""
+
     def missing(self) -> list[Peer]:
         """Return who has not answered in time."""
 
@@ -99,6 +105,17 @@ def check_shape(setting: Setting, result: Result, issued: Segment) -> Scores:
     return Scores(result.losses, result.clean)
 
 
+def _moment(entry: tuple[float, Peer]) -> float:
+    return entry[0]
+
+
+def _all_usable(scored: Scored) -> bool:
+    """Return whether all losses are usable: one look instead of a thousand."""
+    losses = [scores.losses for _, scores in scored]
+    clean = [scores.clean for _, scores in scored]
+    return not scored or usable(Scores(np.concatenate(losses), np.concatenate(clean)))
+
+
 def check_bare(result: Result) -> None:
     """Raise ProtocolError if a result has more than the digest that was asked for."""
     if result.segments or len(result.losses) or len(result.clean):
@@ -112,24 +129,33 @@ class TimedStep:
         self,
         setting: Setting,
         step: int,
+        seconds: float,
         new_seed: Callable[[], int],
         last: bool = False,
+        round_trip: float = 0.0,
     ) -> None:
         """Open a step.
 
         Args:
             setting: of the run.
             step: its number.
+            seconds: that clients run trials; in the last step, that they ran before.
             new_seed: gives the seed of a new slot.
             last: ask for digests only, and close at the deadline come what may.
+            round_trip: seconds that answers usually take beside the work.
         """
         self.step = step
         self.last = last
         self._setting = setting
+        self._seconds = seconds
         self._new_seed = new_seed
+        self._grace = grace_seconds(setting.config, seconds, round_trip)
         self._opened = False
         self._issued: dict[Peer, Segment | None] = {}
         self._due: dict[Peer, float] = {}  # own deadlines of those who owe an answer
+        # Everybody's, latest last; who owes nothing any more is left out lazily, so
+        # that an event of one client does not look at all the others.
+        self._latest: list[tuple[float, Peer]] = []
         self._answers = 0  # that have come, discarded ones included
         self._digests: dict[Peer, bytes] = {}
         self._scored: dict[Peer, tuple[Segment, Scores]] = {}
@@ -142,16 +168,16 @@ class TimedStep:
         if self._opened and not self.stuck(now):
             return []
         self._opened = True
-        config = self._setting.config
-        run = 0.0 if self.last else config.time_per_step
+        usual, run = self._seconds, 0.0 if self.last else self._seconds
         work: list[Work] = []
         for peer in peers:
             if peer in self._issued:
                 continue
-            self._due[peer] = now + peer.allowance(config) + run + config.grace_seconds
-            peer.owe(self.step, self._due[peer])
+            self._due[peer] = now + peer.allowance(usual) + run + self._grace
+            peer.owe(self.step, self._due[peer], now)
             self._issued[peer] = issued = None if self.last else self._segment()
             work.append((peer, (issued,) if issued else ()))
+        self._latest = sorted(((due, p) for p, due in self._due.items()), key=_moment)
         return work
 
     def _segment(self) -> Segment:
@@ -183,8 +209,13 @@ class TimedStep:
 
     def _deadline(self) -> float:
         """Return the latest own deadline of those waited for, else of anybody."""
-        waited = [due for peer, due in self._due.items() if peer.waited]
-        return max(waited or self._due.values(), default=-math.inf)
+        latest = self._latest
+        while latest and latest[-1][1] not in self._due:
+            latest.pop()
+        for due, peer in reversed(latest):
+            if peer.waited and peer in self._due:
+                return due
+        return latest[-1][0] if latest else -math.inf
 
     def stuck(self, now: float) -> bool:
         """Return whether the deadline has passed without a single result."""
@@ -208,8 +239,13 @@ class TimedStep:
 
     def scored(self) -> tuple[Scored, int]:
         """Return usable segments with their losses, and how many were unusable."""
-        good = [pair for pair in self._scored.values() if usable(pair[1])]
-        return good, len(self._scored) - len(good)
+        every = list(self._scored.values())
+        good = every if _all_usable(every) else [p for p in every if usable(p[1])]
+        return good, len(every) - len(good)
+
+    def owners(self) -> dict[int, Peer]:
+        """Return whose answer counts for the segment of each seed."""
+        return {segment.seed: peer for peer, (segment, _) in self._scored.items()}
 
     def missing(self) -> list[Peer]:
         """Return who is here and has not answered."""
@@ -245,21 +281,26 @@ class BlockStep:
         self,
         setting: Setting,
         step: int,
+        seconds: float,
         seed_of: Callable[[int], int],
         times: BlockTimes,
+        round_trip: float = 0.0,
     ) -> None:
         """Cut the step into blocks.
 
         Args:
             setting: of the run; its trials per step are set.
             step: its number.
+            seconds: that a step usually takes, for the patience with a block.
             seed_of: gives the seed of a slot; the slot is the block's index.
             times: seconds that the last blocks took; this step adds its own.
+            round_trip: seconds that answers usually take beside the work.
         """
         self.step = step
         self._setting = setting
         self._times = times
         config = setting.config
+        self._grace = grace_seconds(config, seconds, round_trip)
         groups = (config.trials_per_step or 0) // config.trials_per_group
         cut = pieces([Segment(0, 0, groups)], setting.block_groups)
         segments = [
@@ -267,7 +308,8 @@ class BlockStep:
         ]
         self._blocks = {segment.seed: Block(segment) for segment in segments}
         self._todo = dict(self._blocks)  # those without an answer
-        self._trusted: list[Peer] = []  # who gets blocks
+        self._trusted: dict[Peer, None] = {}  # who gets blocks
+        self._patient = self._patience()
         self._probed: dict[Peer, None] = {}  # who was asked for its digest only
         self._digests: dict[Peer, bytes] = {}
         self._tardy: dict[Peer, None] = {}  # whose block went to somebody else too
@@ -276,20 +318,23 @@ class BlockStep:
     def assign(self, peers: Iterable[Peer], now: float) -> list[Work]:
         """Top up clients with free blocks, then with blocks that take too long."""
         present = list(peers)
-        self._trusted = [peer for peer in present if peer.waited] or present
+        trusted = [peer for peer in present if peer.waited] or present
+        self._trusted = dict.fromkeys(trusted)
+        # Whoever comes when all of these are given out need not look for one.
+        most = sum(not b.sent or now >= self._late_at(b) for b in self._todo.values())
         work: list[Work] = []
         for depth in range(OUTSTANDING):
-            for peer in self._trusted:
-                if peer.owes(self.step) <= depth:
+            for peer in trusted:
+                if len(work) < most and peer.owes(self.step) <= depth:
                     work += self._block_for(peer, now)
         for peer in present:
             if peer not in self._trusted and not peer.owes(self.step):
                 self._probed[peer] = None
-                work.append(self._owed(peer))
+                work.append(self._owed(peer, now))
         return work
 
-    def _owed(self, peer: Peer, *segments: Segment) -> Work:
-        peer.owe(self.step, math.inf)  # blocks have no deadline
+    def _owed(self, peer: Peer, now: float, *segments: Segment) -> Work:
+        peer.owe(self.step, math.inf, now)  # blocks have no deadline
         return peer, segments
 
     def _block_for(self, peer: Peer, now: float) -> list[Work]:
@@ -298,7 +343,7 @@ class BlockStep:
             return []
         self._tardy |= dict.fromkeys(block.sent)
         block.sent[peer] = block.since = now
-        return [self._owed(peer, block.segment)]
+        return [self._owed(peer, now, block.segment)]
 
     def _free(self, peer: Peer) -> Block | None:
         """Return a block that nobody works on; refused ones go to somebody else."""
@@ -311,14 +356,18 @@ class BlockStep:
     def _overdue(self, peer: Peer, now: float) -> Block | None:
         """Return a block that has been with others for too long."""
         for block in self._todo.values():
-            if peer not in block.sent and now >= self._patience(block):
+            if peer not in block.sent and now >= self._late_at(block):
                 return block
         return None
 
-    def _patience(self, block: Block) -> float:
-        """Return when a block goes to one more client."""
+    def _patience(self) -> float:
+        """Return the seconds after which a block goes to one more client."""
         usual = statistics.median(self._times) if self._times else FIRST_BLOCK_SECONDS
-        return block.since + 3 * usual + self._setting.config.grace_seconds
+        return 3 * usual + self._grace
+
+    def _late_at(self, block: Block) -> float:
+        """Return when a block goes to one more client."""
+        return block.since + self._patient
 
     def _others(self, peer: Peer) -> bool:
         return any(other is not peer for other in self._trusted)
@@ -341,6 +390,7 @@ class BlockStep:
                 f"got {result.segments[0]}"
             )
         self._times.append(now - block.sent.pop(peer))
+        self._patient = self._patience()
         self._tardy.pop(peer, None)
         if block.scores is not None:
             self._doubles += 1
@@ -377,7 +427,7 @@ class BlockStep:
 
     def stuck(self, now: float) -> bool:
         """Return whether all that is left to do takes too long."""
-        return all(now >= self._patience(block) for block in self._todo.values())
+        return all(now >= self._late_at(block) for block in self._todo.values())
 
     def complete(self, now: float) -> bool:
         """Return whether every block has its answer."""
@@ -385,7 +435,7 @@ class BlockStep:
 
     def wakeup(self, now: float) -> float | None:
         """Return when the next block becomes overdue."""
-        moments = (self._patience(block) for block in self._todo.values())
+        moments = (self._late_at(block) for block in self._todo.values())
         return min((moment for moment in moments if moment > now), default=None)
 
     def votes(self) -> dict[bytes, list[Peer]]:
@@ -397,6 +447,11 @@ class BlockStep:
         every = [(b.segment, b.scores) for b in self._blocks.values()]
         good = [(s, scores) for s, scores in every if scores and usable(scores)]
         return good, len(every) - len(good)
+
+    def owners(self) -> dict[int, Peer]:
+        """Return whose answer counts for the block of each seed."""
+        blocks = self._blocks.values()
+        return {b.segment.seed: b.peer for b in blocks if b.peer is not None}
 
     def missing(self) -> list[Peer]:
         """Return whose blocks others had to do, and who owes a digest."""

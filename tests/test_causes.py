@@ -1,0 +1,70 @@
+"""Each usual cause has a sentence of its own."""
+
+import errno
+import sys
+
+import pytest
+
+from utilities.causes import because, cannot_connect, cannot_listen
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.EPIPE, "Broken pipe"), "Broken pipe"),
+        (OSError("odd"), "odd"),
+        (OSError(), "connection broken"),
+        (OSError(1, "Taken (while attempting to bind)"), "Taken"),
+    ],
+)
+def test_an_error_is_told_in_the_systems_words(error: OSError, words: str) -> None:
+    assert because(error) == words
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (UnicodeError("label"), "not a name; --host takes an address"),
+        (OSError(errno.EADDRINUSE, "used"), "the port is taken or reserved; "),
+        (OSError(errno.EACCES, "no"), "choose another with --port"),
+        (OSError(10048, "Windows"), "the port is taken or reserved; "),
+        (OSError(errno.EADDRNOTAVAIL, "Cannot assign"), "Cannot assign; --host takes"),
+    ],
+)
+def test_where_nobody_can_listen_the_way_out_is_named(
+    error: OSError | UnicodeError, words: str
+) -> None:
+    told = cannot_listen("lab:7", error)
+
+    assert told.startswith("cannot listen on lab:7: ")
+    assert words in told
+
+
+@pytest.mark.parametrize(
+    ("error", "platform", "words"),
+    [
+        (UnicodeError("label"), "linux", "the name is not known"),
+        (ConnectionRefusedError(), "linux", "nothing listens there"),
+        (TimeoutError(), "linux", "no answer within 3.5 s; wrong address"),
+        (OSError(errno.EHOSTUNREACH, "No route"), "linux", "No route"),
+        (OSError(errno.EHOSTUNREACH, "No route"), "darwin", "macOS blocks it"),
+        (OSError(errno.ENETUNREACH, "No network"), "darwin", "No network"),
+    ],
+)
+def test_where_a_server_cannot_be_reached_the_likely_reason_is_named(
+    error: OSError | UnicodeError,
+    platform: str,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    told = cannot_connect("lab:7", error, unknown=False, waited=3.5)
+
+    assert told.startswith("cannot reach lab:7: ")
+    assert words in told
+
+
+def test_a_name_that_nobody_knows_is_told_whatever_the_system_says() -> None:
+    told = cannot_connect("lab:7", OSError(-2, "odd"), unknown=True, waited=3.5)
+
+    assert "the name is not known" in told

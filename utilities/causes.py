@@ -1,0 +1,55 @@
+"""Why an address cannot be used: each usual cause in a sentence, with the way out."""
+
+import errno
+import sys
+
+
+def because(error: OSError) -> str:
+    """Return what the system says of an error."""
+    words = error.strerror or str(error) or "connection broken"
+    return words.partition(" (while ")[0]  # what create_server adds, we say ourselves
+
+
+def cannot_listen(address: str, error: OSError | UnicodeError) -> str:
+    """Return why nobody can listen on an address, HOST:PORT."""
+    where = f"cannot listen on {address}"
+    if isinstance(error, UnicodeError):
+        return f"{where}: not a name; --host takes an address of this machine"
+    if error.errno in (errno.EADDRINUSE, errno.EACCES, 10013, 10048):
+        return (
+            f"{where}: the port is taken or reserved; "
+            "end the other program or choose another with --port (0: any free one)"
+        )
+    return f"{where}: {because(error)}; --host takes an address of this machine"
+
+
+def cannot_connect(
+    address: str, error: OSError | UnicodeError, *, unknown: bool, waited: float
+) -> str:
+    """Return why a server cannot be reached.
+
+    Args:
+        address: of the server, HOST:PORT.
+        error: that connecting ended with.
+        unknown: nobody knows a machine of that name.
+        waited: seconds at most.
+    """
+    where = f"cannot reach {address}"
+    if unknown or isinstance(error, UnicodeError):
+        return f"{where}: the name is not known; check it or use the server's address"
+    if isinstance(error, ConnectionRefusedError):
+        return (
+            f"{where}: the machine answers but nothing listens there; is the server "
+            "running, with this port and a --host other than 127.0.0.1?"
+        )
+    if isinstance(error, TimeoutError):
+        return (
+            f"{where}: no answer within {waited:g} s; "
+            "wrong address, another network, or a firewall"
+        )
+    if sys.platform == "darwin" and error.errno == errno.EHOSTUNREACH:
+        return (
+            f"{where}: macOS blocks it; allow this terminal under System Settings, "
+            "Privacy & Security, Local Network"
+        )
+    return f"{where}: {because(error)}"

@@ -1,4 +1,4 @@
-"""Lend one core to a run of basicServer.py: a client.
+"""Lend cores to a run of basicServer.py: a client.
 
 python basicClient.py 192.168.1.10
 python basicClient.py --help

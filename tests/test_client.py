@@ -15,7 +15,12 @@ from utilities import client as client_module
 from utilities.client import FIRST_PAUSE, LONGEST_PAUSE, Client, Pace, lend
 from utilities.communication import connect, listen
 from utilities.config import Config
-from utilities.errors import IncompatibleError, NetworkError, ProtocolError
+from utilities.errors import (
+    IncompatibleError,
+    NetworkError,
+    ProtocolError,
+    TrainingError,
+)
 from utilities.evolution import Segment, Setting, Update, advance, initial_state
 from utilities.options import ClientOptions
 from utilities.protocol import (
@@ -23,15 +28,16 @@ from utilities.protocol import (
     End,
     Goodbye,
     Hello,
-    Inbox,
     Message,
     Result,
-    Side,
+    Shares,
     State,
+    Sum,
     TokenBatch,
     Welcome,
-    encode,
 )
+from utilities.team import Team
+from utilities.wire import Inbox, Side, encode
 
 PATIENCE = 20.0
 CONFIG = Config(vocab_size=5, hidden_size=3, sequence_length=4, directions_per_window=2)
@@ -147,6 +153,12 @@ def only(messages: list[Message], kind: type[Any]) -> list[Any]:
     return [message for message in messages if isinstance(message, kind)]
 
 
+def with_workers(stage: Stage, count: int) -> None:
+    """Put a client with that many workers in place of the other one."""
+    options = ClientOptions(f"127.0.0.1:{stage.port}", "desk", workers=count)
+    stage.client = Client(options)
+
+
 # Sessions.
 
 
@@ -158,7 +170,7 @@ def test_a_client_introduces_itself_and_ends_with_the_run(
     assert isinstance(hello, Hello)
     assert (hello.name, hello.last_step, hello.last_digest) == ("desk", None, b"")
     said = capsys.readouterr()
-    assert f"Connected to 127.0.0.1:{stage.port}.\n" in said.out
+    assert f"Connected to 127.0.0.1:{stage.port} with 1 worker.\n" in said.out
     assert "The server says goodbye: the run has ended.\n" in said.out
     assert said.err == ""
 
@@ -183,6 +195,64 @@ def test_steps_are_answered_and_followed(stage: Stage) -> None:
     assert (second.step, second.digest) == (1, expected.digest(SETTING.fingerprint))
     assert np.array_equal(state.weights, expected.weights)
     assert heard.index(state) < heard.index(second)
+
+
+def test_several_workers_are_one_client(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script: Script = [
+        1,
+        (WELCOME, BATCH, begin(0)),
+        1,
+        (update(0), begin(1, wanted=True)),
+        2,
+    ]
+    with_workers(stage, 2)
+    # The workers are those of both sessions.
+    first, second = stage.meets(script, [1, (WELCOME, BATCH, begin(0)), 1, (FINISHED,)])
+    result, last = only(first, Result)
+    (state,) = only(first, State)
+    expected = advance(SETTING, START, update(0), TOKENS)
+
+    assert (result.step, result.digest) == (0, DIGEST)
+    assert len(result.losses) == 2 * result.segments[0].groups
+    assert (last.step, last.digest) == (1, expected.digest(SETTING.fingerprint))
+    assert np.array_equal(state.weights, expected.weights)
+    assert [type(message) for message in second] == [Hello, Result]
+    assert " with 2 workers.\n" in capsys.readouterr().out
+
+
+def test_a_client_ends_when_a_worker_dies(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(team: Team, request: object, on_block: object) -> None:
+        for process in team._processes:
+            process.kill()
+        asked(team, request, on_block)
+
+    asked: Callable[..., None] = Team._ask
+    monkeypatch.setattr(Team, "_ask", killed)
+    with_workers(stage, 2)
+    with pytest.raises(TrainingError, match=r"^worker [12] of 2 ended by signal 9"):
+        stage.meets([1, (WELCOME, BATCH, begin(0))])
+
+
+@pytest.mark.parametrize(("asked", "cores", "count"), [(0, 8, 7), (0, 1, 1), (3, 2, 3)])
+def test_a_client_has_the_workers_that_are_asked_for(
+    asked: int,
+    cores: int,
+    count: int,
+    stage: Stage,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(client_module, "cores", lambda: cores)
+    with_workers(stage, asked)
+    stage.client._greet()
+    words = "1 worker" if count == 1 else f"{count} workers"
+
+    assert stage.client._team is None if count == 1 else stage.client._team is not None
+    assert capsys.readouterr().out.endswith(f" with {words}.\n")
 
 
 def test_a_client_that_is_refused_does_not_come_back(stage: Stage) -> None:
@@ -366,6 +436,18 @@ def test_the_rate_is_that_of_the_time_spent_on_trials(
         "step 0, working, 100 trials/s, 1,500 trials",
         "step 0, waiting, 0 trials/s, 1,500 trials",
     ]
+
+
+def test_the_time_of_a_sum_is_not_spent_on_trials(stage: Stage) -> None:
+    shares = Shares(0, 0, (Segment(7, 0, 1),), np.array([126, -126], np.int8))
+
+    (heard,) = stage.meets([1, (WELCOME, BATCH, shares), 1, (FINISHED,)])
+    without = stage.client._spent
+    stage.meets([1, (WELCOME, BATCH, begin(0)), 1, (FINISHED,)])
+
+    assert len(only(heard, Sum)) == 1
+    assert without == 0.0
+    assert stage.client._spent > 0.0
 
 
 # Pace.

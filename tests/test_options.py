@@ -8,11 +8,10 @@ import pytest
 
 from utilities.config import KEYS, Config
 from utilities.errors import ConfigError
-from utilities.misc import kebab_case
+from utilities.misc import RUNS, kebab_case
 from utilities.options import (
     EXIT_CODES,
     GROUPS,
-    RUNS,
     ClientOptions,
     ServerOptions,
     client_parser,
@@ -200,7 +199,10 @@ def test_help_fits_a_terminal_and_ends_with_the_exit_codes(
 def test_help_tells_defaults_units_and_choices(monkeypatch: pytest.MonkeyPatch) -> None:
     text = " ".join(help_text(server_parser(), monkeypatch).split())
 
-    assert "--timePerStep S time that clients run trials in one step [0.1 s]" in text
+    assert "--timePerStep S time that clients run trials in one step; auto: " in text
+    assert "as overhead and noise ask for [auto]" in text
+    assert "--checkPointTime S time between checkpoints [30 s]" in text
+    assert "--aggregation {auto,seeds,sums}" in text
     assert "--noise {lowRank,full}" in text
     assert "--trialsPerStep N" in text
     assert "as many as fit [null]" in text
@@ -245,11 +247,16 @@ def test_a_machine_with_an_odd_name_is_named_as_far_as_it_goes(
 
 
 def test_every_option_of_a_client_is_read() -> None:
-    line = "lab:80 --name Bärbel --quiet --endWithParent"
+    line = "lab:80 --name Bärbel --quiet --endWithParent --workers 7"
 
     assert parse_client(line.split(), "desk") == ClientOptions(
-        "lab:80", "Bärbel", quiet=True, end_with_parent=True
+        "lab:80", "Bärbel", quiet=True, end_with_parent=True, workers=7
     )
+
+
+@pytest.mark.parametrize("count", [0, 1, 256])
+def test_workers_are_counted_or_left_to_the_machine(count: int) -> None:
+    assert parse_client(["--workers", str(count)], "desk").workers == count
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "x" * 65, "\x1b[31m", "\udcff"])
@@ -266,6 +273,9 @@ def test_a_name_that_could_not_be_shown_is_refused(name: str) -> None:
         ("--nam x", "--nam: no such option; did you mean --name?"),
         ("--name", "argument --name: expected one argument"),
         ("lab desk", "desk: not an option"),
+        ("--workers -1", "--workers: expected a whole number from 0 to 256, got -1"),
+        ("--workers 2.5", "--workers: expected a whole number from 0 to 256"),
+        ("--worker 2", "--worker: no such option; did you mean --workers?"),
     ],
 )
 def test_what_a_client_does_not_accept_is_refused(arguments: str, message: str) -> None:
@@ -374,6 +384,7 @@ def test_a_resumed_run_refuses_to_become_another_model(key: str) -> None:
     other: dict[str, Any] = {
         "model_type": "gru",
         "noise": "full",
+        "whitening": "none",
         "optimizer": "sgd",
         "beta1": 0.5,
         "beta2": 0.5,

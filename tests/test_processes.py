@@ -13,11 +13,13 @@ from utilities.errors import CheckpointError, ConfigError, NetworkError, Trainin
 from utilities.processes import (
     THREAD_VARIABLES,
     client_command,
+    cores,
     local_clients,
     missing_package,
     one_core,
     run_program,
     signals,
+    worker_count,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +42,27 @@ def test_matrix_products_stay_on_one_core(monkeypatch: pytest.MonkeyPatch) -> No
     one_core()
 
     assert all(os.environ[variable] == "1" for variable in THREAD_VARIABLES)
+
+
+def test_cores_are_those_that_this_process_may_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2, 5, 7}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    assert cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert cores() == 16
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert cores() == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "available", "count"), [(1, 8, 1), (9, 8, 9), (0, 8, 7), (0, 1, 1)]
+)
+def test_one_core_is_left_free_where_no_number_of_workers_is_given(
+    asked: int, available: int, count: int
+) -> None:
+    assert worker_count(asked, available) == count
 
 
 def test_a_program_that_does_its_work_ends_well(

@@ -1,5 +1,7 @@
 """The client's process: it joins a worker to its connection, the clock and the screen.
 
+With `--workers` above 1 other processes compute; this one waits for them.
+
 It works until the server says that the run is over. A server that is lost is tried
 again with growing, jittered pauses; the first connection is not, so that a wrong
 address is noticed at once.
@@ -10,6 +12,7 @@ import platform
 import random
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,10 +23,19 @@ from utilities.display import Display, duration
 from utilities.errors import IncompatibleError, NetworkError, ProtocolError
 from utilities.evolution import Update
 from utilities.options import ClientOptions
-from utilities.processes import end_with_parent, signals
-from utilities.protocol import PROTOCOL_VERSION, Begin, End, Goodbye, Hello, Message
+from utilities.processes import cores, end_with_parent, signals, worker_count
+from utilities.protocol import (
+    PROTOCOL_VERSION,
+    Begin,
+    End,
+    Goodbye,
+    Hello,
+    Message,
+    Sum,
+)
 from utilities.selftest import arithmetic_test, noise_test
 from utilities.setup import VERSION
+from utilities.team import Team
 from utilities.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -62,7 +74,9 @@ class Client:
         self._options = options
         self._host, self._port = parse_address(options.address)
         self._display = Display(quiet=options.quiet)
-        self._worker = Worker(time.monotonic, self._on_block)
+        self._workers = worker_count(options.workers, cores())
+        self._team = Team(self._workers) if self._workers > 1 else None
+        self._worker = Worker(time.monotonic, self._on_block, self._team)
         self._random = random.SystemRandom()
         self._pause = FIRST_PAUSE
         self._stopping = self._stop_said = False
@@ -77,17 +91,24 @@ class Client:
         Raises:
             NetworkError: the server cannot be reached the first time.
             IncompatibleError: the server refused this client.
+            TrainingError: a worker process has died.
             KeyboardInterrupt: a second Ctrl-C.
         """
         connection: Connection | None = Connection(connect(self._host, self._port))
-        self._display.say(f"Connected to {place(self._host, self._port)}.")
+        self._greet()
+        with ExitStack() as stack:
+            stack.callback(self._display.close)
+            stack.enter_context(signals(self._stop))
+            if self._team is not None:
+                stack.enter_context(self._team)
+            while connection is not None and not self._take_part(connection):
+                connection = self._reconnect()
+
+    def _greet(self) -> None:
+        count = f"{self._workers} worker" + "s" * (self._workers > 1)
+        server = place(self._host, self._port)
+        self._display.say(f"Connected to {server} with {count}.")
         self._display.start()
-        try:
-            with signals(self._stop):
-                while connection is not None and not self._take_part(connection):
-                    connection = self._reconnect()
-        finally:
-            self._display.close()
 
     def _stop(self) -> None:
         if self._stopping:
@@ -180,7 +201,8 @@ class Client:
         """Do the work that is due; return the server's goodbye, if that came."""
         self._work_began = time.monotonic()
         step, replies = self._worker.step, self._worker.work()
-        self._spent += time.monotonic() - self._work_began
+        if not isinstance(replies[0], Sum):  # which has no trials of its own
+            self._spent += time.monotonic() - self._work_began
         came = connection.receive(wait=False)  # was sent without this answer
         connection.send(replies)
         self._pace.behind = False

@@ -25,9 +25,8 @@ from utilities.config import (
     parse_keys,
 )
 from utilities.errors import ConfigError
-from utilities.misc import kebab_case
+from utilities.misc import RUNS, kebab_case
 
-RUNS = Path("trainingRuns")
 EXIT_CODES = (
     "exit codes: 0 ok, 1 internal or a package missing, 2 options, 3 network,\n"
     "4 versions, 5 text, 6 run folder or disk, 130 quit by Ctrl-C without saving"
@@ -37,12 +36,13 @@ GROUPS = {
     "perturbations": (
         "sigma",
         "noise",
+        "whitening",
         "directionsPerWindow",
         "batchSize",
         "sequenceLength",
     ),
     "optimizer": ("optimizer", "learningRate", "beta1", "beta2", "decay"),
-    "steps": ("timePerStep", "grace", "trialsPerStep", "stepNum"),
+    "steps": ("timePerStep", "grace", "trialsPerStep", "aggregation", "stepNum"),
     "text and files": ("newTokensInterval", "checkPointTime", "keepCheckpoints"),
 }
 
@@ -108,6 +108,7 @@ class ClientOptions:
     name: str
     quiet: bool = False
     end_with_parent: bool = False
+    workers: int = 1  # 0: all cores but one
 
 
 def _number(kind: type, low: float, high: float) -> Any:
@@ -251,15 +252,17 @@ def _add_run(parser: Parser) -> None:
 
 def _add_key(parser: Parser, group: Any, key: str) -> None:
     rule, default = RULES[KEYS[key]], getattr(Config(), KEYS[key])
-    shown = "null" if default is None else f"{default:.15g}" if rule.unit else default
+    if default is None:
+        shown = rule.absent
+    else:
+        shown = f"{default:.15g} {rule.unit}" if rule.unit else str(default)
     if rule.choices:
         metavar = "{" + ",".join(rule.choices) + "}"
     else:
         metavar = (
             "S" if rule.unit == "s" else {int: "N", float: "X", str: "TEXT"}[rule.kind]
         )
-    unit = f" {rule.unit}" if rule.unit and default is not None else ""
-    text = f"{rule.text} [{shown}{unit}]".replace("%", "%%")
+    text = f"{rule.text} [{shown}]".replace("%", "%%")
     parser.option(
         group, key, metavar=metavar, default=argparse.SUPPRESS, help=text, dest=key
     )
@@ -306,11 +309,12 @@ def client_parser() -> Parser:
         usage="basicClient.py [HOST[:PORT]] [options]",
         description=textwrap.dedent(
             """\
-            Lend one core of this machine to a training run of basicServer.py.
+            Lend cores of this machine to a training run of basicServer.py.
             It works until the run ends or Ctrl-C, and rejoins by itself.
 
             examples
               python basicClient.py 192.168.1.10
+              python basicClient.py 192.168.1.10 --workers 0
               python basicClient.py lab-host:55551 --name window-desk"""
         ),
         epilog=EXIT_CODES,
@@ -321,6 +325,14 @@ def client_parser() -> Parser:
         default=LOCALHOST,
         metavar="HOST[:PORT]",
         help=f"the address that the server printed [{place(LOCALHOST, DEFAULT_PORT)}]",
+    )
+    parser.option(
+        parser,
+        "workers",
+        type=_number(int, 0, 256),
+        default=1,
+        metavar="N",
+        help="cores to compute on, as one client; 0: all but one [1]",
     )
     parser.option(parser, "name", help="how the server names it [this machine's name]")
     parser.option(
@@ -355,7 +367,11 @@ def parse_client(arguments: Sequence[str], machine: str) -> ClientOptions:
             f"--name: expected 1 to 64 printable characters, got {name!r}"
         )
     return ClientOptions(
-        values["address"], name, values["quiet"], values["endWithParent"]
+        values["address"],
+        name,
+        quiet=values["quiet"],
+        end_with_parent=values["endWithParent"],
+        workers=values["workers"],
     )
 
 

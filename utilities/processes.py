@@ -43,6 +43,20 @@ def one_core() -> None:
         os.environ[variable] = "1"
 
 
+def cores() -> int:
+    """Return how many cores this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)  # not everywhere
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
+def worker_count(asked: int, available: int) -> int:
+    """Return how many worker processes are meant; 0: all cores but one.
+
+    One is left to whoever sits at the machine.
+    """
+    return asked or max(1, available - 1)
+
+
 def run_program(name: str, work: Callable[[], None]) -> int:
     """Do the work of a program; return its exit code, after one line if it failed.
 

@@ -3,7 +3,8 @@
 Nothing here shares code with what it checks: noise comes from Philox in Python
 integers, perturbed matrices are built whole, networks read one character of one window
 at a time in float64, sums are Python integers, and the optimizer treats one weight at
-a time with every operation rounded to float32 by `struct`.
+a time with every operation rounded to float32 by `struct`. What shapes noise comes from
+integers and exact fractions, each rounded to a double where the program rounds.
 """
 
 import hashlib
@@ -13,7 +14,8 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, TypeAlias
+from functools import cache
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +25,11 @@ from utilities.evolution import Segment, Setting, TrainState, Update, advance
 
 Doubles: TypeAlias = NDArray[np.float64]
 Floats: TypeAlias = NDArray[np.float32]
+Integers: TypeAlias = NDArray[np.int64]
 Shapes: TypeAlias = dict[str, tuple[int, ...]]
 Signs: TypeAlias = dict[str, list[int]]
+Matrix: TypeAlias = list[list[int]]
+Number = TypeVar("Number", int, float)
 
 WORD = (1 << 64) - 1
 NOISE, WINDOWS = 0, 1
@@ -60,6 +65,16 @@ def is_nearest_root(root: float, square: Fraction) -> bool:
     low = (Fraction(root) + Fraction(below)) / 2
     high = (Fraction(root) + Fraction(above)) / 2
     return low**2 < square < high**2
+
+
+def rooted(square: float) -> float:
+    """Return the double nearest to a square root, by integers: no root is a tie."""
+    exact, shift = Fraction(square), 0
+    while exact < 1 << 120:
+        exact, shift = exact * 4, shift + 1
+    whole = math.isqrt(int(exact))
+    beyond = 1 if whole * whole < exact else 0  # stands for all digits that follow
+    return float(Fraction(2 * whole + beyond, 2 << shift))
 
 
 # --- noise ----------------------------------------------------------------------------
@@ -156,14 +171,17 @@ def joins_of(config: Config) -> dict[str, tuple[str | None, str]]:
     return joins
 
 
-def rank_one(config: Config, drawn: Mapping[str, Sequence[int]]) -> Signs:
+def rank_one(
+    config: Config, drawn: Mapping[str, Sequence[Number]]
+) -> dict[str, list[Number]]:
     """Return e of the bundles' signs: each tensor flat in row-major order."""
     joins = joins_of(config)
-    perturbation: Signs = {}
+    perturbation = {}
     for name in shapes_of(config):
         inputs, outputs = joins[name]
-        a = [1] if inputs is None else drawn[inputs]
-        perturbation[name] = [x * y for x in a for y in drawn[outputs]]
+        b = drawn[outputs]
+        e = list(b) if inputs is None else [x * y for x in drawn[inputs] for y in b]
+        perturbation[name] = e
     return perturbation
 
 
@@ -234,13 +252,14 @@ def group_windows(
     return [[int(c) for c in tokens[s : s + length + 1]] for s in starts]
 
 
-def trial_perturbation(
-    config: Config, tokens: Sequence[int], seed: int, trial: int
-) -> Signs:
-    """Return e of one trial, unread characters silenced where noise is rank-1."""
-    if config.noise == "full":
-        shapes = shapes_of(config)
-        return parts({n: math.prod(s) for n, s in shapes.items()}, seed, trial)
+def full_signs(config: Config, seed: int, trial: int) -> Signs:
+    """Return a trial's signs of all weights."""
+    sizes = {name: math.prod(shape) for name, shape in shapes_of(config).items()}
+    return parts(sizes, seed, trial)
+
+
+def bundle_signs(config: Config, tokens: Sequence[int], seed: int, trial: int) -> Signs:
+    """Return a trial's signs of all bundles, unread characters silenced."""
     group = trial // max(1, config.directions_per_window)
     windows = group_windows(config, tokens, seed, group)
     read = {character for window in windows for character in window[:-1]}
@@ -249,13 +268,44 @@ def trial_perturbation(
         sign if character in read else 0
         for character, sign in enumerate(drawn["characters"])
     ]
+    return drawn
+
+
+def trial_signs(config: Config, tokens: Sequence[int], seed: int, trial: int) -> Signs:
+    """Return what rewards multiply, as it is drawn: a sign, or 0, of each weight."""
+    if config.noise == "full":
+        return full_signs(config, seed, trial)
+    return rank_one(config, bundle_signs(config, tokens, seed, trial))
+
+
+def trial_perturbation(
+    config: Config,
+    weights: Iterable[float],
+    tokens: Sequence[int],
+    seed: int,
+    trial: int,
+) -> dict[str, list[float]]:
+    """Return e of one trial at these weights."""
+    if config.noise == "full":
+        return {name: [*e] for name, e in full_signs(config, seed, trial).items()}
+    signs = bundle_signs(config, tokens, seed, trial)
+    drawn: dict[str, list[float]] = {name: [*part] for name, part in signs.items()}
+    for layer, integers in enumerate(whiteners(config, weights, tokens)):
+        drawn[f"state{layer}"] = [
+            sum(
+                x * row[k]
+                for x, row in zip(signs[f"state{layer}"], integers, strict=True)
+            )
+            / 256
+            for k in range(config.hidden_size)
+        ]
     return rank_one(config, drawn)
 
 
 def perturbed_loss(
     config: Config,
     weights: Floats,
-    perturbation: Mapping[str, Sequence[int]],
+    perturbation: Mapping[str, Sequence[float]],
     sigma: float,
     windows: Iterable[Sequence[int]],
 ) -> float:
@@ -275,10 +325,153 @@ def trial_loss(
     sigma: float,
 ) -> float:
     """Return the mean loss over a group's windows of weights plus sigma times e."""
-    e = trial_perturbation(config, tokens, seed, trial)
+    e = trial_perturbation(config, weights, tokens, seed, trial)
     group = trial // max(1, config.directions_per_window)
     windows = group_windows(config, tokens, seed, group)
     return perturbed_loss(config, weights, e, sigma, windows)
+
+
+# --- what shapes noise ----------------------------------------------------------------
+
+
+@cache
+def table(*, logistic: bool) -> list[int]:
+    """Return tanh or the logistic function times 1024, from -8 to 8 by 1/512."""
+    arguments = [k / 512 for k in range(-8 * 512, 8 * 512 + 1)]
+    if logistic:
+        return [round(1024 / (1 + math.exp(-x))) for x in arguments]
+    return [round(1024 * math.tanh(x)) for x in arguments]
+
+
+def quotients(numbers: Iterable[int], divisor: int) -> list[int]:
+    """Return whole quotients, rounded to the nearest, ties to even."""
+    return [round(Fraction(int(number), divisor)) for number in numbers]
+
+
+def looked_up(sums: Integers, *, logistic: bool = False) -> Integers:
+    """Return a function of sums in units of 2^-22, times 1024."""
+    values, end = table(logistic=logistic), 8 * 512
+    entries = [min(max(entry, -end), end) for entry in quotients(sums, 1 << 13)]
+    return np.array([values[entry + end] for entry in entries], np.int64)
+
+
+def fixed_tensors(config: Config, weights: Iterable[float]) -> dict[str, Integers]:
+    """Return the tensors in units of 1/4096, up to 64; what is no number is 0."""
+
+    def fixed(weight: float) -> int:
+        return 0 if math.isnan(weight) else round(min(max(weight, -64.0), 64.0) * 4096)
+
+    numbers = iter([fixed(float(weight)) for weight in weights])
+    return {
+        name: np.array([next(numbers) for _ in range(math.prod(shape))]).reshape(shape)
+        for name, shape in shapes_of(config).items()
+    }
+
+
+def next_fixed(
+    config: Config, w: dict[str, Integers], layer: int, x: Integers, h: Integers
+) -> Integers:
+    """Return a layer's state after one more input, both in units of 1/1024."""
+    wx, wh, b = w[f"Wx{layer}"], w[f"Wh{layer}"], 1024 * w[f"b{layer}"]
+    if config.model_type == "rnn":
+        return looked_up(x @ wx + h @ wh + b)
+    (wxr, wxz, wxn), (whr, whz, whn) = np.split(wx, 3, 1), np.split(wh, 3, 1)
+    br, bz, bn = np.split(b, 3)
+    r = looked_up(x @ wxr + h @ whr + br, logistic=True)
+    z = looked_up(x @ wxz + h @ whz + bz, logistic=True)
+    inner = r * quotients(h @ whn + 1024 * w[f"bn{layer}"], 1024)
+    n = looked_up(inner + x @ wxn + bn)
+    return np.asarray(n + quotients(z * (h - n), 1024))
+
+
+def fixed_states(
+    config: Config, weights: Iterable[float], windows: Iterable[Iterable[int]]
+) -> list[list[Integers]]:
+    """Return each layer's states after all characters of all windows, times 1024."""
+    w = fixed_tensors(config, weights)
+    every: list[list[Integers]] = [[] for _ in range(config.n_layers)]
+    for window in windows:
+        state = [np.zeros(config.hidden_size, np.int64) for _ in every]
+        for character in window:
+            x = 1024 * np.eye(len(w["bo"]), dtype=np.int64)[character]
+            for layer, states in enumerate(every):
+                state[layer] = x = next_fixed(config, w, layer, x, state[layer])
+                states.append(x)
+    return every
+
+
+def sampled_windows(tokens: Sequence[int]) -> list[list[int]]:
+    """Return 128 evenly spaced windows of 16 characters, or of all there are."""
+    length = min(16, len(tokens))
+    starts = [i * (len(tokens) - length) // 127 for i in range(128)]
+    return [list(tokens[start : start + length]) for start in starts]
+
+
+def inverse_factor(matrix: list[list[float]]) -> list[list[float]]:
+    """Return X with X matrix X^T = 1, lower triangular; all operations are rounded.
+
+    Cholesky's factor L is found row by row (Golub and Van Loan), then L X = 1 is solved
+    row by row: what is subtracted from an entry comes in the order of its index.
+    """
+    size = len(matrix)
+    factor = [[0.0] * size for _ in range(size)]
+    result = [[0.0] * size for _ in range(size)]
+
+    def less(number: float, x: float, y: float) -> float:
+        product = float(Fraction(x) * Fraction(y))
+        return float(Fraction(number) - Fraction(product))
+
+    def over(number: float, divisor: float) -> float:
+        return float(Fraction(number) / Fraction(divisor))
+
+    for i in range(size):
+        for k in range(i + 1):
+            entry = matrix[i][k]
+            for j in range(k):
+                entry = less(entry, factor[i][j], factor[k][j])
+            factor[i][k] = rooted(entry) if i == k else over(entry, factor[k][k])
+        for k in range(i + 1):
+            entry = 1.0 if i == k else 0.0
+            for j in range(k, i):
+                entry = less(entry, factor[i][j], result[j][k])
+            result[i][k] = over(entry, factor[i][i])
+    return result
+
+
+def whitener(states: Sequence[Integers]) -> Matrix:
+    """Return R times 256 of states times 1024."""
+    size, count = len(states[0]), len(states)
+    sums = np.sum([np.outer(h, h) for h in states], axis=0).tolist()
+    moments = [[float(Fraction(entry, count)) for entry in row] for row in sums]
+    variance = float(sum(Fraction(moments[i][i]) for i in range(size)))
+    variance = float(Fraction(variance) / size)
+    if variance == 0:
+        return [[256 * (i == k) for k in range(size)] for i in range(size)]
+    damped = [[float(Fraction(x) / Fraction(variance)) for x in row] for row in moments]
+    for i in range(size):
+        damped[i][i] += 0.1
+    inverse = inverse_factor(damped)
+    squares = float(sum(Fraction(x * x) for row in inverse for x in row))
+    scale = 256 * rooted(float(Fraction(size) / Fraction(size - 0.1 * squares)))
+    return [[round(x * scale) for x in row] for row in inverse]
+
+
+def whiteners(
+    config: Config, weights: Iterable[float], tokens: Sequence[int]
+) -> list[Matrix]:
+    """Return R times 256 of each layer; nothing where noise is not shaped."""
+    asked = (config.whitening, config.noise) == ("auto", "lowRank")
+    if not asked or config.hidden_size > 128:
+        return []
+    return _whiteners(config, tuple(map(float, weights)), tuple(map(int, tokens)))
+
+
+@cache
+def _whiteners(
+    config: Config, weights: tuple[float, ...], tokens: tuple[int, ...]
+) -> list[Matrix]:
+    states = fixed_states(config, weights, sampled_windows(tokens))
+    return [whitener(each) for each in states]
 
 
 # --- rewards and update ---------------------------------------------------------------
@@ -295,7 +488,7 @@ def rewards(changes: Sequence[float]) -> list[int] | None:
 
 
 def total(config: Config, tokens: Sequence[int], update: Update) -> list[int]:
-    """Return the sum of reward times perturbation over all trials."""
+    """Return the sum of reward times signs over all trials."""
     trials = (
         (segment.seed, group * each + offset)
         for segment in update.segments
@@ -305,10 +498,34 @@ def total(config: Config, tokens: Sequence[int], update: Update) -> list[int]:
     )
     sums = [0] * sum(math.prod(shape) for shape in shapes_of(config).values())
     for (seed, trial), reward in zip(trials, update.rewards.tolist(), strict=True):
-        e = trial_perturbation(config, tokens, seed, trial)
+        e = trial_signs(config, tokens, seed, trial)
         flat = [sign for tensor in e.values() for sign in tensor]
         sums = [s + int(reward) * sign for s, sign in zip(sums, flat, strict=True)]
     return sums
+
+
+def shaped_total(
+    config: Config, weights: Iterable[float], tokens: Sequence[int], update: Update
+) -> list[float]:
+    """Return the sum of reward times perturbation over all trials, rounded once."""
+    result: list[float] = []
+    sums = total(config, tokens, update)
+    every = whiteners(config, weights, tokens)
+    start = 0
+    for name, shape in shapes_of(config).items():
+        size = math.prod(shape)
+        part, start = sums[start : start + size], start + size
+        inputs = joins_of(config)[name][0]
+        if not every or inputs is None or not inputs.startswith("state"):
+            result += map(float, part)
+            continue
+        integers, (rows, columns) = every[int(inputs.removeprefix("state"))], shape
+        for k in range(rows):
+            for n in range(columns):
+                column = part[n::columns]
+                exact = sum(integers[i][k] * column[i] for i in range(rows))
+                result.append(exact / 256)
+    return result
 
 
 def adam_weight(
@@ -355,7 +572,8 @@ class State:
             return
         self.count += 1
         scale = 42 * math.sqrt(1024 * update.trials)
-        for i, summed in enumerate(total(config, tokens, update)):
+        sums = shaped_total(config, self.weights, tokens, update)
+        for i, summed in enumerate(sums):
             g = float32(-summed / scale)
             if config.optimizer == "sgd":
                 change = float32(float32(update.rate) * g)

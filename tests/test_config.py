@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utilities.config import (
+    FORMER,
     KEYS,
     LAST_RATE,
     RULES,
@@ -30,17 +31,19 @@ DEFAULTS: dict[str, object] = {
     "vocabSize": None,
     "sigma": 0.02,
     "noise": "lowRank",
+    "whitening": "auto",
     "directionsPerWindow": 16,
     "batchSize": 1,
     "sequenceLength": 64,
     "optimizer": "adam",
-    "learningRate": 0.01,
+    "learningRate": "auto",
     "beta1": 0.9,
     "beta2": 0.99,
     "decay": "auto",
-    "timePerStep": 0.1,
+    "timePerStep": "auto",
     "grace": None,
     "trialsPerStep": None,
+    "aggregation": "auto",
     "stepNum": 0,
     "newTokensInterval": 100,
     "checkPointTime": 30.0,
@@ -75,7 +78,9 @@ RANGES = WHOLE + REAL
 CHOICES = [
     ("modelType", ("rnn", "gru")),
     ("noise", ("lowRank", "full")),
+    ("whitening", ("auto", "none")),
     ("optimizer", ("adam", "sgd")),
+    ("aggregation", ("auto", "seeds", "sums")),
 ]
 SHAPING: dict[str, object] = {
     "modelType": "gru",
@@ -83,6 +88,7 @@ SHAPING: dict[str, object] = {
     "nLayers": 2,
     "vocabSize": 66,
     "noise": "full",
+    "whitening": "none",
     "directionsPerWindow": 8,
     "batchSize": 2,
     "sequenceLength": 65,
@@ -97,6 +103,7 @@ NOT_SHAPING: dict[str, object] = {
     "timePerStep": 0.2,
     "grace": 1.0,
     "trialsPerStep": 1024,
+    "aggregation": "sums",
     "stepNum": 7,
     "newTokensInterval": 50,
     "checkPointTime": 60.0,
@@ -236,7 +243,43 @@ def test_optional_keys_may_be_null(key: str, value: str | None) -> None:
     assert one(key, value).to_json()[key] is None
 
 
-@pytest.mark.parametrize("key", [k for k in DEFAULTS if DEFAULTS[k] is not None])
+@pytest.mark.parametrize("value", [None, "null", "none", "auto"])
+def test_time_per_step_may_be_left_to_the_server(value: str | None) -> None:
+    config = one("timePerStep", value)
+
+    assert config == Config(time_per_step=None) == Config()
+    assert config.time_per_step is None
+    assert config.to_json()["timePerStep"] == "auto"
+    assert from_json({"timePerStep": value}, Config(time_per_step=0.5)) == config
+
+
+def test_time_per_step_may_still_be_a_number() -> None:
+    for value in (0.25, "0.25"):
+        config = one("timePerStep", value)
+        assert (config.time_per_step, config.to_json()["timePerStep"]) == (0.25, 0.25)
+    assert one("timePerStep", 2).time_per_step == 2.0
+
+
+@pytest.mark.parametrize("value", ["Auto", "AUTO", " auto", "auto ", "automatic", "0"])
+def test_only_one_word_leaves_time_per_step_to_the_server(value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        one("timePerStep", value)
+
+    assert str(caught.value) == (
+        f"timePerStep: expected a number above 0 to 86400, or auto, got {value}"
+    )
+
+
+@pytest.mark.parametrize("key", ["vocabSize", "grace", "trialsPerStep", "sigma"])
+def test_no_other_number_is_left_to_the_server(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{key}: expected .+, got auto$"):
+        one(key, "auto")
+
+
+OPTIONAL = ("vocabSize", "learningRate", "timePerStep", "grace", "trialsPerStep")
+
+
+@pytest.mark.parametrize("key", [k for k in DEFAULTS if k not in OPTIONAL])
 def test_other_keys_may_not_be_null(key: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{key}: expected .+, got null$"):
         one(key, None)
@@ -257,6 +300,7 @@ def test_refusals_say_what_is_allowed_and_what_came() -> None:
         ("hiddenSize", 0, "a whole number from 1 to 4096, got 0"),
         ("sigma", "x", "a number above 0 to 10, got x"),
         ("grace", -1, "a number from 0 to 86400, or null, got -1"),
+        ("timePerStep", 0, "a number above 0 to 86400, or auto, got 0"),
         (
             "trialsPerStep",
             False,
@@ -416,13 +460,14 @@ def test_a_group_has_one_trial_where_pairs_are_antithetic() -> None:
 
 
 @pytest.mark.parametrize(
-    ("time_per_step", "grace", "seconds"),
-    [(0.1, None, 0.2), (0.8, None, 0.2), (4.0, None, 1.0), (4.0, 0.0, 0.0), (1, 9, 9)],
+    ("run", "grace", "seconds"),
+    [(0.0, None, 0.2), (0.8, None, 0.2), (4.0, None, 1.0), (4.0, 0.0, 0.0), (1, 9, 9)],
 )
 def test_grace_is_a_quarter_of_the_step_and_at_least_a_fifth_of_a_second(
-    time_per_step: float, grace: float | None, seconds: float
+    run: float, grace: float | None, seconds: float
 ) -> None:
-    assert Config(time_per_step=time_per_step, grace=grace).grace_seconds == seconds
+    assert Config(time_per_step=50.0, grace=grace).grace_seconds(run) == seconds
+    assert Config(grace=grace).grace_seconds(run) == seconds
 
 
 @pytest.mark.parametrize(
@@ -452,6 +497,15 @@ def test_the_rate_of_sgd_does_not_depend_on_the_trials() -> None:
     assert [config.rate(n, 0, 0.0) for n in (1, 1024, 10**6)] == [0.5] * 3
 
 
+def test_without_a_rate_larger_models_take_smaller_steps() -> None:
+    rates = [
+        Config(hidden_size=units, decay="none").rate(1024, 0, 0.0)
+        for units in (16, 32, 64)
+    ]
+
+    assert rates == [0.02, 0.01, 0.005]
+
+
 def test_decay_and_trials_multiply() -> None:
     config = Config(learning_rate=0.5, decay="10 seconds")
 
@@ -471,6 +525,8 @@ MADE = st.fixed_dictionaries(
         **NUMBERS,
         **WORDS,
         "vocabSize": st.none() | NUMBERS["vocabSize"],
+        "timePerStep": st.none() | st.just("auto") | NUMBERS["timePerStep"],
+        "learningRate": st.none() | st.just("auto") | NUMBERS["learningRate"],
         "grace": st.none() | NUMBERS["grace"],
         "trialsPerStep": st.none() | st.integers(1, 1000).map(lambda n: n * 1024),
         "directionsPerWindow": st.sampled_from([0, 1, 2, 16, 256, 1024]),
@@ -515,12 +571,35 @@ def test_the_fingerprint_is_the_hash_of_the_shaping_keys_and_the_text() -> None:
     content = (
         '[{"batchSize": 1, "beta1": 0.9, "beta2": 0.99, "directionsPerWindow": 16, '
         '"hiddenSize": 32, "modelType": "rnn", "nLayers": 1, "noise": "lowRank", '
-        '"optimizer": "adam", "sequenceLength": 64, "vocabSize": 65}, "abc"]'
+        '"optimizer": "adam", "sequenceLength": 64, "vocabSize": 65, '
+        '"whitening": "auto"}, "abc"]'
     )
 
     fingerprint = Config(vocab_size=65).fingerprint("abc")
 
     assert fingerprint == hashlib.sha256(content.encode()).digest()
+
+
+@pytest.mark.parametrize("vocabulary", [65, None])
+def test_what_runs_did_before_there_was_a_key_has_the_fingerprint_of_then(
+    vocabulary: int | None,
+) -> None:
+    content = (
+        '[{"batchSize": 1, "beta1": 0.9, "beta2": 0.99, "directionsPerWindow": 16, '
+        '"hiddenSize": 32, "modelType": "rnn", "nLayers": 1, "noise": "lowRank", '
+        '"optimizer": "adam", "sequenceLength": 64, "vocabSize": '
+        f'{json.dumps(vocabulary)}}}, "abc"]'
+    )
+
+    fingerprint = Config(whitening="none", vocab_size=vocabulary).fingerprint("abc")
+
+    assert fingerprint == hashlib.sha256(content.encode()).digest()
+
+
+def test_what_runs_did_before_there_was_a_key_is_a_value_of_it() -> None:
+    assert FORMER == {"whitening": "none"}
+    assert from_json(FORMER).to_json() == Config().to_json() | FORMER
+    assert all(RULES[KEYS[key]].shapes for key in FORMER)
 
 
 def test_every_key_either_shapes_or_does_not() -> None:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests import reference
+from tests.messages import comparable
 from tests.reference import (
     example_segments,
     example_setting,
@@ -37,14 +38,15 @@ from utilities.evolution import (
     TrainState,
     Update,
     advance,
+    apply,
     chunk_groups,
-    clean_loss,
+    cosine,
     differences,
+    halves,
     initial_state,
     mean_loss,
     pieces,
     rewards,
-    score,
     segment_seed,
     shape,
     signs_of,
@@ -52,7 +54,9 @@ from utilities.evolution import (
     usable,
     windows_of,
 )
+from utilities.model import Tokens
 from utilities.noise import Signs
+from utilities.scoring import clean_loss, score
 
 Floats = NDArray[np.float32]
 TOP = (1 << 64) - 1
@@ -67,6 +71,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "antithetic": {"directions_per_window": 0, "batch_size": 3},
     "full pairs": {"noise": "full", "directions_per_window": 0, "model_type": "gru"},
     "betas": {"beta1": 0.0, "beta2": 0.999, "directions_per_window": 1},
+    "plain": {"whitening": "none"},
+    "plain deep": {
+        "whitening": "none",
+        "model_type": "gru",
+        "n_layers": 3,
+        "batch_size": 2,
+    },
 }
 
 
@@ -502,14 +513,12 @@ def test_an_update_carries_rewards_of_all_segments_and_the_rate() -> None:
 def test_an_update_does_not_depend_on_the_order_of_answers(variant: str) -> None:
     setting = example_setting(**VARIANTS[variant])
     scored = scored_segments(setting)
-    expected = dataclasses.asdict(shape(setting, 0, 0, scored, 0.0))
-    expected_rewards = expected.pop("rewards").tolist()
+    expected = shape(setting, 0, 0, scored, 0.0)
 
     for seed in range(6):
         shuffled = random.Random(seed).sample(scored, len(scored))
-        update = dataclasses.asdict(shape(setting, 0, 0, shuffled, 0.0))
-        assert update.pop("rewards").tolist() == expected_rewards
-        assert update == expected
+        update = shape(setting, 0, 0, shuffled, 0.0)
+        assert comparable(update) == comparable(expected)
 
 
 @pytest.mark.parametrize("scored", [[], [(Segment(1, 0, 1), scores_of([2] * 3, [1]))]])
@@ -579,6 +588,12 @@ def test_a_chunk_is_within_the_bound_of_exact_sums_however_small_the_model(
 # --- sums -----------------------------------------------------------------------------
 
 
+def summed(
+    setting: Setting, tokens: Tokens, update: Update, groups: int | None = None
+) -> NDArray[np.int64]:
+    return total(setting, tokens, update.segments, update.rewards, groups)
+
+
 def test_sums_are_those_of_python_integers_for_any_chunks(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -586,13 +601,13 @@ def test_sums_are_those_of_python_integers_for_any_chunks(
     update = example_update(setting, 2, example_segments(2))
     expected = reference.total(setting.config, tokens.tolist(), update)
 
-    assert total(setting, tokens, update).tolist() == expected
+    assert summed(setting, tokens, update).tolist() == expected
     for groups in (1, 2, 3, 1000):
-        summed = total(setting, tokens, update, groups)
-        assert summed.dtype == np.int64
-        assert summed.tolist() == expected
+        sums = summed(setting, tokens, update, groups)
+        assert sums.dtype == np.int64
+        assert sums.tolist() == expected
     monkeypatch.setattr(evolution, "CHUNK_FLOATS", 1)
-    assert total(setting, tokens, update).tolist() == expected
+    assert summed(setting, tokens, update).tolist() == expected
 
 
 @pytest.mark.parametrize("sizes", [(1, 5), (2, 2, 2), (3, 3), (1,) * 6, (4, 2)])
@@ -606,9 +621,9 @@ def test_sums_are_the_same_for_any_split_of_a_segment(
         Segment(TOP, start, size) for start, size in zip(starts, sizes, strict=True)
     )
 
-    split = total(setting, tokens, dataclasses.replace(whole, segments=parts))
+    split = total(setting, tokens, parts, whole.rewards)
 
-    assert (split == total(setting, tokens, whole)).all()
+    assert (split == summed(setting, tokens, whole)).all()
 
 
 def test_summing_twice_gives_the_same_and_changes_no_input(setting: Setting) -> None:
@@ -616,7 +631,120 @@ def test_summing_twice_gives_the_same_and_changes_no_input(setting: Setting) -> 
     update = example_update(setting, 0, example_segments(0))
     update.rewards.flags.writeable = False  # tokens are already
 
-    assert (total(setting, tokens, update) == total(setting, tokens, update)).all()
+    assert (summed(setting, tokens, update) == summed(setting, tokens, update)).all()
+
+
+# --- two halves -----------------------------------------------------------------------
+
+
+def test_halves_by_hand() -> None:
+    setting = example_setting(directions_per_window=2)
+    segments = [Segment(5, 10, 3), Segment(6, 0, 1), Segment(7, 4, 2)]
+    shaped = np.arange(12, dtype=np.int8)
+
+    (first, some), (second, others) = halves(setting, segments, shaped)
+
+    assert first == [Segment(5, 10, 2), Segment(7, 4, 1)]
+    assert some.tolist() == [0, 1, 2, 3, 8, 9]
+    assert second == [Segment(5, 12, 1), Segment(6, 0, 1), Segment(7, 5, 1)]
+    assert others.tolist() == [4, 5, 6, 7, 10, 11]
+    assert {some.dtype, others.dtype} == {np.dtype(np.int8)}
+
+
+def test_halves_of_nothing_are_empty() -> None:
+    parts = halves(example_setting(), [], np.zeros(0, np.int8))
+
+    assert [(s, r.dtype.str, len(r)) for s, r in parts] == [([], "|i1", 0)] * 2
+
+
+def test_clients_that_score_one_group_each_are_halved_too() -> None:
+    setting = example_setting(directions_per_window=3)
+    segments = [Segment(seed, 0, 1) for seed in range(5)]
+    shaped = np.arange(15, dtype=np.int8)
+
+    (first, _), (second, others) = halves(setting, segments, shaped)
+
+    assert [s.seed for s in first] == [0, 2, 4]
+    assert [s.seed for s in second] == [1, 3]
+    assert others.tolist() == [3, 4, 5, 9, 10, 11]
+
+
+SEVERAL = st.lists(
+    st.builds(Segment, st.integers(0, TOP), st.integers(0, 50), st.integers(1, 7)),
+    max_size=5,
+)
+
+
+@given(SEVERAL, st.sampled_from([0, 1, 3]))
+@settings(deadline=None)
+def test_halves_hold_each_group_once_with_its_rewards_and_are_of_equal_size(
+    segments: list[Segment], directions: int
+) -> None:
+    setting = example_setting(directions_per_window=directions)
+    each = setting.config.trials_per_group
+    groups = sum(segment.groups for segment in segments)
+    shaped = (np.arange(groups * each) % 253 - 126).astype(np.int8)
+
+    def rewarded(several: Sequence[Segment], rewards: Sequence[int]) -> list[Any]:
+        cut = list(pieces(several, 1))
+        assert len(rewards) == len(cut) * each
+        shares = [tuple(rewards[i * each : (i + 1) * each]) for i in range(len(cut))]
+        return [(s.seed, s.first, share) for s, share in zip(cut, shares, strict=True)]
+
+    parts = [rewarded(s, r.tolist()) for s, r in halves(setting, segments, shaped)]
+
+    whole = rewarded(segments, shaped.tolist())
+    assert sorted(parts[0] + parts[1]) == sorted(whole)
+    assert 0 <= len(parts[0]) - len(parts[1]) <= 1
+
+
+@given(SEVERAL, st.sampled_from(sorted(VARIANTS)), st.integers(1, 9))
+@settings(deadline=None, max_examples=60)
+def test_halves_add_up_to_the_total_for_any_segments_and_chunks(
+    segments: list[Segment], variant: str, groups: int
+) -> None:
+    setting = example_setting(**VARIANTS[variant])
+    tokens, update = (
+        example_tokens(setting.config),
+        example_update(setting, 1, segments),
+    )
+
+    one, other = (
+        total(setting, tokens, s, r, groups)
+        for s, r in halves(setting, segments, update.rewards)
+    )
+
+    assert (one + other == summed(setting, tokens, update)).all()
+
+
+def test_cosines_by_hand() -> None:
+    def between(one: list[int], other: list[int]) -> float | None:
+        return cosine(np.array(one, np.int32), np.array(other, np.int64))
+
+    assert between([3, 4], [3, 4]) == 1
+    assert between([3, 4], [-6, -8]) == -1
+    assert between([1, 0, 0], [0, 5, 7]) == 0
+    assert between([1, 1], [1, 0]) == pytest.approx(math.sqrt(0.5))
+    assert between([0, 0], [1, 0]) is None
+    assert between([1, 0], [0, 0]) is None
+    assert between([], []) is None
+
+
+def test_a_cosine_does_not_overflow() -> None:
+    top = np.full(1000, 2**31 - 1, np.int32)
+
+    assert cosine(top, top) == pytest.approx(1)
+    assert cosine(top, -top.astype(np.int64) * 2**20) == pytest.approx(-1)
+
+
+def test_the_cosine_between_halves_says_how_much_is_signal() -> None:
+    # All of a thousand entries have the signal 1, and noise of the deviation s: the
+    # cosine is expected to be 1 / (1 + s s).
+    draw = np.random.default_rng(1)
+    for deviation, expected in ((0.5, 0.8), (1.0, 0.5), (3.0, 0.1)):
+        noisy = 1 + deviation * draw.standard_normal((2, 100_000))
+        one, other = np.rint(1000 * noisy).astype(np.int64)
+        assert cosine(one, other) == pytest.approx(expected, abs=0.02)
 
 
 # --- the next state -------------------------------------------------------------------
@@ -661,10 +789,20 @@ GOLDEN = {
     "antithetic": "8807cf6cd8ca284f6785ddb961d08aed94046328e3f054dbf8fac5ab42697fff",
     "full pairs": "33f5d02c899893455c7fd00a1db1818ea8b068098c697398aa6c16d986b7df0a",
     "betas": "cf4b2f95d48e492680028e4709c15249512190e7a43ef4cf2553fcc39bcdeb68",
+    "plain": "dcf1574d1a5e05fd02a0686478430ea609d0d094b2e64f1b39f382afb4171a1f",
+    "plain deep": "a76cdf403b5124af97e7f925666bf0b9d46865078f2287c8f9fda78a9a1d3c00",
+}
+SHAPED = {
+    "rnn": "128ac1fed6195040dfa4ad63cfa339f05d60abf70a5c29aa1b30b2c72ef72508",
+    "gru": "c559ccbbef9a0b5be542f4dbc3392f8c2ea6ae00c6d26e4cd5c12e1f3685472a",
+    "deep": "688a7ae295f74710b95559e6d7cecf6b07a202e7d0b90f547d9cd56feb3a789e",
+    "sgd": "255b1c03d23a5843071461f2a305fac100b78775b7e7ebceab48fc8746aab44b",
+    "antithetic": "9b36e8fb08ca509b673ea4a43c67bd0df6b47af2ffee74abe616b99378a9f57c",
+    "betas": "cf20e09421de34cc7e81f0efeae7ab6b1274faca4a5c983025fe0abf5f6a4d73",
 }
 
 
-@pytest.mark.parametrize(("variant", "digest"), GOLDEN.items())
+@pytest.mark.parametrize(("variant", "digest"), (GOLDEN | SHAPED).items())
 def test_digests_after_three_steps_never_change(variant: str, digest: str) -> None:
     *_, (state, _) = steps(example_setting(**VARIANTS[variant]))
 
@@ -672,8 +810,69 @@ def test_digests_after_three_steps_never_change(variant: str, digest: str) -> No
     assert state.digest(FINGERPRINT).hex() == digest
 
 
+@pytest.mark.parametrize(("variant", "digest"), GOLDEN.items())
+def test_digests_without_whitening_are_those_of_before_there_was_any(
+    variant: str, digest: str
+) -> None:
+    keys = VARIANTS[variant] | {"whitening": "none"}
+
+    *_, (state, _) = steps(example_setting(**keys))
+
+    assert (state.step, state.count) == (3, 3)
+    assert state.digest(FINGERPRINT).hex() == digest
+
+
 def test_golden_digests_cover_all_variants() -> None:
     assert set(GOLDEN) == set(VARIANTS)
+    assert set(SHAPED) == {
+        variant for variant, keys in VARIANTS.items() if example_setting(**keys).whitens
+    }
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_a_total_that_is_given_leads_to_the_same_bits(
+    setting: Setting, dtype: type[np.signedinteger[Any]]
+) -> None:
+    tokens, before = example_tokens(setting.config), example_state(setting)
+    seeds = example_update(setting, 0, example_segments(0))
+    sums = summed(setting, tokens, seeds).astype(dtype)
+    nothing = np.zeros(0, np.int8)
+    given = dataclasses.replace(seeds, segments=(), rewards=nothing, total=sums)
+    expected = advance(setting, before, seeds, tokens).digest(FINGERPRINT)
+
+    assert (seeds.summed, given.summed) == (False, True)
+    assert advance(setting, before, given, tokens).digest(FINGERPRINT) == expected
+    shaped = setting.whiteners(before.weights, tokens)
+    for update in (given, seeds):
+        after = apply(setting, before, update, sums, shaped)
+        assert after.digest(FINGERPRINT) == expected
+
+
+def test_a_total_may_take_all_of_32_bits_and_more() -> None:
+    setting = example_setting(optimizer="sgd")
+    before = example_state(setting)
+    sums = np.zeros(setting.layout.size, np.int32)
+    sums[:3] = 2**31 - 1, -(2**31), 42
+    update = Update(0, 0, 1 << 26, 1.0, (), np.zeros(0, np.int8), sums)
+
+    narrow = apply(setting, before, update, sums, ())
+    wide = apply(setting, before, update, sums.astype(np.int64) * 64, ())
+
+    # g = -S / (42 sqrt(1024 * 2^26)) = -S / 11010048
+    moved = (narrow.weights - before.weights)[:4].tolist()
+    assert moved == pytest.approx([195.0477, -195.0477, 42 / 11010048, 0], rel=1e-4)
+    moved = (wide.weights - before.weights)[:2].tolist()
+    assert moved == pytest.approx([64 * 195.0477, -64 * 195.0477], rel=1e-4)
+
+
+def test_an_update_without_trials_has_no_total() -> None:
+    setting = example_setting()
+    update = Update(0, 0, 0, 0.0, (), np.zeros(0, np.int8))
+
+    after = apply(setting, example_state(setting), update, update.total, ())
+
+    assert not update.summed
+    assert (after.step, after.count) == (1, 0)
 
 
 def test_gradient_descent_by_hand() -> None:
@@ -685,9 +884,11 @@ def test_gradient_descent_by_hand() -> None:
     after = advance(setting, before, update, tokens)
 
     # 64 * 126 / (42 sqrt(1024 * 4)) = 3: towards the one perturbation that helped
-    e = reference.trial_perturbation(setting.config, tokens.tolist(), TOP, 6)
+    e = reference.trial_perturbation(
+        setting.config, before.weights, tokens.tolist(), TOP, 6
+    )
     moved = (after.weights - before.weights).tolist()
-    assert moved == [3 * sign for part in e.values() for sign in part]
+    assert moved == [3 * each for part in e.values() for each in part]
     assert (after.first is before.first, after.second is before.second) == (True, True)
     assert (after.step, after.count) == (1, 1)
 
@@ -699,9 +900,12 @@ def test_the_first_step_of_adam_goes_one_rate_towards_the_better_signs() -> None
 
     after = advance(setting, before, update, tokens)
 
-    e = reference.trial_perturbation(setting.config, tokens.tolist(), 9, 2)
-    expected = [-0.25 * sign for part in e.values() for sign in part]
-    assert (after.weights - before.weights).tolist() == pytest.approx(expected)
+    e = reference.trial_perturbation(
+        setting.config, before.weights, tokens.tolist(), 9, 2
+    )
+    expected = [-0.25 * math.copysign(1, x) if x else 0 for p in e.values() for x in p]
+    moved = (after.weights - before.weights).tolist()
+    assert moved == pytest.approx(expected, rel=1e-4)
 
 
 def test_without_accepted_trials_only_the_step_advances(setting: Setting) -> None:
@@ -788,7 +992,7 @@ def test_the_number_of_threads_does_not_matter(threads: str) -> None:
     assert (child.stderr, child.returncode) == ("", 0)
     assert (
         child.stdout.strip()
-        == "720beb805e03ceab2bffe7f2bce4d87ce576ce536f3d455635d93f2c01ab1c3a"
+        == "be752744e190aa1497c87c88a6f7f1af10577bd3b17f71a10387f1eb96aec3e8"
     )
 
 

@@ -19,7 +19,7 @@ from tests import reference
 from utilities import model
 from utilities.config import Config
 from utilities.errors import ConfigError
-from utilities.evolution import Scores, Segment, Setting, clean_loss, score
+from utilities.evolution import Scores, Segment, Setting
 from utilities.model import (
     Clean,
     Layout,
@@ -32,6 +32,7 @@ from utilities.model import (
     sigmoid,
 )
 from utilities.noise import Noise
+from utilities.scoring import clean_loss, score
 
 Floats = NDArray[np.float32]
 TOP = (1 << 64) - 1

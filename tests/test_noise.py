@@ -16,6 +16,7 @@ from utilities.noise import (
     Noise,
     blocks_of,
     raw_words,
+    weighted,
     weighted_sum,
     window_words,
 )
@@ -276,7 +277,7 @@ def test_a_rank_one_sum_by_hand() -> None:
     a = np.array([[1, -1], [1, 1]], np.float32)
     b = np.array([[1, 1, -1], [-1, 1, 1]], np.float32)
 
-    total = weighted_sum(np.array([10, 3], np.float32), b, a)
+    total = weighted_sum(weighted(np.array([10, 3], np.float32), b), a)
 
     #     10 (1 -1)^T (1 1 -1)  +  3 (1 1)^T (-1 1 1)
     assert total.tolist() == [[7, 13, -7], [-13, -7, 13]]
@@ -286,14 +287,14 @@ def test_a_sum_of_vectors_by_hand() -> None:
     rewards = np.array([10, 3], np.float32)
     vectors = np.array([[1, -1], [1, 1]], np.float32)
 
-    assert weighted_sum(rewards, vectors).tolist() == [13, -7]
+    assert weighted_sum(weighted(rewards, vectors)).tolist() == [13, -7]
 
 
 def test_a_silent_sign_adds_nothing() -> None:
     a = np.array([[1, 0], [0, -1]], np.float32)
     b = np.array([[1, -1], [1, 1]], np.float32)
 
-    total = weighted_sum(np.array([10, 3], np.float32), b, a)
+    total = weighted_sum(weighted(np.array([10, 3], np.float32), b), a)
 
     assert total.tolist() == [[10, -10], [-3, -3]]
 
@@ -305,8 +306,8 @@ def test_sums_have_the_shape_of_the_tensor_and_leave_inputs_alone() -> None:
     for array in (a, b, rewards):
         array.flags.writeable = False
 
-    matrices = [weighted_sum(rewards, b, a) for _ in (1, 2)]
-    vectors = [weighted_sum(rewards, b) for _ in (1, 2)]
+    matrices = [weighted_sum(weighted(rewards, b), a) for _ in (1, 2)]
+    vectors = [weighted_sum(weighted(rewards, b)) for _ in (1, 2)]
 
     assert [total.shape for total in matrices + vectors] == [(3, 190)] * 2 + [
         (190,)
@@ -330,9 +331,9 @@ def test_sums_are_those_of_python_integers(seed: int, rewards: list[int]) -> Non
     signs = Noise(SMALL).signs(seed, 0, len(rewards))
     shares = np.array(rewards, np.float32)
 
-    summed = weighted_sum(shares, signs["gates0"], signs["characters"])
+    summed = weighted_sum(weighted(shares, signs["gates0"]), signs["characters"])
     assert summed.tolist() == matrix
-    assert weighted_sum(shares, signs["logits"]).tolist() == vector
+    assert weighted_sum(weighted(shares, signs["logits"])).tolist() == vector
 
 
 def test_sums_at_the_bound_of_two_to_the_seventeenth_trials_are_exact() -> None:
@@ -344,7 +345,8 @@ def test_sums_at_the_bound_of_two_to_the_seventeenth_trials_are_exact() -> None:
     rewards[1234] = 125  # makes sums odd: they need all 24 bits
     a, b, v, r = (x.astype(np.int64) for x in (state, gates, logits, rewards))
 
-    total, flat = weighted_sum(rewards, gates, state), weighted_sum(rewards, logits)
+    total = weighted_sum(weighted(rewards, gates), state)
+    flat = weighted_sum(weighted(rewards, logits))
 
     assert total[0, 0] == 126 * 2**17 - 1 == 16_515_071
     assert (total[1, 0], flat[0]) == (-1, -16_515_071)

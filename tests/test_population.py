@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from tests import reference
 from utilities.config import Config
-from utilities.evolution import Setting, clean_loss
+from utilities.evolution import Setting
 from utilities.model import Layout
 from utilities.population import SAFE_EXPONENT, SAFE_SHIFT, Population
+from utilities.scoring import clean_loss
 
 Floats = NDArray[np.float32]
 Tokens = NDArray[np.uint16]
@@ -353,6 +354,44 @@ def test_over_all_signs_the_estimate_is_the_gradient_and_varies_as_full_noise_do
     e = np.array([[sign for tensor in row for sign in tensor] for row in rows])
     assert (changes[:, None] * e).mean(axis=0) == pytest.approx(gradient, abs=1e-3)
     assert (changes**2).mean() == pytest.approx(gradient @ gradient, rel=5e-3)
+
+
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_over_all_signs_the_estimate_by_shaped_noise_is_the_gradient_preconditioned(
+    n_layers: int,
+) -> None:
+    # R = [[1, 0], [1/2, 2]], so that R^T R = [[1.25, 1], [1, 4]].
+    shape, twice = np.array([[1, 0], [0.5, 2]]), np.array([[1.25, 1], [1, 4]])
+    some = batch(groups=1, n_layers=n_layers, hidden_size=2, vocab_size=3, sigma=0.01)
+    sizes = reference.bundles_of(some.config)
+    joins = reference.joins_of(some.config)
+    patterns = np.array(list(product([-1.0, 1], repeat=sum(sizes.values()))))
+    parts = np.split(patterns, np.cumsum(list(sizes.values()))[:-1], axis=1)
+    drawn = {
+        name: part @ shape if name.startswith("state") else part
+        for name, part in zip(sizes, parts, strict=True)
+    }
+    written = {outputs for _, outputs in joins.values()}
+
+    def losses(side: int) -> Floats:
+        signs = {
+            name: (side * e if name in written else e)[None].astype(np.float32)
+            for name, e in drawn.items()
+        }
+        return dataclasses.replace(some, signs=signs).losses()
+
+    changes = (losses(1).astype(np.float64) - losses(-1))[0] / 2 / 0.01
+
+    flat = slope(some.config, some.weights, some.windows[:, 0, 0].tolist())
+    for name, gradient in reference.tensors_of(some.config, flat).items():
+        inputs, outputs = joins[name]
+        if inputs is None:
+            found = changes @ drawn[outputs]
+        else:
+            found = np.einsum("t,ti,tj->ij", changes, drawn[inputs], drawn[outputs])
+        shaped = inputs is not None and inputs.startswith("state")
+        expected = twice @ gradient if shaped else gradient
+        assert found / len(changes) == pytest.approx(expected, abs=1e-2), name
 
 
 # --- clean copies ---------------------------------------------------------------------

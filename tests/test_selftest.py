@@ -20,20 +20,36 @@ from utilities.selftest import (
     ADAM_STEPS,
     ARITHMETIC_EXPECTED,
     BOUND_TRIALS,
+    FACTOR_SIZE,
     FIRST_BLOCKS,
     FIRST_TRIAL,
+    MODELS,
     NOISE_EXPECTED,
     OPERANDS,
     PARTS,
     SEEDS,
     TOTALS,
     TRIALS,
+    WIDEST_ENTRY,
+    WIDEST_SUM,
+    WIDEST_UNITS,
     adam_steps,
     arithmetic,
     arithmetic_test,
     bound_signs,
     bound_sums,
+    factor_matrix,
     noise_test,
+    shaped_sums,
+    shapes,
+)
+from utilities.whitening import (
+    DAMPING,
+    MOST_UNITS,
+    SCALE,
+    Doubles,
+    inverse_factor,
+    preconditioned,
 )
 
 Floats = NDArray[np.float32]
@@ -41,8 +57,8 @@ SMALLEST_NORMAL = 2.0**-126
 PAIRS = [(Fraction(x), Fraction(y)) for x in OPERANDS for y in OPERANDS]
 
 
-def packed(numbers: list[float]) -> bytes:
-    return struct.pack(f"<{len(numbers)}f", *numbers)
+def packed(numbers: list[float], kind: str = "f") -> bytes:
+    return struct.pack(f"<{len(numbers)}{kind}", *numbers)
 
 
 def subnormal(array: Floats) -> int:
@@ -251,6 +267,87 @@ def test_steps_of_adam_have_the_bits_of_single_rounded_operations() -> None:
         assert array.astype("<f4").tobytes() == packed(list(expected))
 
 
+# --- what shapes noise ----------------------------------------------------------------
+
+
+def test_the_reference_takes_roots_that_are_nearest_to_the_exact_ones() -> None:
+    for square in (2.0, 0.1, 1e-300, 5e-324, 1.7e308, 4.0, 1 + 2**-52, 3.0**80):
+        root = Fraction(reference.rooted(square))
+        for side in (0, math.inf):
+            middle = (root + Fraction(math.nextafter(float(root), side))) / 2
+            assert (middle**2 < square) == (side == 0)
+
+
+def test_tables_are_those_of_the_reference() -> None:
+    results = arithmetic()
+
+    assert results["tanh"].tolist() == reference.table(logistic=False)
+    assert results["logistic"].tolist() == reference.table(logistic=True)
+
+
+def row(i: int, j: int) -> int:
+    return (37 * i * j + 11 * i + 5 * j) % 101 - 50
+
+
+def test_a_factor_is_that_of_exact_fractions_rounded_at_each_operation() -> None:
+    matrix = factor_matrix()
+    exact = [
+        [
+            sum(row(i, j) * row(k, j) for j in range(FACTOR_SIZE)) + 400 * (i == k)
+            for k in range(FACTOR_SIZE)
+        ]
+        for i in range(FACTOR_SIZE)
+    ]
+
+    assert matrix.tolist() == exact
+    assert arithmetic()["factor"].tolist() == reference.inverse_factor(matrix.tolist())
+
+
+def test_shaped_sums_are_those_of_integers_and_take_all_bits_of_a_double() -> None:
+    count = range(WIDEST_UNITS)
+    columns = (
+        [WIDEST_ENTRY for _ in count],
+        [WIDEST_ENTRY * (-1) ** i for i in count],
+        [(7919 * i) % (2 * WIDEST_ENTRY + 1) - WIDEST_ENTRY for i in count],
+    )
+    sums = (
+        [WIDEST_SUM - (i == 0) for i in count],
+        [(104_729 * i**3) % (2 * WIDEST_SUM + 1) - WIDEST_SUM for i in count],
+    )
+    exact = [
+        [sum(x * y for x, y in zip(column, each, strict=True)) for each in sums]
+        for column in columns
+    ]
+
+    assert 2**52 < exact[0][0] < 2**53
+    assert exact[0][0] % 2 == 1
+    assert [[x * SCALE for x in each] for each in shaped_sums().tolist()] == exact
+
+
+def test_no_shape_has_larger_integers_than_those() -> None:
+    assert WIDEST_UNITS == MOST_UNITS
+    largest = SCALE * math.sqrt((MOST_UNITS + DAMPING) / DAMPING)
+    assert round(largest) == WIDEST_ENTRY
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_shapes_of_known_models_are_those_of_integers_and_fractions(name: str) -> None:
+    config = MODELS[name]
+    size = sum(map(math.prod, reference.shapes_of(config).values()))
+    weights = [((37 * i) % 101 - 50) / 64 for i in range(size)]
+    tokens = [(i * i // 7 + i // 11) % 11 for i in range(500)]
+
+    expected = reference.whiteners(config, weights, tokens)
+
+    assert shapes()[name].tolist() == expected
+
+
+def test_shapes_are_far_from_the_unit_matrix() -> None:
+    for every in shapes().values():
+        for shape in every:
+            assert np.abs(np.tril(shape, -1)).max() > SCALE / 2
+
+
 # --- the whole ------------------------------------------------------------------------
 
 
@@ -260,13 +357,19 @@ def test_arithmetic_is_the_expected_one() -> None:
 
 def test_the_digest_covers_all_results_in_order() -> None:
     results = arithmetic()
-    content = b"".join(packed(part.ravel().tolist()) for part in results.values())
+    doubles = {"tanh", "logistic", "factor", "shaped"}
+    content = b"".join(
+        packed(part.ravel().tolist(), "d" if name in doubles else "f")
+        for name, part in results.items()
+    )
 
     assert list(results) == [
         *("even", "odd", "vector", "sum", "difference", "product", "quotient", "root"),
-        *("gradient", "weights", "first", "second"),
+        *("gradient", "weights", "first", "second", "tanh", "logistic", "factor"),
+        *("shaped", "rnn", "gru"),
     ]
-    assert all(part.dtype == np.float32 for part in results.values())
+    for name, part in results.items():
+        assert part.dtype == (np.float64 if name in doubles else np.float32)
     assert hashlib.sha256(content).digest() == ARITHMETIC_EXPECTED
 
 
@@ -285,13 +388,45 @@ def test_a_machine_that_flushes_subnormal_numbers_is_noticed(
 def test_a_product_that_drops_the_last_bit_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def coarse(rewards: Floats, b: Floats, a: Floats | None = None) -> Floats:
-        exact = weighted_sum(rewards, b, a)
+    def coarse(rewarded: Floats, a: Floats | None = None) -> Floats:
+        exact = weighted_sum(rewarded, a)
         return np.where(np.abs(exact) < 2**23, exact, np.rint(exact / 2) * 2)
 
     monkeypatch.setattr(selftest, "weighted_sum", coarse)
 
     assert arithmetic_test() != ARITHMETIC_EXPECTED
+
+
+def test_a_root_of_a_double_that_is_off_by_its_last_bit_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def coarse(matrix: Doubles) -> Doubles:
+        return np.asarray(np.nextafter(inverse_factor(matrix), np.inf))
+
+    monkeypatch.setattr(selftest, "inverse_factor", coarse)
+
+    assert arithmetic_test() != ARITHMETIC_EXPECTED
+
+
+def test_a_product_of_doubles_that_drops_the_last_bit_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def coarse(sums: NDArray[np.int64], whitener: Floats) -> Doubles:
+        exact = preconditioned(sums, whitener) * SCALE
+        return np.where(np.abs(exact) < 2**52, exact, np.rint(exact / 2) * 2) / SCALE
+
+    monkeypatch.setattr(selftest, "preconditioned", coarse)
+
+    assert arithmetic_test() != ARITHMETIC_EXPECTED
+
+
+def test_another_tanh_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TANH", "LOGISTIC"):
+        table = getattr(selftest, name).copy()
+        table[4000] += 1  # one of its entries, rounded the other way
+        with monkeypatch.context() as patch:
+            patch.setattr(selftest, name, table)
+            assert arithmetic_test() != ARITHMETIC_EXPECTED
 
 
 def test_the_digests_do_not_depend_on_how_numpy_treats_overflow() -> None:

@@ -132,6 +132,33 @@ def test_equal_seeds_give_equal_runs_and_others_do_not(own: str) -> None:
     assert len(set(weights)) == len(set(seeds)) == 3
 
 
+@pytest.mark.parametrize(
+    ("more", "units"),
+    [
+        ("--maxSeconds 60", 32),
+        ("--maxSeconds 240", 32),
+        ("--maxSeconds 241", 64),
+        ("", 64),
+        ("--maxSeconds 9999 --hiddenSize 5", 5),
+    ],
+)
+def test_the_model_fits_the_announced_length(
+    runs: Path, text: Path, more: str, units: int
+) -> None:
+    with prepared(f"--runs {runs} --data {text} --sequenceLength 8 {more}") as new:
+        assert new.setting.config.hidden_size == units
+
+
+def test_a_file_of_keys_wins_over_what_fits(
+    runs: Path, text: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text('{"hiddenSize": 7}', encoding="utf-8")
+    line = f"--runs {runs} --data {text} --sequenceLength 8 --config {path}"
+    with prepared(line) as new:
+        assert new.setting.config.hidden_size == 7
+
+
 def test_keys_of_a_file_count_where_no_flag_is_given(own: str, tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     path.write_text('{"hiddenSize": 7, "sigma": 0.5, "runSeed": 9}', encoding="utf-8")
@@ -206,6 +233,28 @@ def test_the_newest_run_is_resumed_or_the_one_that_is_named(
     for line, number in (("--resume", 1), ("--resume 0", 0)):
         with prepared(f"--runs {runs} {line}") as resumed:
             assert resumed.run.number == number
+
+
+def test_a_run_that_is_older_than_whitening_is_resumed_without_it(
+    own: str, runs: Path
+) -> None:
+    with prepared(f"{own} --whitening none") as old:
+        trained(old, 3)
+    path = old.run.path / "config.json"
+    content = config_of(old.run)
+    assert content.pop("whitening") == "none"
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+    with prepared(f"--runs {runs} --resume") as resumed:
+        assert resumed.state.step == 3
+        assert not resumed.setting.whitens
+        assert resumed.setting.fingerprint == old.setting.fingerprint
+        trained(resumed, 4)
+    with prepared(f"--runs {runs} --resume --sigma 0.5") as again:
+        assert again.state.step == 7
+        assert config_of(again.run)["whitening"] == "none"
+    with pytest.raises(ConfigError, match="whitening: the resumed run has none"):
+        prepare(options(f"--runs {runs} --resume --whitening auto"))
 
 
 def test_keys_that_may_change_are_stored_at_a_resume(own: str, runs: Path) -> None:

@@ -20,6 +20,7 @@ from utilities.misc import camel_case, sha256
 Value: TypeAlias = str | int | float | None
 
 LAST_RATE = 0.02  # share of the rate that a linear decay ends at
+AUTO_RATE = 0.32  # of one hidden unit
 AUTO_TRIALS = 700_000  # after which an endless decay has fallen to 1 / sqrt 2
 MAX_PARAMETERS = 1 << 26  # 268 MB for each of weights, m and v: absurd for ES already
 
@@ -35,7 +36,9 @@ class Rule:
     exclusive: bool = False  # low itself is refused
     choices: tuple[str, ...] = ()
     optional: bool = False  # None is accepted and means what the text says
+    absent: str = "null"  # how a user writes None
     shapes: bool = False  # covered by the configuration hash
+    former: Value = None  # what runs did before there was the key, if it is younger
     unit: str = ""
 
     @property
@@ -46,7 +49,7 @@ class Rule:
         noun = "a whole number" if self.kind is int else "a number"
         edge = "above" if self.exclusive else "from"
         words = f"{noun} {edge} {self.low:.15g} to {self.high:.15g}"
-        return words + (", or null" if self.optional else "")
+        return words + (f", or {self.absent}" if self.optional else "")
 
     def parse(self, key: str, value: object) -> Value:
         """Return the value in its own type; text is read as a command line has it.
@@ -54,7 +57,7 @@ class Rule:
         Raises:
             ConfigError: the value is of another type or out of range.
         """
-        if self.optional and (value is None or value in ("null", "none")):
+        if self.optional and value in (None, "null", "none", self.absent):
             return None
         if self.kind is str:
             if not isinstance(value, str) or (
@@ -168,9 +171,16 @@ class Decay:
 class Config:
     """All keys of a run, valid by construction."""
 
-    # The model. 32 units, one layer: they learn most in the first minutes of two cores.
+    # The model. On two cores 32 units learn most in four minutes, 64 in an hour.
     model_type: str = _choice("rnn", ("rnn", "gru"), "recurrent cell", shapes=True)
-    hidden_size: int = _whole(32, 1, 4096, "units of each recurrent layer", shapes=True)
+    hidden_size: int = _whole(
+        32,
+        1,
+        4096,
+        "units of each recurrent layer; where it is not given and --maxSeconds is not "
+        "240 or less: 64",
+        shapes=True,
+    )
     n_layers: int = _whole(1, 1, 16, "recurrent layers", shapes=True)
     vocab_size: int | None = _whole(
         None,
@@ -196,6 +206,14 @@ class Config:
         "rank-1 signs, or full for comparison",
         shapes=True,
     )
+    whitening: str = _choice(
+        "auto",
+        ("auto", "none"),
+        "auto: rank-1 noise follows the covariance of the states, with up to 128 "
+        "units; none: it does not",
+        shapes=True,
+        former="none",
+    )
     directions_per_window: int = _whole(
         16,
         0,
@@ -208,10 +226,17 @@ class Config:
     )
     sequence_length: int = _whole(64, 1, 4096, "characters of a window", shapes=True)
 
-    # The optimizer. The rate is for 1,024 trials a step and follows their square root.
+    # The optimizer. The rate is for 1,024 trials a step and follows their square root;
+    # noise grows with the number of weights, so larger models take smaller steps.
     optimizer: str = _choice("adam", ("adam", "sgd"), "update rule", shapes=True)
-    learning_rate: float = _real(
-        0.01, 0, 10, "step size of the optimizer at 1,024 trials a step", exclusive=True
+    learning_rate: float | None = _real(
+        None,
+        0,
+        10,
+        "step size of the optimizer at 1,024 trials a step; auto: 0.32 / hiddenSize",
+        exclusive=True,
+        optional=True,
+        absent="auto",
     )
     beta1: float = _real(
         0.9, 0, 1 - 2**-24, "Adam's decay rate of the first moment", shapes=True
@@ -226,13 +251,16 @@ class Config:
         "auto: as one over the square root of the trials so far, which needs no end",
     )
 
-    # Steps. Long enough to hide a local network's round trip, short enough to learn.
-    time_per_step: float = _real(
-        0.1,
+    # Steps. Long enough to hide the network's round trip, short enough to learn.
+    time_per_step: float | None = _real(
+        None,
         0,
         86400,
-        "time that clients run trials in one step",
+        "time that clients run trials in one step; auto: as long as overhead and noise "
+        "ask for",
         exclusive=True,
+        optional=True,
+        absent="auto",
         unit="s",
     )
     grace: float | None = _real(
@@ -251,6 +279,12 @@ class Config:
         "trials of one step over all clients, in place of timePerStep, for runs that "
         "can be repeated to the bit; null: as many as fit",
         optional=True,
+    )
+    aggregation: str = _choice(
+        "auto",
+        ("auto", "seeds", "sums"),
+        "seeds: everybody regenerates everybody's noise; sums: each client adds up its "
+        "own and the server adds the sums; auto: the cheaper one, step by step",
     )
     step_num: int = _whole(
         0, 0, 1 << 48, "step that the run is at; a new run starts here"
@@ -287,12 +321,9 @@ class Config:
                 "seconds cannot be repeated to the bit"
             )
 
-    @property
-    def grace_seconds(self) -> float:
-        """Return the seconds that a late answer is waited for."""
-        if self.grace is not None:
-            return self.grace
-        return max(0.2, self.time_per_step / 4)
+    def grace_seconds(self, run: float) -> float:
+        """Return the seconds that a late answer to `run` seconds is waited for."""
+        return max(0.2, run / 4) if self.grace is None else self.grace
 
     @property
     def trials_per_group(self) -> int:
@@ -306,23 +337,33 @@ class Config:
         it (McCandlish et al. 2018); clipped to a factor of 8 both ways.
         """
         decay = Decay.parse(self.decay)
-        rate = self.learning_rate * decay.factor(step, seconds, trials)
+        base = self.learning_rate or AUTO_RATE / self.hidden_size
+        rate = base * decay.factor(step, seconds, trials)
         if self.optimizer == "adam":
             rate *= min(8.0, max(0.125, math.sqrt(trials / 1024)))
         return rate
 
     def to_json(self) -> dict[str, Value]:
         """Return all keys in the user's spelling."""
-        return {camel_case(name): getattr(self, name) for name in RULES}
+        return {
+            camel_case(name): self._written(name, rule) for name, rule in RULES.items()
+        }
+
+    def _written(self, name: str, rule: Rule) -> Value:
+        value: Value = getattr(self, name)
+        return rule.absent if value is None and rule.absent != "null" else value
 
     def fingerprint(self, text_sha256: str) -> bytes:
         """Return the hash of what shapes the model and what `advance` reads.
 
-        Replicas with equal weights but another fingerprint have other digests.
+        Replicas with equal weights but another fingerprint have other digests. A key
+        that changes nothing of what runs did before it is left out, as it was then.
         """
-        keys = {
-            camel_case(n): getattr(self, n) for n, rule in RULES.items() if rule.shapes
-        }
+        keys = {}
+        for name, rule in RULES.items():
+            value = getattr(self, name)
+            if rule.shapes and (rule.former is None or rule.former != value):
+                keys[camel_case(name)] = value
         return sha256(json.dumps([keys, text_sha256], sort_keys=True).encode())
 
 
@@ -330,6 +371,11 @@ RULES: dict[str, Rule] = {
     field.name: field.metadata["rule"] for field in dataclasses.fields(Config)
 }
 KEYS: dict[str, str] = {camel_case(name): name for name in RULES}
+FORMER: dict[str, Value] = {
+    camel_case(name): rule.former
+    for name, rule in RULES.items()
+    if rule.former is not None
+}
 
 
 def nearest(word: str, words: list[str]) -> str:

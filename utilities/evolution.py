@@ -5,11 +5,14 @@ One step of Salimans et al. 2017 with rank-1 signs (EGGROLL, arXiv 2511.16652):
     d = L(w + sigma e) - L(w)                      for each trial          `score`
     r = -round(42 clip((d - median) / (1.4826 MAD), -3, 3))   an int8      `rewards`
     G = sum r e                                    an integer a weight     `total`
-    g = float32(-G / (42 sqrt(1024 N)))            then Adam               `advance`
+    g = float32(-R^T G / (42 sqrt(1024 N)))        then Adam               `advance`
+
+Here e are the signs as they are drawn. Of a matrix that reads a layer's state R shapes
+them (`utilities.whitening`); of everything else R is the unit matrix.
 
 Losses are minimised, rewards maximised. `total` is exact whatever the order, BLAS or
-number of threads, and the optimizer uses correctly rounded operations only, therefore
-all replicas that apply the same `Update` hold the same bits for ever.
+number of threads, so is R, and the optimizer uses correctly rounded operations only,
+therefore all replicas that apply the same `Update` hold the same bits for ever.
 
 It knows no clients, messages, files or clocks.
 """
@@ -19,7 +22,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +32,6 @@ from utilities.data import gather_windows, window_starts
 from utilities.misc import sha256
 from utilities.model import (
     CHARACTERS,
-    Clean,
-    Dense,
     Layout,
     Moments,
     Network,
@@ -39,10 +40,18 @@ from utilities.model import (
     initial_weights,
     sgd,
 )
-from utilities.noise import Floats, Noise, Signs, weighted_sum, window_words
-from utilities.population import Population
+from utilities.noise import (
+    Floats,
+    Noise,
+    Signs,
+    weighted,
+    weighted_sum,
+    window_words,
+)
+from utilities.whitening import MOST_UNITS, Whiteners, preconditioned, whiteners
 
 Rewards: TypeAlias = NDArray[np.int8]
+Totals: TypeAlias = NDArray[np.signedinteger[Any]]  # int32 or int64, one a weight
 
 DIGEST_VERSION = 1
 REWARD_SCALE = 42  # three deviations fill an int8: 126
@@ -92,6 +101,22 @@ class Setting:
             return Noise({t.name: t.size for t in self.layout.tensors})
         return Noise(self.layout.bundles)
 
+    @property
+    def whitens(self) -> bool:
+        """Return whether noise follows the covariance of the states."""
+        config = self.config
+        asked = config.whitening == "auto" and config.noise == "lowRank"
+        return asked and config.hidden_size <= MOST_UNITS
+
+    def whiteners(self, weights: Floats, tokens: Tokens) -> Whiteners:
+        """Return what shapes a step's noise; nothing where it is not shaped.
+
+        Args:
+            weights: (P,) before the step.
+            tokens: the step's batch.
+        """
+        return whiteners(self.layout, weights, tokens) if self.whitens else ()
+
     @cached_property
     def fingerprint(self) -> bytes:
         """Return the configuration hash that digests cover."""
@@ -134,14 +159,24 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Update:
-    """All that turns the state of one step into the next."""
+    """All that turns the state of one step into the next.
+
+    Either the trials with their rewards, from which every replica computes the same
+    total, or that total itself, which the clients have summed up.
+    """
 
     step: int
     token_batch: int
     trials: int  # N accepted; 0: nothing but the step's number advances
     rate: float
-    segments: tuple[Segment, ...]  # ascending
+    segments: tuple[Segment, ...]  # ascending; none where the total is given
     rewards: Rewards = field(repr=False)  # of all trials, in the order of segments
+    total: Totals = field(default_factory=lambda: np.zeros(0, np.int32), repr=False)
+
+    @property
+    def summed(self) -> bool:
+        """Return whether the total is given."""
+        return len(self.total) > 0
 
 
 def initial_state(setting: Setting, seed: int, log_frequencies: Floats) -> TrainState:
@@ -202,72 +237,6 @@ def characters_read(windows: Tokens, vocabulary: int) -> Floats:
     read = np.zeros((groups, vocabulary), np.float32)
     read[np.arange(groups)[None, :, None], windows[:-1]] = 1
     return read
-
-
-def score(
-    setting: Setting, weights: Floats, tokens: Tokens, segment: Segment
-) -> Scores:
-    """Return the losses of a segment's trials, in one forward batch."""
-    windows = windows_of(setting, tokens, segment)
-    signs = signs_of(setting, windows, segment)
-    score_signs = _score_full if setting.full else _score_low_rank
-    losses = score_signs(setting, weights, windows, signs)  # (groups, copies)
-    if setting.config.directions_per_window:
-        return Scores(losses[:, :-1].ravel(), losses[:, -1].copy())
-    return Scores(losses.ravel(), np.zeros(0, np.float32))
-
-
-def _score_low_rank(
-    setting: Setting, weights: Floats, windows: Tokens, signs: Signs
-) -> Floats:
-    """Return losses of each group's trials and clean weights, or of both sides."""
-    groups, each = windows.shape[1], setting.config.trials_per_group
-    written = {tensor.outputs for tensor in setting.layout.tensors}
-    copies = {}
-    for name, e in signs.items():
-        copies[name] = np.zeros((groups, each + 1, e.shape[1]), np.float32)
-        copies[name][:, :each] = e.reshape(groups, each, -1)
-        if setting.config.directions_per_window == 0:  # a b^T and a (-b)^T
-            copies[name][:, 1] = -e if name in written else e
-    sigma = setting.config.sigma
-    population = Population(setting.layout, weights, copies, sigma, windows, each + 1)
-    return population.losses()
-
-
-def _score_full(
-    setting: Setting, weights: Floats, windows: Tokens, signs: Signs
-) -> Floats:
-    """Return the same as `_score_low_rank`, by a product for each trial."""
-    config, views = setting.config, setting.layout.views(weights)
-    groups, each = windows.shape[1], config.trials_per_group
-    shapes = {t.name: t.shape for t in setting.layout.tensors}
-    noise = {name: e.reshape(len(e), *shapes[name]) for name, e in signs.items()}
-    losses = setting.network.losses
-    repeated = np.repeat(windows, each, axis=1)
-    plus = losses(Dense(views, noise, config.sigma), repeated).reshape(groups, each)
-    if config.directions_per_window:
-        other = losses(Clean(views), windows)
-    else:
-        other = losses(Dense(views, noise, -config.sigma), repeated)
-    return np.column_stack([plus, other])
-
-
-def clean_loss(setting: Setting, weights: Floats, rows: Iterable[Tokens]) -> float:
-    """Return the mean loss of unperturbed weights on rows of text.
-
-    Args:
-        setting: of the run.
-        weights: (P,).
-        rows: arrays (T + 1, n) of tokens, each row from a zero state.
-    """
-    clean = Clean(setting.layout.views(weights))
-    total, characters = 0.0, 0
-    for array in rows:
-        losses = setting.network.losses(clean, array[:, :, None])
-        size = (len(array) - 1) * array.shape[1]
-        total += float(losses.mean(dtype=np.float64)) * size
-        characters += size
-    return total / characters
 
 
 # Rewards: what the server computes.
@@ -355,6 +324,12 @@ def pieces(segments: Iterable[Segment], groups: int) -> Iterator[Segment]:
             yield Segment(segment.seed, segment.first + offset, size)
 
 
+def written(setting: Setting) -> set[str]:
+    """Return the parts of the noise that tensors write to, which rewards multiply."""
+    tensors = setting.layout.tensors
+    return {t.name if setting.full else t.outputs for t in tensors}
+
+
 def chunk_groups(setting: Setting) -> int:
     """Return how many groups are added up at once: exact, and small enough."""
     each = setting.config.trials_per_group
@@ -363,35 +338,78 @@ def chunk_groups(setting: Setting) -> int:
 
 
 def total(
-    setting: Setting, tokens: Tokens, update: Update, groups: int | None = None
+    setting: Setting,
+    tokens: Tokens,
+    segments: Iterable[Segment],
+    shaped: Rewards,
+    groups: int | None = None,
 ) -> NDArray[np.int64]:
-    """Return the sum over all trials of reward times perturbation.
+    """Return the sum over all trials of reward times signs.
 
     Args:
         setting: of the run.
-        tokens: the batch that the update names.
-        update: segments and rewards.
+        tokens: that the trials were scored on.
+        segments: the trials.
+        shaped: their rewards, in the order of segments.
         groups: of one chunk; any number gives the same integers.
 
     Returns:
         (P,) integers.
     """
     each = setting.config.trials_per_group
-    weights = update.rewards.astype(np.float32)
+    weights = shaped.astype(np.float32)
     result = np.zeros(setting.layout.size, np.int64)
     start = 0
-    for piece in pieces(update.segments, groups or chunk_groups(setting)):
+    for piece in pieces(segments, groups or chunk_groups(setting)):
         share = weights[start : start + piece.groups * each]
         start += len(share)
         signs = signs_of(setting, windows_of(setting, tokens, piece), piece)
+        rewarded = {name: weighted(share, signs[name]) for name in written(setting)}
         for t in setting.layout.tensors:
-            if setting.full:
-                part = weighted_sum(share, signs[t.name])
-            else:
-                a = None if t.inputs is None else signs[t.inputs]
-                part = weighted_sum(share, signs[t.outputs], a)
+            a = None if setting.full or t.inputs is None else signs[t.inputs]
+            name = t.name if setting.full else t.outputs
+            part = weighted_sum(rewarded[name], a)
             result[t.start : t.start + t.size] += part.ravel().astype(np.int64)
     return result
+
+
+def halves(
+    setting: Setting, segments: Iterable[Segment], shaped: Rewards
+) -> tuple[tuple[list[Segment], Rewards], tuple[list[Segment], Rewards]]:
+    """Cut every segment in two: two samples of one gradient, of equal size.
+
+    A group is not cut, because its trials share their text. Of odd numbers of groups
+    the odd one goes to either side in turn, so that the sides differ by one at most.
+
+    Returns:
+        segments and rewards of the first groups, and of the others.
+    """
+    each = setting.config.trials_per_group
+    parts: tuple[list[Segment], list[Segment]] = ([], [])
+    cut: tuple[list[Rewards], list[Rewards]] = ([], [])
+    start, odd = 0, 1
+    for seed, first, groups in ((s.seed, s.first, s.groups) for s in segments):
+        middle = (groups + odd) // 2
+        odd ^= groups % 2
+        for side, begin, end in ((0, 0, middle), (1, middle, groups)):
+            if end > begin:
+                parts[side].append(Segment(seed, first + begin, end - begin))
+                cut[side].append(shaped[start + begin * each : start + end * each])
+        start += groups * each
+    nothing = np.zeros(0, np.int8)
+    one, other = (np.concatenate([nothing, *rewards]) for rewards in cut)
+    return (parts[0], one), (parts[1], other)
+
+
+def cosine(one: Totals, other: Totals) -> float | None:
+    """Return the cosine between two sums, None where one of them is zero.
+
+    Of the two halves of a step's trials it says how much of the gradient is signal: 1
+    without any noise, about 0 where noise is all there is.
+    """
+    x, y = one.astype(np.float64), other.astype(np.float64)
+    norm = math.sqrt(float(x @ x) * float(y @ y))
+    return float(x @ y) / norm if norm else None
 
 
 def advance(
@@ -405,11 +423,34 @@ def advance(
         update: of that step.
         tokens: the batch that the update names.
     """
+    sums = update.total
+    if update.trials and not update.summed:
+        sums = total(setting, tokens, update.segments, update.rewards)
+    shaped = setting.whiteners(state.weights, tokens) if update.trials else ()
+    return apply(setting, state, update, sums, shaped)
+
+
+def apply(
+    setting: Setting,
+    state: TrainState,
+    update: Update,
+    sums: Totals,
+    shaped: Whiteners,
+) -> TrainState:
+    """Return the state after an update whose total is known.
+
+    Args:
+        setting: of the run.
+        state: at the update's step.
+        update: of that step.
+        sums: (P,) the sum over all trials of reward times signs.
+        shaped: what shaped the noise of this step.
+    """
     assert state.step == update.step, (state.step, update.step)
     if update.trials == 0:
         return TrainState(state.step + 1, state.count, *state.arrays)
     scale = REWARD_SCALE * math.sqrt(1024 * update.trials)
-    gradient = (-total(setting, tokens, update) / scale).astype(np.float32)
+    gradient = (-_summed(setting, sums, shaped) / scale).astype(np.float32)
     config, count = setting.config, state.count + 1
     if config.optimizer == "sgd":
         weights = sgd(state.weights, gradient, update.rate)
@@ -423,3 +464,15 @@ def advance(
         config,
     )
     return TrainState(state.step + 1, count, weights, moments.first, moments.second)
+
+
+def _summed(setting: Setting, sums: Totals, shaped: Whiteners) -> NDArray[np.float64]:
+    """Return the sum of reward times perturbation, of that of reward times signs."""
+    result = sums.astype(np.float64)
+    for t in setting.layout.tensors if shaped else ():
+        layer = setting.layout.state_read(t)
+        if layer is not None:
+            part = slice(t.start, t.start + t.size)
+            matrix = sums[part].astype(np.int64).reshape(t.shape)
+            result[part] = preconditioned(matrix, shaped[layer]).ravel()
+    return result

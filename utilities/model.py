@@ -117,6 +117,11 @@ class Layout:
             sizes.setdefault(tensor.outputs, tensor.shape[-1])
         return sizes
 
+    def state_read(self, tensor: Tensor) -> int | None:
+        """Return the layer whose state a tensor reads, None if it reads none."""
+        bundle = tensor.inputs or ""
+        return int(bundle[5:]) if bundle.startswith("state") else None
+
     def views(self, flat: Floats) -> dict[str, Floats]:
         """Return the tensors as views that share memory with the flat vector."""
         assert flat.shape == (self.size,), (flat.shape, self.size)

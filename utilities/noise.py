@@ -28,6 +28,10 @@ NOISE, WINDOWS = 0, 1  # purpose words: the highest word of the counter
 WORDS_PER_BLOCK = 4  # one counter value gives four 64-bit words
 BITS_PER_WORD = 64
 
+_SIGNS_OF_OCTET: Floats = 2 * np.unpackbits(
+    np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"
+).astype(np.float32) - np.float32(1)  # (256, 8): a table is faster than shifts
+
 
 def raw_words(
     seed: int, purpose: int, first_block: int, blocks: int
@@ -82,29 +86,36 @@ class Noise:
         """
         words = raw_words(seed, NOISE, trial * self._blocks, count * self._blocks)
         octets = words.astype("<u8", copy=False).view(np.uint8).reshape(count, -1)
-        bits = np.unpackbits(
-            octets, axis=1, count=self.signs_per_trial, bitorder="little"
-        )
-        flat = bits.astype(np.float32)  # (count, signs)
-        flat *= 2
-        flat -= 1
+        used = octets[:, : -(-self.signs_per_trial // 8)]
+        flat = _SIGNS_OF_OCTET.take(used, axis=0, mode="clip").reshape(count, -1)
+        flat = flat[:, : self.signs_per_trial]  # (count, signs)
         ends = np.cumsum(list(self._sizes.values()))[:-1]
         return dict(zip(self._sizes, np.split(flat, ends, axis=1), strict=True))
 
 
-def weighted_sum(rewards: Floats, b: Floats, a: Floats | None = None) -> Floats:
+def weighted(rewards: Floats, b: Floats) -> Floats:
+    """Return each trial's signs times its reward.
+
+    Args:
+        rewards: (trials,) integers between -126 and 126 as float32.
+        b: (trials, n) signs.
+    """
+    return np.asarray(b * rewards[:, None])
+
+
+def weighted_sum(rewarded: Floats, a: Floats | None = None) -> Floats:
     """Return the sum over trials of reward times ``a b^T``, or times b.
 
     Signs times int8 over at most 2^17 trials stay below 2^24, where float32 holds every
     integer: the products are exact in any order of summation, with any BLAS.
 
     Args:
-        rewards: (trials,) integers between -126 and 126 as float32.
-        b: (trials, n) signs.
+        rewarded: (trials, n) signs b times rewards.
         a: (trials, m) signs or zeros.
 
     Returns:
         integers: (m, n), or (n,) without a.
     """
-    left = rewards if a is None else (a * rewards[:, None]).T
-    return np.asarray(left @ b)
+    if a is None:  # a product with ones is faster than a sum over rows
+        a = np.ones(len(rewarded), np.float32)
+    return np.asarray(a.T @ rewarded)

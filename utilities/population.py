@@ -104,9 +104,7 @@ class Population:
         self._noise = np.empty((rows, layout.width), np.float32)
         self._product = np.empty((rows, layout.width), np.float32)
         self._shift = np.empty(rows, np.float32)
-        self._cell = self._rnn
         if layout.model_type == "gru":
-            self._cell = self._gru
             self._prepare_gates()
 
     def _prepare_gates(self) -> None:
@@ -184,7 +182,10 @@ class Population:
             inputs, shift = self._embedded[t], self._shifts[t]
         else:
             inputs, shift = self._from_below(layer), self._dots[layer - 1] + self._sigma
-        self._cell(layer, inputs, shift)
+        # Not by an attribute: an object that holds its own method waits for the garbage
+        # collector, with megabytes of buffers.
+        cell = self._gru if self._layout.model_type == "gru" else self._rnn
+        cell(layer, inputs, shift)
         np.vecdot(self._state[layer], self._a[layer], out=self._dots[layer])
 
     def _from_below(self, layer: int) -> Floats:

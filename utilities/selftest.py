@@ -7,35 +7,47 @@ by a library that was built for speed. A server compares these digests with its 
 before a client takes part; that is cheaper than replicas that split in step 400.
 
 `noise_test` covers raw words and signs. `arithmetic_test` covers matrix products at the
-bound of exactness, the four operations and the square root down to subnormals, and a
-few steps of Adam. The expected digests are those of correct rounding (IEEE 754), which
-the tests establish with exact rational arithmetic. Losses are not covered: they are
-inputs, not state.
+bound of exactness, the four operations and the square root down to subnormals, a few
+steps of Adam, and in float64 what shapes noise, with its tables of tanh. The expected
+digests are those of correct rounding (IEEE 754), which the tests establish with exact
+rational arithmetic. Losses are not covered: they are inputs, not state.
 """
 
 import math
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from utilities.config import Config
 from utilities.misc import sha256
-from utilities.model import Moments, adam
+from utilities.model import Layout, Moments, adam
 from utilities.noise import (
     NOISE,
     WINDOWS,
     Floats,
     Noise,
     raw_words,
+    weighted,
     weighted_sum,
     window_words,
 )
+from utilities.whitening import (
+    LOGISTIC,
+    TANH,
+    Doubles,
+    inverse_factor,
+    preconditioned,
+    whiteners,
+)
+
+Results: TypeAlias = dict[str, NDArray[np.floating[Any]]]
 
 NOISE_EXPECTED = bytes.fromhex(
     "f36a25ace86c0127a69db269b8db3b022cd87c65af1c4586c533193ea046c9d7"
 )
 ARITHMETIC_EXPECTED = bytes.fromhex(
-    "38a09fa779e8498019cdc2b0eab97d5f44b507f7eea2497c9686ddea61eddc09"
+    "b72bf160c83dcb1943a1a2508ae4336148f4def6dfd4c2afa909aa7d5e5356b7"
 )
 
 SEEDS = (0, 1, 0x0123456789ABCDEF, 1 << 63, (1 << 64) - 1)  # beyond int64 as well
@@ -73,6 +85,15 @@ TOTALS = (1, -42, 126, 9_999_991, (1 << 24) - 1, -(1 << 40) - 1, (1 << 52) + 1)
 ACCEPTED = 999  # trials: the square root of 1024 times this is irrational
 ADAM_STEPS = 3
 
+MODELS = {
+    "rnn": Config(vocab_size=11, hidden_size=16),
+    "gru": Config(vocab_size=11, hidden_size=8, model_type="gru", n_layers=2),
+}
+MODEL_CHARACTERS = 500
+FACTOR_SIZE = 24
+WIDEST_UNITS, WIDEST_ENTRY = 128, 9163  # of what shapes noise
+WIDEST_SUM = (1 << 53) // (WIDEST_UNITS * WIDEST_ENTRY)
+
 
 def noise_test() -> bytes:
     """Return the SHA-256 of raw words and signs of known seeds and indices."""
@@ -93,11 +114,12 @@ def _words(words: NDArray[np.uint64]) -> bytes:
 
 
 def arithmetic_test() -> bytes:
-    """Return the SHA-256 of all `arithmetic` results as little-endian float32."""
-    return sha256(*(part.astype("<f4").tobytes() for part in arithmetic().values()))
+    """Return the SHA-256 of all `arithmetic` results as little-endian numbers."""
+    every = arithmetic().values()
+    return sha256(*(x.astype(x.dtype.newbyteorder("<")).tobytes() for x in every))
 
 
-def arithmetic() -> dict[str, Floats]:
+def arithmetic() -> Results:
     """Return the results that the digest covers, by name, in the digest's order."""
     operands = np.array(OPERANDS, np.float32)
     x = np.repeat(operands, len(operands))  # all pairs, as long contiguous arrays,
@@ -113,6 +135,11 @@ def arithmetic() -> dict[str, Floats]:
             "root": np.sqrt(np.abs(x * y)),
             "gradient": (-np.array(TOTALS, np.int64) / scale).astype(np.float32),
             **adam_steps(),
+            "tanh": TANH,
+            "logistic": LOGISTIC,
+            "factor": inverse_factor(factor_matrix()),
+            "shaped": shaped_sums(),
+            **shapes(),
         }
 
 
@@ -140,12 +167,13 @@ def bound_sums() -> dict[str, Floats]:
     """
     a, b = bound_signs()
     rewards = np.full(BOUND_TRIALS, 126, np.float32)
-    even = weighted_sum(rewards, b, a)
+    even = weighted_sum(weighted(rewards, b), a)
     rewards[-1] = 125
+    odd = weighted(rewards, b)
     return {
         "even": even,
-        "odd": weighted_sum(rewards, b, a),
-        "vector": weighted_sum(rewards, b),
+        "odd": weighted_sum(odd, a),
+        "vector": weighted_sum(odd),
     }
 
 
@@ -161,3 +189,38 @@ def adam_steps() -> dict[str, Floats]:
         gradient = np.roll(operands, count)
         weights, moments = adam(weights, moments, gradient, 0.01, count, config)
     return {"weights": weights, "first": moments.first, "second": moments.second}
+
+
+def factor_matrix() -> Doubles:
+    """Return a positive definite matrix of integers."""
+    i = np.arange(FACTOR_SIZE)
+    rows = (37 * i[:, None] * i + 11 * i[:, None] + 5 * i) % 101 - 50.0
+    return np.asarray(rows @ rows.T + 400 * np.eye(FACTOR_SIZE))
+
+
+def shaped_sums() -> Doubles:
+    """Return sums at the bound of exactness, shaped by integers at their largest.
+
+    The first one is odd and nearly 2^53: it takes all 53 bits.
+    """
+    i = np.arange(WIDEST_UNITS, dtype=np.int64)
+    whitener = np.full((WIDEST_UNITS, 3), WIDEST_ENTRY, np.float32)
+    whitener[:, 1] *= 1 - 2 * (i % 2)
+    whitener[:, 2] = (7919 * i) % (2 * WIDEST_ENTRY + 1) - WIDEST_ENTRY
+    sums = np.full((WIDEST_UNITS, 2), WIDEST_SUM, np.int64)
+    sums[:, 1] = (104_729 * i**3) % (2 * WIDEST_SUM + 1) - WIDEST_SUM
+    sums[0, 0] -= 1
+    return preconditioned(sums, whitener)
+
+
+def shapes() -> dict[str, Floats]:
+    """Return what shapes the noise of known models, by the text that they read."""
+    i = np.arange(MODEL_CHARACTERS)
+    tokens = (i * i // 7 + i // 11) % 11
+    result = {}
+    for name, config in MODELS.items():
+        layout = Layout(config)
+        numbers = 37 * np.arange(layout.size) % 101 - 50
+        flat = numbers.astype(np.float32) / np.float32(64)
+        result[name] = np.stack(whiteners(layout, flat, tokens))
+    return result

@@ -27,6 +27,8 @@ from utilities.runlogs import RunLog
 from utilities.runs import EXTRA_KEYS, Run, RunRecord, RunStore
 
 VERSION = "1.0"
+SHORT_SECONDS = 240.0  # up to which a run has the default model
+LONG_HIDDEN_SIZE = 64  # units of others
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def prepare(options: ServerOptions) -> Prepared:
 def _begin(
     options: ServerOptions, file: dict[str, object], store: RunStore
 ) -> Prepared:
-    config = merged(options.keys, file, None)
+    config = merged(options.keys, {**fitting(options), **file}, None)
     text = read_text(options.data) if options.data else default_text()
     vocabulary = build_vocabulary(text, config.vocab_size)
     config = replace(config, vocab_size=vocabulary.size)
@@ -76,6 +78,17 @@ def _begin(
         run.save_checkpoint(state, state.digest(setting.fingerprint), 0.0)
         undo.pop_all()
     return Prepared(run, setting, corpus, state, 0.0, resumed=False)
+
+
+def fitting(options: ServerOptions) -> dict[str, object]:
+    """Return keys that fit the announced length of a new run.
+
+    A small model learns faster, a larger one further; measured on two cores, 64 units
+    overtake 32 after about four minutes.
+    """
+    seconds = options.max_seconds
+    short = seconds is not None and seconds <= SHORT_SECONDS
+    return {} if short else {"hiddenSize": LONG_HIDDEN_SIZE}
 
 
 def _absolute(paths: Sequence[Path]) -> tuple[str, ...]:

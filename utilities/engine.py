@@ -1,0 +1,130 @@
+"""How trials are scored and added up on one machine, whoever asked for it.
+
+A `Worker` decides what is due; an `Engine` computes it: here on the one core of this
+process, elsewhere on several. Either way the losses belong to the same trials and the
+sums are the same integers.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utilities.evolution import Rewards, Scores, Segment, Setting, halves, pieces, total
+from utilities.misc import Clock, Deadline
+from utilities.model import Floats, Tokens
+from utilities.scoring import score
+from utilities.whitening import Whiteners
+
+OnBlock: TypeAlias = Callable[[int], None]  # is told the trials scored so far
+Scored: TypeAlias = list[tuple[Segment, Scores]]
+LEAST_PART = 0.2  # of a block that is worth scoring
+
+Halves: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+class Engine(Protocol):
+    """What computes."""
+
+    def score(
+        self,
+        setting: Setting,
+        weights: Floats,
+        tokens: Tokens,
+        shaped: Whiteners,
+        segments: Sequence[Segment],
+        seconds: float | None,
+        on_block: OnBlock,
+    ) -> Scored:
+        """Return scored blocks of the segments, in order and without gaps.
+
+        Args:
+            setting: of the run.
+            weights: (P,).
+            tokens: the batch that windows are taken from.
+            shaped: what shapes the noise of this step, see `Setting.whiteners`.
+            segments: the trials that may be scored.
+            seconds: after which no block should end, though there is always one; None:
+                score them all.
+            on_block: called with the trials so far, every now and then.
+        """
+
+    def halves(
+        self,
+        setting: Setting,
+        tokens: Tokens,
+        segments: Sequence[Segment],
+        rewards: Rewards,
+    ) -> Halves:
+        """Return two sums of reward times perturbation that make up the total.
+
+        Each is over about half of the trials, see `evolution.halves`.
+        """
+
+
+def fitting(block: Segment, took: float, left: float) -> Segment | None:
+    """Return as much of a block as fits, None where that is little.
+
+    Clients that stop at the same moment do not wait for each other; a small part of a
+    block, though, takes longer than its share.
+
+    Args:
+        block: that comes next.
+        took: seconds of a whole block.
+        left: seconds until the deadline.
+    """
+    if took <= left and left > 0:
+        return block
+    groups = int(block.groups * left / took) if left > 0 else 0
+    if groups < block.groups * LEAST_PART:
+        return None
+    return Segment(block.seed, block.first, groups)
+
+
+class OneCore:
+    """Compute in this process."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Take monotonic seconds from the clock."""
+        self._clock = clock
+
+    def score(
+        self,
+        setting: Setting,
+        weights: Floats,
+        tokens: Tokens,
+        shaped: Whiteners,
+        segments: Sequence[Segment],
+        seconds: float | None,
+        on_block: OnBlock,
+    ) -> Scored:
+        """Score blocks until time is up, at least one; the last may be a part."""
+        deadline = None if seconds is None else Deadline.after(seconds, self._clock)
+        scored: Scored = []
+        done, took = 0, 0.0
+        for whole in pieces(segments, setting.block_groups):
+            left = math.inf if deadline is None else deadline.left()
+            block = fitting(whole, took, left) if scored else whole
+            if block is None:
+                break
+            before = self._clock()
+            scored.append((block, score(setting, weights, tokens, block, shaped)))
+            done += block.groups * setting.config.trials_per_group
+            on_block(done)
+            took = self._clock() - before
+            if block is not whole:
+                break
+        return scored
+
+    def halves(
+        self,
+        setting: Setting,
+        tokens: Tokens,
+        segments: Sequence[Segment],
+        rewards: Rewards,
+    ) -> Halves:
+        """Return the sums of both halves, one after the other."""
+        one, other = halves(setting, segments, rewards)
+        return total(setting, tokens, *one), total(setting, tokens, *other)

@@ -1,0 +1,114 @@
+"""How long clients run trials in one step, found by the server where it is not given.
+
+A step of T seconds of trials has an overhead o besides: messages and waiting. While T
+is far below the time T_n in which the signal grows as large as the noise, a step is
+worth as much as its trials; far above, it is worth no more than a shorter one
+(McCandlish et al. 2018, arXiv 1812.06162). What is learned per second is then
+
+    T / ((T + T_n) (T + o)),    which is largest at    T = sqrt(o T_n).
+
+T_n follows from the split-half cosine c of the step's gradient, the `gradientQuality`:
+each half has T/2 seconds of trials, so c = (T/2) / (T/2 + T_n). The overhead asks for
+at least `LEAST` times itself, so that machines are busy with trials, but for no more
+than T_n: an overhead that grows with the step would otherwise lengthen it for ever.
+What is known to grow with the step, the update, is left out of the overhead.
+
+A young run changes quickly, and few large steps follow it worse than many small ones:
+no step is longer than a `YOUNG`-th of the time trained, or `WORTH` overheads.
+"""
+
+import math
+import statistics
+from collections import deque
+from dataclasses import dataclass
+
+from utilities.config import Config
+
+FIRST_SECONDS = 0.1
+SHORTEST, LONGEST = 0.05, 60.0  # seconds
+LEAST = 60.0  # overheads that a step lasts, so that 98 % of it are trials
+STEPS = 32  # the last steps that medians and means are of
+YOUNG = 600  # steps of a length that the run must have had time for
+WORTH = 4.0  # overheads that even a young run's steps may last
+GROWTH = 1.1  # of one step against the one before, at most
+LEAST_QUALITY = 1e-3  # below, the cosine is lost in its own noise
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What one step gave."""
+
+    wall: float  # seconds from its opening to the opening of the next
+    trials: float  # seconds of trials of a typical client
+    update: float  # seconds of the update, and of the sum, that all waited for
+    quality: float | None  # split-half cosine
+
+
+def noise_seconds(seconds: float, quality: float) -> float:
+    """Return T_n, in which the signal grows as large as the noise.
+
+    Args:
+        seconds: of trials in the steps that the quality was seen in.
+        quality: split-half cosine; below `LEAST_QUALITY` it counts as that.
+    """
+    cosine = min(max(quality, LEAST_QUALITY), 1.0)
+    return seconds / 2 * (1 - cosine) / cosine
+
+
+def best_seconds(overhead: float, noise: float | None) -> float:
+    """Return how long a step should be.
+
+    Args:
+        overhead: seconds of a step besides.
+        noise: T_n in seconds, None where nothing is known of it.
+    """
+    overhead = max(overhead, 0.0)
+    busy = LEAST * overhead
+    if noise is not None:
+        busy = max(min(busy, noise), math.sqrt(overhead * noise))
+    return min(max(busy, SHORTEST), LONGEST)
+
+
+class StepLength:
+    """The length of steps, fixed or adapted."""
+
+    def __init__(self, config: Config, trained: float = 0.0) -> None:
+        """Begin with the configured length, or with a guess.
+
+        The guess stays where the trials of a step are given: time has no say there.
+
+        Args:
+            config: of the run.
+            trained: seconds that the run has trained before.
+        """
+        self._trained = trained
+        self._adapts = config.time_per_step is None and config.trials_per_step is None
+        self._steps: deque[tuple[float, Observed]] = deque(maxlen=STEPS)
+        self.seconds = config.time_per_step or FIRST_SECONDS
+
+    def observe(self, observed: Observed) -> None:
+        """Take a step into account."""
+        if not self._adapts:
+            return
+        self._steps.append((self.seconds, observed))
+        self._trained += max(observed.wall, 0.0)
+        lowest, highest = self.seconds / GROWTH, self.seconds * GROWTH
+        overhead = self._overhead()
+        ripe = max(FIRST_SECONDS, self._trained / YOUNG, WORTH * overhead)
+        wanted = min(best_seconds(overhead, self._noise()), ripe)
+        self.seconds = min(max(wanted, lowest), highest)
+
+    def _overhead(self) -> float:
+        every = [observed for _, observed in self._steps]
+        return statistics.median(o.wall - o.trials - o.update for o in every)
+
+    def _noise(self) -> float | None:
+        known = [
+            (seconds, observed.quality)
+            for seconds, observed in self._steps
+            if observed.quality is not None
+        ]
+        if not known:
+            return None
+        seconds = statistics.fmean(seconds for seconds, _ in known)
+        return noise_seconds(seconds, statistics.fmean(c for _, c in known))

@@ -10,17 +10,20 @@ from typing import Any
 
 import numpy as np
 
+from tests.messages import comparable
 from utilities.config import Config
-from utilities.coordinator import Closed, Command, Coordinator, Event, Limits
+from utilities.coordinator import Command, Coordinator, Event, Limits
 from utilities.data import Corpus, Text, build_corpus, build_vocabulary, log_frequencies
 from utilities.events import Drop, Finish, Joined, Left, Note, Received, Send, Tick
 from utilities.evolution import (
     Segment,
     Setting,
+    Totals,
     TrainState,
     Update,
     advance,
     initial_state,
+    total,
 )
 from utilities.ledger import Replay, Replayed, Save, Saved
 from utilities.noise import Floats
@@ -31,10 +34,14 @@ from utilities.protocol import (
     Hello,
     Message,
     Result,
+    Shares,
     State,
+    Sum,
     Welcome,
 )
 from utilities.selftest import ARITHMETIC_EXPECTED, NOISE_EXPECTED
+from utilities.summing import Compute, Computed
+from utilities.tally import Closed
 
 TEXT = "the cat sat on the mat. a dog did not. so it goes, day by day, for ever.\n" * 20
 RUN_SEED = 5
@@ -59,6 +66,7 @@ def lesson(batch_limit: int | None = None, **keys: Any) -> Lesson:
         "batch_size": 65,  # 260 rows: no second group fits a block of 512
         "time_per_step": 1.0,
         "check_point_time": 1e6,
+        "aggregation": "seeds",  # a desk has to answer sums by hand
     }
     text = Text("tiny", (TEXT,))
     vocabulary = build_vocabulary(text, None)
@@ -104,16 +112,36 @@ class Truth:
         """Begin with the first state."""
         self.start = start
         self.updates: dict[int, Update] = {}
+        self.rewarded: dict[int, dict[Segment, bytes]] = {}  # by step, to be summed up
         self._states = {start.state.step: start.state}
 
     def note(self, update: Update) -> None:
         """Take an update that was sent; a step has only one."""
         known = self.updates.setdefault(update.step, update)
-        assert known.segments == update.segments
-        assert known.rewards.tobytes() == update.rewards.tobytes()
-        assert replace(known, rewards=update.rewards) == replace(
-            update, rewards=update.rewards
-        )
+        assert comparable(known) == comparable(update)
+        if known is update and update.summed:
+            self._add_up(update)
+
+    def reward(self, part: Shares | Compute) -> None:
+        """Take rewards that are to be summed up; a trial has only one."""
+        rewarded, start = self.rewarded.setdefault(part.step, {}), 0
+        for segment in part.segments:
+            end = start + segment.groups * self.start.setting.config.trials_per_group
+            rewards = part.rewards[start:end].tobytes()
+            assert rewarded.setdefault(segment, rewards) == rewards
+            start = end
+        assert start == len(part.rewards)
+
+    def _add_up(self, update: Update) -> None:
+        """Hold that a total is that of all trials that were rewarded."""
+        rewarded = sorted(self.rewarded[update.step].items())
+        rewards = np.frombuffer(b"".join(each for _, each in rewarded), np.int8)
+        segments = [segment for segment, _ in rewarded]
+        tokens = self.start.corpus.token_batch(update.token_batch)
+        expected = total(self.start.setting, tokens, segments, rewards)
+        assert update.total.tolist() == expected.tolist()
+        assert (update.segments, len(update.rewards)) == ((), 0)
+        assert update.trials == len(rewards)
 
     def state(self, step: int) -> TrainState:
         """Return the state before a step."""
@@ -133,8 +161,12 @@ class Truth:
     def check(self) -> None:
         """Hold that no trial was counted twice and no seed taken twice."""
         seeds = [s.seed for u in self.updates.values() for s in u.segments]
+        summed = [u.step for u in self.updates.values() if u.summed]
+        seeds += [s.seed for step in summed for s in self.rewarded[step]]
         assert len(seeds) == len(set(seeds))
         for update in self.updates.values():
+            if update.summed:
+                continue
             groups = sum(segment.groups for segment in update.segments)
             trials = groups * self.start.setting.config.trials_per_group
             assert trials == update.trials == len(update.rewards)
@@ -152,7 +184,9 @@ class Log:
     saves: list[Save] = field(default_factory=list)
     writing: list[Save] = field(default_factory=list)  # of them; not yet reported
     replays: list[Replay] = field(default_factory=list)
+    computes: list[Compute] = field(default_factory=list)
     issued: list[tuple[int, Begin]] = field(default_factory=list)
+    shares: dict[int, Shares] = field(default_factory=dict)  # the last of each client
     finished: bool = False
     doubtful: bool = False  # a lone client's digest may pass until its state is checked
 
@@ -176,6 +210,9 @@ class Log:
                     assert command.digest == self.truth.digest(command.state.step)
                 case Replay():
                     self.replays.append(command)
+                case Compute():
+                    self.computes.append(command)
+                    self.truth.reward(command)
                 case Finish():
                     assert not self.finished
                     self.finished = True
@@ -187,6 +224,9 @@ class Log:
                 self.truth.note(message)
             if isinstance(message, Begin):
                 self.issued.append((send.client, message))
+            if isinstance(message, Shares):
+                self.shares[send.client] = message
+                self.truth.reward(message)
             if isinstance(message, Welcome):
                 assert message.digest == self.truth.digest(message.step)
 
@@ -282,6 +322,7 @@ class Desk:
             self.truth.digest(begin.step) if digest is None else digest,
             update_seconds,
             1.0,
+            None,
             done,
             self._losses(total * each, loss),
             self._losses(total * clean, None),
@@ -312,6 +353,20 @@ class Desk:
         """Let a client send the true state of the step at hand, or another."""
         true = self.truth.state(self.coordinator.step)
         self.send(client, state_message(state or true))
+
+    def sum(self, client: int, *, seconds: float = 0.01, **changes: Any) -> Sum:
+        """Return the sum of the trials that a client was last given rewards of."""
+        shares = self.log.shares[client]
+        sums = added(self.start, shares).astype(np.int32)
+        return replace(Sum(shares.step, seconds, sums), **changes)
+
+    def add_up(self, client: int, after: float = 0.0, **how: Any) -> None:
+        """Let a client send the sum of its trials."""
+        self.do(Received(client, self.sum(client, **how)), after)
+
+    def compute(self) -> None:
+        """Carry out the oldest sum that the server computes itself."""
+        self.do(computed(self.start, self.log.computes.pop(0)))
 
     def replay(self) -> None:
         """Carry out the oldest replay that was ordered."""
@@ -367,6 +422,17 @@ class Desk:
     def peer(self, client: int) -> Peer:
         """Return what the coordinator knows of a client."""
         return next(peer for peer in self.coordinator.clients if peer.id == client)
+
+
+def added(start: Lesson, part: Shares | Compute) -> Totals:
+    """Return the sum over trials of reward times perturbation."""
+    tokens = start.corpus.token_batch(part.token_batch)
+    return total(start.setting, tokens, part.segments, part.rewards)
+
+
+def computed(start: Lesson, command: Compute) -> Computed:
+    """Return what the server's own sum comes to."""
+    return Computed(command.step, command.half, added(start, command))
 
 
 def replayed(start: Lesson, command: Replay) -> TrainState:

@@ -13,7 +13,8 @@ import numpy as np
 from tests.messages import SAMPLES
 from utilities.communication import Hub, listen
 from utilities.events import Joined, Left
-from utilities.protocol import Begin, Goodbye, Inbox, Message, Side, TokenBatch, encode
+from utilities.protocol import Begin, Goodbye, Message, TokenBatch
+from utilities.wire import Inbox, Side, encode
 
 PATIENCE = 10.0  # seconds until a test gives up
 PARAMETERS = 3  # weights of the samples' states

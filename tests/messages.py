@@ -16,11 +16,13 @@ from utilities.protocol import (
     Hello,
     Message,
     Result,
-    Side,
+    Shares,
     State,
+    Sum,
     TokenBatch,
     Welcome,
 )
+from utilities.wire import Side
 
 
 def floats(*values: float) -> NDArray[np.float32]:
@@ -32,6 +34,7 @@ SEGMENTS = (Segment(7, 0, 2), Segment(2**64 - 1, 2**48 - 1, 1))
 FLOATS = floats(1.0, -0.5, np.inf)
 SMALLEST = floats(5e-45, -0.0, 3.0)  # the first one is subnormal
 ZEROS = floats(0.0, 0.0, 0.0)
+REWARDS = np.array([126, -126, 0], np.int8)
 
 SAMPLES: dict[str, Message] = {
     "hello": Hello(
@@ -64,11 +67,14 @@ SAMPLES: dict[str, Message] = {
         digest=b"r" * 32,
         update_seconds=0.125,
         trial_seconds=0.0,
+        gradient_quality=-0.25,
         segments=SEGMENTS,
         losses=FLOATS,
         clean=floats(),
     ),
-    "update": Update(5, 2, 3, 0.01, SEGMENTS, np.array([126, -126, 0], np.int8)),
+    "update": Update(5, 2, 3, 0.01, SEGMENTS, REWARDS),
+    "shares": Shares(5, 2, SEGMENTS, REWARDS),
+    "sum": Sum(5, 0.5, np.array([2**31 - 1, -1, 0], np.int32)),
     "state": State(2**40, 9, FLOATS, SMALLEST, ZEROS),
     "goodbye": Goodbye("dropped", "the run is over – so long"),
 }
@@ -118,11 +124,12 @@ BYTES: dict[str, str] = {
           ffff00000100000000000000
     """,
     "result": """
-        06000000 86000000 7069636b6c65  # pickle
-          8004957b000000000000007d94288c046b696e64948c06726573756c74948c0473746570
+        06000000 a1000000 7069636b6c65  # pickle
+          80049596000000000000007d94288c046b696e64948c06726573756c74948c0473746570
           944b058c0664696765737494432072727272727272727272727272727272727272727272
           72727272727272727272948c0d7570646174655365636f6e647394473fc0000000000000
-          8c0c747269616c5365636f6e647394470000000000000000752e
+          8c0c747269616c5365636f6e6473944700000000000000008c0f6772616469656e745175
+          616c6974799447bfd0000000000000752e
         0a000000 30000000 6e702e3c75383a322c33  # np.<u8:2,3
           070000000000000000000000000000000200000000000000ffffffffffffffffffffffff
           ffff00000100000000000000
@@ -140,6 +147,24 @@ BYTES: dict[str, str] = {
           ffff00000100000000000000
         08000000 03000000 6e702e7c69313a33  # np.|i1:3
           7e8200
+        08000000 00000000 6e702e3c69343a30  # np.<i4:0
+    """,
+    "shares": """
+        06000000 38000000 7069636b6c65  # pickle
+          8004952d000000000000007d94288c046b696e64948c06736861726573948c0473746570
+          944b058c0a746f6b656e4261746368944b02752e
+        0a000000 30000000 6e702e3c75383a322c33  # np.<u8:2,3
+          070000000000000000000000000000000200000000000000ffffffffffffffffffffffff
+          ffff00000100000000000000
+        08000000 03000000 6e702e7c69313a33  # np.|i1:3
+          7e8200
+    """,
+    "sum": """
+        06000000 39000000 7069636b6c65  # pickle
+          8004952e000000000000007d94288c046b696e64948c0373756d948c0473746570944b05
+          8c077365636f6e647394473fe0000000000000752e
+        08000000 0c000000 6e702e3c69343a33  # np.<i4:3
+          ffffff7fffffffff00000000
     """,
     "state": """
         06000000 38000000 7069636b6c65  # pickle
@@ -183,7 +208,8 @@ def comparable(message: Message) -> tuple[object, ...]:
 
 def sender_of(kind: str) -> Side:
     """Return a side that may send this kind of message."""
-    return Side.CLIENT if kind in ("hello", "result", "state") else Side.SERVER
+    clients = ("hello", "result", "sum", "state")
+    return Side.CLIENT if kind in clients else Side.SERVER
 
 
 def opening_of(kind: str) -> bytes:
@@ -199,6 +225,8 @@ COUNTS = st.integers(0, 2**63 - 1)
 NUMBERS = st.floats(0, 1e9)
 DIGESTS = st.binary(min_size=32, max_size=32)
 VECTORS = st.integers(0, 4).flatmap(lambda size: hnp.arrays("<f4", size))
+REWARDS_OF_ANY = hnp.arrays("|i1", st.integers(0, 9))
+TOTALS = hnp.arrays("<i4", st.integers(0, 4)) | hnp.arrays("<i8", st.integers(0, 4))
 STATES = st.integers(0, 4).flatmap(
     lambda size: st.builds(State, COUNTS, COUNTS, *[hnp.arrays("<f4", size)] * 3)
 )
@@ -250,7 +278,13 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(TokenBatch, COUNTS, hnp.arrays("|u1", 3) | hnp.arrays("<u2", 3)),
     st.builds(Begin, COUNTS, NUMBERS, COUNTS, st.booleans(), MANY_SEGMENTS),
     st.builds(
-        Result, COUNTS, DIGESTS, NUMBERS, NUMBERS, MANY_SEGMENTS, VECTORS, VECTORS
+        Result,
+        COUNTS,
+        DIGESTS,
+        *[NUMBERS] * 2,
+        st.none() | st.floats(-1, 1),
+        MANY_SEGMENTS,
+        *[VECTORS] * 2,
     ),
     st.builds(
         Update,
@@ -259,8 +293,11 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
         st.integers(0, 2**28),
         NUMBERS,
         MANY_SEGMENTS,
-        hnp.arrays("|i1", st.integers(0, 9)),
+        REWARDS_OF_ANY,
+        TOTALS,
     ),
+    st.builds(Shares, COUNTS, COUNTS, MANY_SEGMENTS, REWARDS_OF_ANY),
+    st.builds(Sum, COUNTS, NUMBERS, TOTALS),
     STATES,
     st.builds(
         Goodbye, st.sampled_from(["finished", "refused", "dropped"]), texts(1000)

@@ -21,9 +21,9 @@ def work() -> None:
     class Recording(Worker):
         def work(self) -> list[Message]:
             replies = super().work()
-            result = replies[-1]
-            assert isinstance(result, Result)
-            record.write(f"{result.step} {result.digest.hex()}\n")
+            for reply in replies:
+                if isinstance(reply, Result):
+                    record.write(f"{reply.step} {reply.digest.hex()}\n")
             record.flush()
             return replies
 

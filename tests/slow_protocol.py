@@ -28,20 +28,25 @@ ARRAYS: dict[str, tuple[str, ...]] = {
     "tokens": ("tokens",),
     "begin": ("segments",),
     "result": ("segments", "losses", "clean"),
-    "update": ("segments", "rewards"),
+    "update": ("segments", "rewards", "total"),
+    "shares": ("segments", "rewards"),
+    "sum": ("total",),
     "state": ("weights", "first", "second"),
     "goodbye": (),
 }
 DTYPES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("weights", "first", "second", "losses", "clean"), ("<f4",)),
     **{"tokens": ("|u1", "<u2"), "segments": ("<u8",), "rewards": ("|i1",)},
+    "total": ("<i4", "<i8"),
 }
 MOST_ROWS = {
-    **dict.fromkeys(("weights", "first", "second", "tokens"), 2**26),
-    **dict.fromkeys(("losses", "clean"), 2**24),
-    **{"segments": 64, "rewards": 2**28},
+    **dict.fromkeys(("weights", "first", "second", "tokens", "total"), 2**26),
+    **dict.fromkeys(("losses", "clean", "rewards"), 2**24),
+    "segments": 64,
 }
-MOST_ROWS_OF_UPDATE = {**MOST_ROWS, "segments": 2**20}
+MOST_ROWS_OF_SHARES = {**MOST_ROWS, "segments": 2**20}
+MOST_ROWS_OF_UPDATE = {**MOST_ROWS_OF_SHARES, "rewards": 2**28}
+MOST_ROWS_OF = {"shares": MOST_ROWS_OF_SHARES, "update": MOST_ROWS_OF_UPDATE}
 
 LONGEST = 2**63 - 1
 UNPRINTABLE = [
@@ -63,6 +68,11 @@ RULES: dict[str, tuple[set[type], list[object], list[object]]] = {
     "trials": ({int}, [0, 2**28], [-1, 2**28 + 1]),
     "count or none": ({int, type(None)}, [None, 0, LONGEST], [-1, LONGEST + 1]),
     "number": ({float}, [0.0, -0.0, 5e-324, 1e9], [*OUTSIDE]),
+    "cosine or none": (
+        {float, type(None)},
+        [None, -1.0, -0.0, 5e-324, 1.0, -1.001, 1.001],
+        [-1.0011, 1.0011, 2.0, -1e308, math.inf, -math.inf, math.nan],
+    ),
     "flag": ({bool}, [True, False], []),
     "digest": ({bytes}, [bytes(32)], [b"", bytes(31), bytes(33), bytes(64)]),
     "digest or none": ({bytes}, [b"", bytes(32)], [bytes(1), bytes(31), bytes(33)]),
@@ -77,6 +87,10 @@ RULES: dict[str, tuple[set[type], list[object], list[object]]] = {
         ["", "Finished", "FINISHED", "finished ", "End.FINISHED"],
     ),
 }
+OF_EVERY_TYPE: list[object] = [
+    *(None, True, False, 0, 1, 0.0, 1.0, "", "1", "finished", b"", bytes(32)),
+    *([], [1], (), (1,), {}, {"a": 1}, [b"x" * 1000] * 50),
+]
 FIELDS: dict[str, dict[str, str]] = {
     "hello": {
         "protocol": "version",
@@ -110,6 +124,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "digest": "digest",
         "updateSeconds": "number",
         "trialSeconds": "number",
+        "gradientQuality": "cosine or none",
     },
     "update": {
         "step": "count",
@@ -117,13 +132,15 @@ FIELDS: dict[str, dict[str, str]] = {
         "trials": "trials",
         "rate": "number",
     },
+    "shares": {"step": "count", "tokenBatch": "count"},
+    "sum": {"step": "count", "seconds": "number"},
     "state": {"step": "count", "count": "count"},
     "goodbye": {"end": "end", "reason": "text of 1000"},
 }
 
 
 def most_rows(kind: str, name: str) -> int:
-    return (MOST_ROWS_OF_UPDATE if kind == "update" else MOST_ROWS)[name]
+    return MOST_ROWS_OF.get(kind, MOST_ROWS)[name]
 
 
 def tag_of(dtype: str, name: str, rows: int) -> str:
@@ -172,7 +189,10 @@ def before(kind: str, name: str) -> bytes:
 # Messages as text, to compare two readers.
 
 KINDS = {type(message): kind for kind, message in SAMPLES.items()}
-STRUCT_CODES = {"|i1": "b", "|u1": "B", "<u2": "H", "<u8": "Q", "<f4": "f"}
+STRUCT_CODES = {
+    **{"|i1": "b", "|u1": "B", "<u2": "H", "<u8": "Q", "<f4": "f"},
+    **{"<i4": "i", "<i8": "q"},
+}
 
 
 def transcript(message: Message) -> Transcript:

@@ -18,40 +18,106 @@ FUNCTION_LINES = 60
 
 # A module imports from rows above its own; within a row only what is listed below.
 ROWS = (
-    ("errors", "misc", "addresses"),
+    ("errors", "misc", "addresses", "descriptors", "causes"),
     ("config",),
     ("model", "noise", "data"),  # these three do not know each other
-    ("population", "evolution", "selftest", "generation"),
-    ("plaindata", "frames", "protocol"),
-    ("events", "peers", "steps", "ledger", "outbox", "coordinator", "worker"),
-    ("communication", "runfiles", "checkpoints", "runs", "runlogs"),
     (
-        *("options", "setup", "display", "textplot", "summary", "reporting"),
-        *("processes", "client", "serving", "inspect"),
+        *("population", "whitening", "evolution", "scoring", "sums", "selftest"),
+        *("engine", "scheduling", "generation"),
+    ),
+    ("plaindata", "frames", "protocol", "wire"),
+    (
+        *("events", "peers", "lateness", "steps", "ledger", "acceptance", "pacing"),
+        *("tally", "aggregation", "summing", "outbox", "coordinator", "worker"),
+    ),
+    (
+        *("outgoing", "communication", "runfiles", "logfiles", "records", "statefiles"),
+        *("checkpoints", "scales", "curves", "plots", "svgplot", "trained"),
+        *("runs", "runlogs", "credits"),
+    ),
+    (
+        *("options", "setup", "display", "reporting"),
+        *("processes", "shelf", "team", "client", "serving"),
+    ),
+    (
+        *("inspect.console", "inspect.asking", "inspect.textplot", "inspect.words"),
+        *("inspect.summary", "inspect.comparison", "inspect.forecast"),
+        *("inspect.outlook", "inspect.yardsticks", "inspect.pngplot"),
+        *("inspect.samples", "inspect.bits", "inspect.chat", "inspect.export"),
+        *("inspect.report", "inspect.filecommands", "inspect.modelcommands"),
+        *("inspect.commandline", "inspect.__main__"),
     ),
 )
 WITHIN = {
     "addresses": {"errors"},
-    "evolution": {"population"},
-    "protocol": {"plaindata", "frames"},
+    "scoring": {"population", "whitening", "evolution"},
+    "sums": {"evolution"},
+    "evolution": {"whitening"},
+    "selftest": {"whitening"},
+    "engine": {"whitening", "evolution", "scoring"},
+    "scheduling": {"whitening", "evolution", "scoring", "engine"},
+    "wire": {"plaindata", "frames", "protocol"},
+    "tally": {"pacing"},
     "ledger": {"peers"},
-    "steps": {"peers"},
+    "lateness": {"events", "peers"},
+    "steps": {"peers", "lateness"},
+    "acceptance": {"events", "peers", "ledger"},
+    "summing": {"peers", "lateness", "aggregation"},
     "outbox": {"events", "peers", "ledger"},
-    "coordinator": {"events", "peers", "steps", "ledger", "outbox"},
-    "runs": {"runfiles", "checkpoints"},
-    "runlogs": {"runfiles", "runs"},
-    "setup": {"options"},
-    "summary": {"display", "textplot"},
-    "reporting": {"options", "setup", "display"},
-    "client": {"options", "setup", "display", "processes"},
-    "serving": {"options", "setup", "display", "reporting", "processes"},
-    "inspect": {
-        *("options", "display", "textplot", "summary", "reporting", "processes"),
+    "coordinator": {
+        *("events", "peers", "lateness", "steps", "ledger", "acceptance", "pacing"),
+        *("tally", "aggregation", "summing", "outbox"),
     },
+    "communication": {"outgoing"},
+    "logfiles": {"runfiles"},
+    "statefiles": {"runfiles"},
+    "curves": {"scales"},
+    "plots": {"scales", "curves"},
+    "svgplot": {"scales", "curves", "plots"},
+    "runs": {
+        *("runfiles", "logfiles", "records", "statefiles", "checkpoints"),
+        *("scales", "curves", "svgplot", "trained"),
+    },
+    "runlogs": {"runfiles", "logfiles", "runs"},
+    "credits": {"runfiles", "logfiles", "runs"},
+    "setup": {"options"},
+    "reporting": {"options", "setup", "display"},
+    "team": {"shelf"},
+    "client": {"options", "setup", "display", "processes", "team"},
+    "serving": {"options", "setup", "display", "reporting", "processes"},
+}
+# The same within the package inspect, for its modules by their short names.
+WITHIN_INSPECT = {
+    "asking": {"console"},
+    "summary": {"textplot", "words"},
+    "comparison": {"summary", "words"},
+    "outlook": {"forecast", "summary", "words"},
+    "bits": {"console", "words"},
+    "chat": {"words"},
+    "report": {"console", "samples", "summary", "words"},
+    "filecommands": {
+        *("asking", "comparison", "console", "forecast", "outlook", "pngplot"),
+        *("summary", "textplot", "words", "yardsticks"),
+    },
+    "modelcommands": {
+        *("asking", "bits", "chat", "console", "export", "filecommands", "forecast"),
+        *("outlook", "report", "samples", "summary", "words", "yardsticks"),
+    },
+    "commandline": {"asking", "console", "filecommands", "modelcommands"},
+    "__main__": {"commandline", "console"},
+}
+WITHIN |= {
+    f"inspect.{module}": {f"inspect.{other}" for other in others}
+    for module, others in WITHIN_INSPECT.items()
 }
 ROW_OF = {module: number for number, row in enumerate(ROWS) for module in row}
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
-PROGRAM = [*sorted(PACKAGE.glob("*.py")), *(ROOT / name for name in SCRIPTS)]
+SOURCES = {  # of the modules by their dotted names below utilities
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.stem != "__init__"
+}
+SCRIPT_PATHS = [ROOT / name for name in SCRIPTS]
+PROGRAM = [*sorted(PACKAGE.rglob("*.py")), *SCRIPT_PATHS]
 
 
 @cache
@@ -71,22 +137,27 @@ def imported(path: Path) -> Iterator[str]:
 
 def neighbours(path: Path) -> set[str]:
     """Return the modules of the program that a file imports."""
-    parts = [name.split(".") for name in imported(path)]
-    return {name[1] for name in parts if name[0] == "utilities"}
+    found = set()
+    for name in imported(path):
+        package, _, inside = name.partition(".")
+        if package == "utilities":
+            # What is imported is a module, or something in one.
+            found.add(inside if inside in SOURCES else inside.rpartition(".")[0])
+    return found
 
 
 def named(path: Path) -> str:
-    return path.name
+    return path.relative_to(ROOT).as_posix()
 
 
 def test_every_module_has_its_row() -> None:
-    assert sorted(ROW_OF) == MODULES
+    assert ROW_OF.keys() == SOURCES.keys()
     assert sum(map(len, ROWS)) == len(ROW_OF)
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", SOURCES)
 def test_imports_go_one_way(module: str) -> None:
-    others = neighbours(PACKAGE / f"{module}.py")
+    others = neighbours(SOURCES[module])
     above = {other for other in others if ROW_OF[other] < ROW_OF[module]}
 
     assert others - above <= WITHIN.get(module, set())
@@ -94,7 +165,7 @@ def test_imports_go_one_way(module: str) -> None:
 
 def test_what_is_allowed_within_a_row_is_needed_and_has_no_circles() -> None:
     for module, others in WITHIN.items():
-        assert others <= neighbours(PACKAGE / f"{module}.py"), module
+        assert others <= neighbours(SOURCES[module]), module
         assert all(ROW_OF[other] == ROW_OF[module] for other in others)
     left = dict(WITHIN)
     while left:
@@ -102,6 +173,13 @@ def test_what_is_allowed_within_a_row_is_needed_and_has_no_circles() -> None:
         assert free, f"a circle among {', '.join(left)}"
         for module in free:
             del left[module]
+
+
+def test_nobody_outside_imports_from_inspect() -> None:
+    outside = [path for module, path in SOURCES.items() if "." not in module]
+    for path in (*outside, *SCRIPT_PATHS, *(ROOT / "benchmarks").glob("*.py")):
+        inside = [n for n in imported(path) if n.startswith("utilities.inspect")]
+        assert not inside, path
 
 
 @pytest.mark.parametrize("path", PROGRAM, ids=named)

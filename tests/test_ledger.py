@@ -77,7 +77,7 @@ def test_a_ledger_is_large_by_the_number_of_updates(
 def test_a_ledger_is_large_by_the_bytes_of_rewards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "MAX_BYTES", 12)
+    monkeypatch.setattr(module, "MAX_BYTES", 12 + 3 * module.SEGMENT_BYTES)
     ledger = filled(3)
     large = [ledger.large]
 
@@ -87,6 +87,48 @@ def test_a_ledger_is_large_by_the_bytes_of_rewards(
     large.append(ledger.large)
 
     assert large == [False, True, False]
+
+
+def test_a_ledger_is_large_by_its_segments_where_each_has_few_trials(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A thousand segments of two trials: 152 bytes each, objects included.
+    segments = tuple(Segment(seed, 0, 2) for seed in range(1000))
+    crowded = replace(update(0, 2000), segments=segments)
+    large = []
+    for most in (152_000, 151_999):
+        monkeypatch.setattr(module, "MAX_BYTES", most)
+        ledger = Ledger(LESSON.setting, STATE)
+        ledger.append(crowded, b"d" * 32)
+        large.append(ledger.large)
+
+    assert large == [False, True]
+
+
+def test_a_ledger_is_large_by_the_bytes_of_totals_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_BYTES", 40)
+    ledger = filled(0)
+    large = []
+    for step, width in enumerate((np.int32, np.int64)):
+        total = np.ones(4, width)  # 16 and 32 bytes
+        ledger.append(replace(update(step), total=total), b"d" * 32)
+        large.append(ledger.large)
+    ledger.accept(at(1), b"1" * 32)
+    large.append(ledger.large)
+
+    assert large == [False, True, False]
+
+
+def test_a_digest_counts_before_its_update_is_there() -> None:
+    ledger = filled(2)
+
+    ledger.agree(2, b"2" * 32)
+
+    assert ledger.contradicts(2, b"3" * 32)
+    assert not ledger.contradicts(2, b"2" * 32)
+    assert [each.step for each in ledger] == [0, 1]
 
 
 def test_digests_of_recent_steps_are_remembered() -> None:

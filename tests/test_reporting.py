@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from utilities import reporting
-from utilities.coordinator import Closed
 from utilities.display import WIDTH, Display
 from utilities.options import ServerOptions, parse_server
 from utilities.reporting import SAMPLE_LENGTH, Report, clock, quoted, sample_text
 from utilities.setup import Prepared, prepare
+from utilities.tally import Closed
 
 WORDS = "The cat sat on the mat and saw a rat. " * 60
 CLOSED = Closed(7, 3.5, 2.0, 1024, 2, 0, 0, b"d" * 32)

@@ -13,7 +13,7 @@ from tests.wire import FINE, Fate, Link, Node, Wire
 from utilities.coordinator import Limits
 from utilities.events import Stop
 from utilities.evolution import TrainState
-from utilities.protocol import Message, Result, State
+from utilities.protocol import Message, Result, State, Sum
 
 
 def ended(wire: Wire) -> TrainState:
@@ -54,6 +54,11 @@ def digests(wire: Wire) -> list[bytes]:
         {"model_type": "gru", "n_layers": 2},
         {"batch_limit": 100, "new_tokens_interval": 2},
         {"trials_per_step": 20},
+        {"aggregation": "sums"},
+        {"whitening": "none"},
+        {"aggregation": "sums", "noise": "full", "model_type": "gru"},
+        {"aggregation": "sums", "trials_per_step": 20, "directions_per_window": 0},
+        {"aggregation": "auto", "batch_limit": 100, "new_tokens_interval": 2},
     ],
 )
 def test_replicas_are_one_state_through_bytes_whatever_is_trained(
@@ -199,10 +204,73 @@ def test_a_joiner_gets_in_though_the_only_client_has_stopped() -> None:
     honest(wire)
 
 
+# --- sums -----------------------------------------------------------------------------
+
+
+def test_by_sums_every_total_is_given_and_every_step_has_a_quality() -> None:
+    wire = Wire(aggregation="sums", encoded=True)
+    wire.node("ann")
+    wire.node("bob")
+
+    wire.run_to(20)
+
+    assert {closed.aggregation for closed in wire.log.closed} == {"sums"}
+    assert all(u.summed for u in wire.truth.updates.values() if u.trials)
+    assert all(c.gradient_quality is not None for c in wire.log.closed[-5:])
+    assert wire.log.computes == []
+    honest(wire)
+
+
+def test_a_client_that_stops_while_it_adds_up_delays_no_step_past_its_deadline() -> (
+    None
+):
+    wire = Wire(aggregation="sums", encoded=True)
+    wire.node("ann", block_seconds=0.1)
+    bob = wire.node("bob", block_seconds=0.1)
+    wire.run_to(10)
+    wire.run(lambda: wire.coordinator._summing is not None)
+    closed = len(wire.log.closed)
+
+    wire.stop(bob, 5.5)  # and it is back early in a step, so that it can keep up
+    wire.run(lambda: not bob.stopped)
+
+    assert len(wire.log.computes) == 1
+    assert wire.log.said("bob: its sum is late at step")
+    seconds = [each.seconds for each in wire.log.closed[closed - 1 :]]
+    took = [after - before for before, after in pairwise(seconds)]
+    assert len(took) >= 3
+    # Update, step and grace; the sum's time and grace, and the server's own sum.
+    assert max(took) <= 0.01 + 1.0 + 0.25 + 0.01 + 0.25 + 0.05 + 0.02
+    wire.run_to(wire.coordinator.step + 4)
+    assert wire.log.closed[-1].clients == 2
+    assert wire.coordinator._accounts.of(wire.coordinator.clients[1]).waited
+    honest(wire)
+
+
+def test_a_wrong_sum_is_found_out_and_the_step_goes_on_with_the_right_one() -> None:
+    wire = Wire(aggregation="sums")
+    wire.node("ann")
+    bob = wire.node("bob", rejoin=None)
+    wire.run_to(10)
+
+    def spoil(message: Message) -> Message:
+        if isinstance(message, Sum):
+            return replace(message, total=message.total + 1)
+        return message
+
+    bob.tamper = spoil
+    wire.run_to(14)
+
+    [refusal] = wire.refusals
+    assert refusal.startswith("sum: ")
+    assert wire.log.closed[-1].clients == 1
+    wire.check()
+
+
 # --- replicas that differ -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("keys", [{}, {"trials_per_step": 40}])
+@pytest.mark.parametrize("keys", [{}, {"trials_per_step": 40}, {"aggregation": "sums"}])
 def test_one_bit_in_one_replica_is_found_named_and_mended(keys: dict[str, Any]) -> None:
     wire = Wire(encoded=True, **keys)
     for name in ("ann", "bob", "eve"):
@@ -221,7 +289,7 @@ def test_one_bit_in_one_replica_is_found_named_and_mended(keys: dict[str, Any]) 
     honest(wire)
 
 
-@pytest.mark.parametrize("keys", [{}, {"trials_per_step": 40}])
+@pytest.mark.parametrize("keys", [{}, {"trials_per_step": 40}, {"aggregation": "sums"}])
 def test_where_one_of_two_differs_the_replay_decides(keys: dict[str, Any]) -> None:
     wire = Wire(**keys)
     wire.node("ann")
@@ -237,7 +305,7 @@ def test_where_one_of_two_differs_the_replay_decides(keys: dict[str, Any]) -> No
     honest(wire)
 
 
-@pytest.mark.parametrize("keys", [{}, {"trials_per_step": 40}])
+@pytest.mark.parametrize("keys", [{}, {"trials_per_step": 40}, {"aggregation": "sums"}])
 def test_where_all_differ_all_are_replaced(keys: dict[str, Any]) -> None:
     wire = Wire(**keys)
     for step, name in ((4, "ann"), (8, "bob"), (12, "eve")):
@@ -254,7 +322,7 @@ def test_where_all_differ_all_are_replaced(keys: dict[str, Any]) -> None:
     honest(wire)
 
 
-@pytest.mark.parametrize("keys", [{}, {"trials_per_step": 40}])
+@pytest.mark.parametrize("keys", [{}, {"trials_per_step": 40}, {"aggregation": "sums"}])
 def test_a_lone_replica_that_differs_is_found_when_its_state_is_checked(
     keys: dict[str, Any],
 ) -> None:
@@ -334,6 +402,13 @@ def test_any_number_of_clients_gives_the_same_run() -> None:
 
     assert digests_of(15, 0.3, 0.1) == alone
     assert digests_of(15, 0.2, 0.3, 0.7, delay=0.05) == alone
+
+
+def test_seeds_and_sums_give_the_same_run() -> None:
+    alone = digests_of(15, 0.3)
+
+    for speeds in ((0.3,), (0.3, 0.1), (0.2, 0.3, 0.7)):
+        assert digests_of(15, *speeds, aggregation="sums", delay=0.02) == alone
 
 
 def test_a_client_that_leaves_in_the_middle_changes_nothing() -> None:
@@ -424,6 +499,9 @@ KINDS: list[dict[str, Any]] = [
         "batch_limit": 200,
         "new_tokens_interval": 1,
     },
+    {"aggregation": "sums"},
+    {"aggregation": "sums", "trials_per_step": 24, "check_point_time": 3.0},
+    {"aggregation": "auto", "batch_limit": 200, "new_tokens_interval": 2},
 ]
 
 
@@ -493,7 +571,7 @@ class Chaos:
 
 
 @pytest.mark.parametrize("lossy", [False, True])
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(27))
 def test_no_schedule_of_faults_splits_the_replicas_or_stops_the_run(
     seed: int, lossy: bool
 ) -> None:
@@ -522,7 +600,7 @@ def one_lost(number: int) -> Callable[[Link, Message], Fate]:
     return lambda link, message: () if next(numbers) == number else FINE
 
 
-@pytest.mark.parametrize("keys", [{}, {"trials_per_step": 16}])
+@pytest.mark.parametrize("keys", [{}, {"trials_per_step": 16}, {"aggregation": "sums"}])
 def test_every_message_may_be_lost_once_in_turn(keys: dict[str, Any]) -> None:
     start = lesson(check_point_time=2.0, **keys)
     for number in range(40):

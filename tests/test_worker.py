@@ -8,31 +8,41 @@ import numpy as np
 import pytest
 
 from tests.desk import Lesson, hello, lesson, state_message
+from utilities import sums
+from utilities.engine import Halves, OneCore, Scored
 from utilities.errors import IncompatibleError, ProtocolError
 from utilities.evolution import (
     Scores,
     Segment,
+    Setting,
     TrainState,
     Update,
     advance,
+    cosine,
     mean_loss,
     pieces,
-    score,
     shape,
+    total,
 )
+from utilities.model import Floats, Tokens
 from utilities.protocol import (
     Begin,
     Goodbye,
     Message,
     Result,
+    Shares,
     State,
+    Sum,
     TokenBatch,
     Welcome,
 )
+from utilities.scoring import score
+from utilities.whitening import Whiteners
 from utilities.worker import Worker
 
 LESSON = lesson()
 SEGMENT = Segment(77, 0, 1000)
+SIZE = LESSON.setting.layout.size
 
 
 class Clock:
@@ -76,6 +86,21 @@ def tokens(number: int = 0, start: Lesson = LESSON) -> TokenBatch:
 
 def begin(step: int = 0, **changes: Any) -> Begin:
     return replace(Begin(step, 1.0, 0, False, (SEGMENT,)), **changes)
+
+
+SHARED = (Segment(3, 0, 2), Segment(4, 1, 1))  # twelve trials
+REWARDS = np.arange(-60, 60, 10).astype(np.int8)
+
+
+def shares(step: int = 0, **changes: Any) -> Shares:
+    return replace(Shares(step, 0, SHARED, REWARDS), **changes)
+
+
+def total_alone(total: Any = None, **changes: Any) -> Update:
+    """Return an update that has a total in place of seeds and rewards."""
+    nothing = np.zeros(0, np.int8)
+    sums = np.ones(SIZE, np.int32) if total is None else total
+    return replace(Update(0, 0, 12, 0.1, (), nothing, sums), **changes)
 
 
 def nothing_learned(step: int = 0, batch: int = 0) -> Update:
@@ -342,12 +367,290 @@ def test_there_is_no_work_without_a_request() -> None:
         worker.work()
 
 
+# --- engines --------------------------------------------------------------------------
+
+
+class Recorded(OneCore):
+    """An engine that notes what it is asked for, and tells nobody of its blocks."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.asked: list[tuple[Any, ...]] = []
+        self.given: list[Halves] = []
+
+    def score(self, *arguments: Any) -> Scored:
+        self.asked.append(arguments)
+        untold = (*arguments[:-1], lambda trials: None)
+        return super().score(*untold)
+
+    def halves(self, *arguments: Any) -> Halves:
+        self.asked.append(arguments)
+        self.given.append(super().halves(*arguments))
+        return self.given[-1]
+
+
+def with_engine(start: Lesson = LESSON) -> tuple[Worker, Recorded, Clock]:
+    clock = Clock()
+    engine = Recorded(clock)
+    worker = Worker(clock, clock.on_block, engine)
+    worker.handle(welcome(start))
+    worker.handle(tokens(0, start))
+    return worker, engine, clock
+
+
+@pytest.mark.parametrize(
+    ("keys", "seconds"), [({}, 2.5), ({"trials_per_step": 8}, None)]
+)
+def test_an_engine_scores_what_was_requested_in_the_time_that_was_given(
+    keys: dict[str, Any], seconds: float | None
+) -> None:
+    start = lesson(**keys)
+    worker, engine, _ = with_engine(start)
+    segment = Segment(7, 0, 2)
+    worker.handle(begin(time_per_step=2.5, segments=(segment,)))
+
+    result = only_result(worker.work())
+
+    [(setting, weights, batch, shaped, segments, given, _)] = engine.asked
+    assert setting == start.setting
+    assert weights.tobytes() == start.state.weights.tobytes()
+    assert batch.tobytes() == start.corpus.token_batch(0).tobytes()
+    [expected] = start.setting.whiteners(weights, batch)
+    assert [whitener.tobytes() for whitener in shaped] == [expected.tobytes()]
+    assert (segments, given) == ((segment,), seconds)
+    assert result.segments == (segment,)
+    other, _ = started(start)
+    other.handle(begin(segments=(segment,)))
+    assert result.losses.tobytes() == only_result(other.work()).losses.tobytes()
+
+
+def test_trials_are_counted_whether_or_not_an_engine_tells_of_them() -> None:
+    worker, _, clock = with_engine()
+    for step in range(2):
+        worker.handle(begin(step, segments=(Segment(7, 0, 2),)))
+        worker.work()
+        worker.handle(nothing_learned(step))
+
+    assert worker.trials == 16
+    assert clock.told == []
+
+
+def test_blocks_are_told_with_the_trials_of_their_own_step() -> None:
+    worker, clock = started()
+    for step in range(2):
+        worker.handle(begin(step, segments=(Segment(7, 0, 2),)))
+        worker.work()
+        worker.handle(nothing_learned(step))
+
+    assert worker.trials == 16
+    assert clock.told == [4, 8, 4, 8]
+
+
+def test_an_engines_halves_make_the_update_and_its_quality() -> None:
+    worker, engine, _ = with_engine()
+    update = true_update(LESSON.state)
+    batch = LESSON.corpus.token_batch(0)
+
+    worker.handle(update)
+
+    [(setting, given, segments, rewards)] = engine.asked
+    assert setting == LESSON.setting
+    assert given.tobytes() == batch.tobytes()
+    assert (segments, rewards.tolist()) == (update.segments, update.rewards.tolist())
+    after = advance(LESSON.setting, LESSON.state, update, batch)
+    assert worker.digest == after.digest(LESSON.setting.fingerprint)
+    assert worker.gradient_quality == cosine(*engine.given[0])
+    assert worker.gradient_quality is not None
+    worker.handle(begin(1, segments=(Segment(7, 0, 1),)))
+    result = only_result(worker.work())
+    assert result.gradient_quality == worker.gradient_quality
+    assert type(result.gradient_quality) is float
+
+
+@pytest.fixture
+def shapings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bytes, bytes]]:
+    """Return weights and tokens of which noise was shaped, as that goes on."""
+    seen: list[tuple[bytes, bytes]] = []
+    real = Setting.whiteners
+
+    def spy(setting: Setting, weights: Floats, tokens: Tokens) -> Whiteners:
+        seen.append((weights.tobytes(), tokens.tobytes()))
+        return real(setting, weights, tokens)
+
+    monkeypatch.setattr(Setting, "whiteners", spy)
+    return seen
+
+
+def test_what_shapes_noise_is_computed_once_a_step(
+    shapings: list[tuple[bytes, bytes]],
+) -> None:
+    worker, _ = started()
+    batch, states, updates = LESSON.corpus.token_batch(0), [LESSON.state], []
+    for _ in range(2):
+        updates.append(true_update(states[-1]))
+        states.append(advance(LESSON.setting, states[-1], updates[-1], batch))
+    shapings.clear()
+
+    for step, update in enumerate(updates):
+        for first in (0, 2):  # twice in one step
+            worker.handle(begin(step, segments=(Segment(7, first, 2),)))
+            worker.work()
+        worker.handle(update)
+
+    assert worker.digest == states[-1].digest(LESSON.setting.fingerprint)
+    assert shapings == [(s.weights.tobytes(), batch.tobytes()) for s in states[:-1]]
+
+
+def test_a_worker_that_only_follows_shapes_noise_where_there_were_trials(
+    shapings: list[tuple[bytes, bytes]],
+) -> None:
+    worker, _ = started()
+    update = true_update(replace(LESSON.state, step=1))
+    shapings.clear()
+
+    worker.handle(nothing_learned())
+    assert shapings == []
+    worker.handle(update)
+
+    assert len(shapings) == 1
+
+
+def test_other_tokens_and_another_welcome_give_noise_another_shape(
+    shapings: list[tuple[bytes, bytes]],
+) -> None:
+    start = lesson(batch_limit=40)
+    worker, _ = started(start)
+    worker.handle(tokens(1, start))
+    other = replace(start.state, weights=start.state.weights * np.float32(0.5))
+
+    for number in (0, 1):
+        worker.handle(begin(token_batch=number, segments=(Segment(7, 0, 1),)))
+        worker.work()
+    worker.handle(welcome(start, other))
+    worker.handle(tokens(1, start))
+    worker.handle(begin(token_batch=1, segments=(Segment(7, 0, 1),)))
+    worker.work()
+
+    first, second = (start.corpus.token_batch(number).tobytes() for number in (0, 1))
+    assert first != second
+    assert shapings == [
+        (start.state.weights.tobytes(), first),
+        (start.state.weights.tobytes(), second),
+        (other.weights.tobytes(), second),
+    ]
+
+
+def test_the_quality_of_an_update_without_trials_is_not_known() -> None:
+    worker, engine, _ = with_engine()
+    worker.handle(true_update(LESSON.state))
+    qualities = [worker.gradient_quality]
+
+    worker.handle(nothing_learned(1))
+    worker.handle(begin(2, segments=()))
+    qualities += [worker.gradient_quality, only_result(worker.work()).gradient_quality]
+
+    assert qualities[0] is not None
+    assert qualities[1:] == [None, None]
+    assert len(engine.given) == 1
+
+
+# --- adding up ------------------------------------------------------------------------
+
+
+def summed(start: Lesson = LESSON, **changes: Any) -> Sum:
+    """Return the answer to shares."""
+    worker, _ = started(start)
+    worker.handle(shares(**changes))
+    [answer] = worker.work()
+    assert isinstance(answer, Sum)
+    return answer
+
+
+def true_total(start: Lesson = LESSON) -> list[int]:
+    batch = start.corpus.token_batch(0)
+    sums: list[int] = total(start.setting, batch, SHARED, REWARDS).tolist()
+    return sums
+
+
+def test_shares_are_answered_with_the_sum_of_these_trials() -> None:
+    answer = summed()
+
+    assert answer.step == 0
+    assert answer.total.dtype == np.int32
+    assert answer.total.tolist() == true_total()
+
+
+def test_the_time_of_a_sum_is_reported_and_no_trials_are_counted() -> None:
+    worker, clock = started()
+    moments = iter([0.0, 0.25])
+    worker._clock = lambda: clock.now + next(moments)
+    worker.handle(shares())
+
+    [answer] = worker.work()
+
+    assert isinstance(answer, Sum)
+    assert answer.seconds == 0.25
+    assert (worker.trials, worker.loss, worker.busy) == (0, None, False)
+
+
+def test_a_sum_beyond_int32_is_sent_as_int64(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sums, "largest", lambda rewards: 2**31)
+
+    answer = summed()
+
+    assert answer.total.dtype == np.int64
+    assert answer.total.tolist() == true_total()
+
+
+def test_what_is_left_of_a_step_counts_no_more_once_it_is_shared() -> None:
+    worker, _ = started()
+    worker.handle(begin(0))
+    worker.handle(shares())
+
+    assert [type(message) for message in worker.work()] == [Sum]
+    assert not worker.busy
+
+
+def test_shares_of_a_step_that_is_over_are_skipped() -> None:
+    worker, _ = started()
+    worker.handle(shares())
+    worker.handle(nothing_learned(0))
+
+    assert not worker.busy
+
+
+def test_a_total_gives_the_state_that_the_seeds_would_have_given() -> None:
+    nothing = np.zeros(0, np.int8)
+    by_seeds = Update(0, 0, 12, 0.1, SHARED, REWARDS)
+    sums = np.array(true_total(), np.int32)
+    by_sums = replace(by_seeds, segments=(), rewards=nothing, total=sums)
+    digests = []
+    for update in (by_seeds, by_sums):
+        worker, _ = started()
+        worker.handle(update)
+        digests.append(worker.digest)
+
+    assert digests[0] == digests[1]
+    assert digests[0] != LESSON.state.digest(LESSON.setting.fingerprint)
+
+
+def test_a_total_that_is_given_has_no_quality_here() -> None:
+    worker, _ = started()
+    worker.gradient_quality = 0.5
+
+    worker.handle(total_alone())
+
+    assert worker.step == 1
+    assert worker.gradient_quality is None
+
+
 # --- refusing -------------------------------------------------------------------------
 
 BEFORE: dict[str, Callable[[], Message]] = {
     "tokens": tokens,
     "update": nothing_learned,
     "begin": begin,
+    "shares": shares,
 }
 
 
@@ -387,6 +690,36 @@ ILLEGAL: dict[str, tuple[Message, str]] = {
         with_segments(trials=4, rewards=4),
         "0 trials in segments, 4 announced, 4 rewards",
     ),
+    "an update with a total and trials": (
+        total_alone(segments=SHARED, rewards=REWARDS),
+        "expected a total of [0-9]+ weights alone, got 12 trials in segments, "
+        "12 announced, 12 rewards",
+    ),
+    "an update with a total and rewards": (
+        total_alone(rewards=REWARDS),
+        "got 0 trials in segments, 12 announced, 12 rewards",
+    ),
+    "an update with a total of nothing": (
+        total_alone(trials=0),
+        "got 0 trials in segments, 0 announced, 0 rewards",
+    ),
+    "an update with a total of another size": (
+        total_alone(np.ones(SIZE - 1, np.int32)),
+        f"expected a total of {SIZE} weights .* a total of {SIZE - 1}",
+    ),
+    "shares of a step to come": (shares(1), "shares: expected step 0, got 1"),
+    "shares with too few rewards": (
+        shares(rewards=REWARDS[1:]),
+        "shares: 12 trials in segments, 11 rewards",
+    ),
+    "shares of nothing": (
+        shares(segments=(), rewards=REWARDS[:0]),
+        "shares: 0 trials in segments, 0 rewards",
+    ),
+    "shares with tokens that were never sent": (
+        shares(token_batch=2),
+        "token batch 2 was never sent",
+    ),
     "a request of a step to come": (begin(1), "begin: expected step 0, got 1"),
     "a request of two segments": (
         begin(0, segments=(SEGMENT, SEGMENT)),
@@ -415,9 +748,10 @@ ILLEGAL: dict[str, tuple[Message, str]] = {
     ),
     "a hello": (hello(), "Hello: not for a worker"),
     "a result": (
-        Result(0, b"", 0.0, 0.0, (), *[np.zeros(0, np.float32)] * 2),
+        Result(0, b"", 0.0, 0.0, None, (), *[np.zeros(0, np.float32)] * 2),
         "Result: not for a worker",
     ),
+    "a sum": (Sum(0, 0.0, np.zeros(0, np.int32)), "Sum: not for a worker"),
     "a state": (state_message(LESSON.state), "State: not for a worker"),
     "a goodbye": (Goodbye("finished", ""), "Goodbye: not for a worker"),
 }

@@ -18,6 +18,7 @@ from tests.desk import (
     Lesson,
     Log,
     Truth,
+    computed,
     hello,
     lesson,
     new_coordinator,
@@ -27,15 +28,9 @@ from utilities.coordinator import Command, Event, Limits
 from utilities.errors import ProtocolError
 from utilities.events import Drop, Joined, Left, Received, Send, Tick
 from utilities.ledger import Replay, Replayed, Save, Saved
-from utilities.protocol import (
-    Goodbye,
-    Hello,
-    Inbox,
-    Message,
-    Side,
-    Welcome,
-    encode,
-)
+from utilities.protocol import Goodbye, Hello, Message, Welcome
+from utilities.summing import Compute
+from utilities.wire import Inbox, Side, encode
 from utilities.worker import Worker
 
 # Simulated time.
@@ -246,6 +241,9 @@ class Wire:
             case Replay():
                 state = replayed(self.start, command)
                 self.after(self._job_seconds, lambda: self.happen(Replayed(state)))
+            case Compute():
+                result = computed(self.start, command)
+                self.after(self._job_seconds, lambda: self.happen(result))
             case Save():
                 step = command.state.step
                 self.after(self._job_seconds, lambda: self.happen(Saved(step)))

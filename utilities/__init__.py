@@ -3,24 +3,37 @@
 In reading order; a module imports only from lines above its own:
 
 errors, misc, addresses  the exception tree; small helpers; HOST:PORT
+descriptors, causes      how many connections; why an address cannot be used
 config                   the keys of a run: defaults, ranges, spelling
 model, noise, data       the network and its optimizers; random signs; the text
 population, generation   losses of many perturbed copies; text from a trained model
-evolution                losses -> rewards -> the next state, exactly
-selftest                 what all replicas must compute alike
+whitening                directions that fit what they multiply
+evolution, sums          losses -> rewards -> the next state, exactly; checks of sums
+scoring                  the losses of trials
+selftest, engine         what all replicas must compute alike; who computes it
+scheduling               which part of it each process of a client computes
 plaindata, frames        pickled plain data; frames of bytes
-protocol                 messages, and who may say what when
+protocol, wire           messages; their bytes, and who may say what when
 events                   the seam between decisions and the world
-peers, steps, ledger     a client; an open step; which state is true
+peers, lateness, steps   a client; who is late, and why; an open step
+ledger                   which state is true
+acceptance               how a client's state becomes the true one
+pacing, tally            how long a step lasts; what clients report of it
+aggregation, summing     who adds up trials; each its own, the server the sums
 outbox, coordinator      what goes out; what the server decides
 worker                   what a client computes
-communication            sockets
+outgoing, communication  what waits to be sent; sockets
 runfiles, checkpoints    files of a run: errors in words; states that prove themselves
-runs, runlogs            the folders of runs; their logs
+logfiles, records        the logs as they are read; what config.json may hold
+statefiles               which checkpoints lie there
+scales, curves, plots    ranges and round numbers; the logs as curves; a picture's data
+svgplot, trained         the picture itself; a model that can write
+runs, runlogs, credits   the folders of runs; their logs; who has taught them
 options                  what is typed: command lines
-display, textplot        what is seen: bars and lines; plots made of characters
+display                  what is seen: bars and lines
 setup, reporting         from options to a run; what the server says
 processes                signals, local clients, exit codes
+shelf, team              arrays that processes share; the processes of a client
 serving, client          the two processes
-summary, inspect         python -m utilities.inspect
+inspect                  python -m utilities.inspect: a package with its own list
 """

@@ -3,12 +3,13 @@
 `Coordinator.handle(event, now)` takes one event and returns commands; it has no clock,
 socket, file or thread of its own, so that a test can drive it with objects and a list.
 The shell around it (`utilities.serving`) turns bytes into events and carries commands
-out.
+out. Of a thousand clients many say something at once: it lets the coordinator `take`
+all that has come, then `go_on` once.
 
 The server computes no updates in a step. It holds the last *accepted* state and every
-`Update` since; whoever needs the present state gets both. A state is accepted when it
-hashes to the digest that at least two results of the step carry; otherwise the server's
-own replay of the updates decides, on a thread of its own (`Replay` -> `Replayed`).
+`Update` since; whoever needs the present state gets both (`utilities.acceptance`). A
+step is scored first, then, where each client adds up its own trials, summed; then its
+update goes to everybody and the next one opens.
 """
 
 from collections import deque
@@ -17,36 +18,23 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from utilities import events
+from utilities.acceptance import Acceptance, Outcome
+from utilities.aggregation import SEEDS, SUMS, Aggregation, Load
 from utilities.data import Corpus
 from utilities.errors import ProtocolError
-from utilities.events import (
-    Drop,
-    Finish,
-    Joined,
-    Left,
-    Note,
-    Received,
-    Stop,
-)
+from utilities.events import Drop, Finish, Joined, Left, Note, Received, Stop, Tick
 from utilities.evolution import (
     Setting,
     TrainState,
+    Update,
     mean_loss,
     segment_seed,
     shape,
 )
-from utilities.ledger import (
-    Archive,
-    Check,
-    Ledger,
-    Purpose,
-    Replay,
-    Replayed,
-    Save,
-    Saved,
-    Wanted,
-)
+from utilities.lateness import blame, late_sums
+from utilities.ledger import Check, Purpose, Replay, Replayed, Save, Saved
 from utilities.outbox import Outbox
+from utilities.pacing import StepLength
 from utilities.peers import Peer, refuse, unique_name
 from utilities.protocol import (
     Begin,
@@ -56,26 +44,22 @@ from utilities.protocol import (
     Message,
     Result,
     State,
+    Sum,
 )
 from utilities.steps import BLOCK_TIMES, BlockStep, BlockTimes, OpenStep, TimedStep
+from utilities.summing import (
+    Accounts,
+    Compute,
+    Computed,
+    Owners,
+    Summing,
+    contributions,
+    parts_by_peer,
+)
+from utilities.tally import Before, Closed, Tally, majority
 
-
-@dataclass(frozen=True)
-class Closed:
-    """A step has closed: its figures."""
-
-    step: int
-    seconds: float  # that the run had trained
-    loss: float | None  # nats per character; None: no usable losses
-    trials: int
-    clients: int  # whose digest was the true one
-    late: int  # clients and answers that came too late to count
-    dropped: int  # segments with unusable losses
-    digest: bytes
-
-
-Event: TypeAlias = events.Event | Replayed | Saved
-Command: TypeAlias = events.Command | Replay | Save | Closed
+Event: TypeAlias = events.Event | Replayed | Saved | Computed
+Command: TypeAlias = events.Command | Replay | Save | Compute | Closed
 
 
 @dataclass(frozen=True)
@@ -115,13 +99,19 @@ class Coordinator:
         self.step = state.step
         self.finished = False
         self._run_seed = run_seed
-        self._ledger = Ledger(setting, state)
-        self._archive = Archive(setting.config, state.step, now)
+        self._states = Acceptance(setting, state, now)
+        self._ledger = self._states.ledger
         self._peers: dict[int, Peer] = {}
         self._open: OpenStep | None = None
+        self._summing: Summing | None = None  # of the step at hand, once it is scored
+        self._closing: Closed | None = None  # its figures
+        self._accounts = Accounts()
+        self._aggregation = Aggregation(setting.config.aggregation)
         self._slots = 0  # of the step that is at hand
+        self._length = StepLength(setting.config, seconds)
+        self._before = Before()
+        self._tally = Tally(now, self._before)  # of the step that is at hand
         self._block_times: BlockTimes = deque(maxlen=BLOCK_TIMES)
-        self._wanted: Wanted | None = None
         self._stopping = False
         self._closed_all = False  # no step opens any more
         self._limits = limits or Limits()
@@ -135,6 +125,15 @@ class Coordinator:
         """Return what is to be done about one event.
 
         Raises:
+            ProtocolError: as `take`.
+        """
+        self.take(event, now)
+        return self.go_on(now)
+
+    def take(self, event: Event, now: float) -> None:
+        """Take note of an event; `go_on` acts upon all that were taken.
+
+        Raises:
             ProtocolError: the client of a `Received` broke the rules; it has to be
                 dropped, and `Left` reported.
         """
@@ -146,17 +145,37 @@ class Coordinator:
             case Left():
                 self._leave(event.client, event.reason)
             case Replayed():
-                self._replayed(event.state, now)
+                outcome = self._states.replayed(event.state, self.clients, now)
+                self._carry_out(outcome)
             case Saved():
-                self._archive.saved()
+                self._states.archive.saved()
+            case Computed():
+                assert self._summing is not None, "it waits for what it has ordered"
+                self._summing.computed(event)
+            case Tick() if self._summing is not None:
+                self._summing.prepare()
             case Stop():
                 self._stopping = True
-        self._go_on(now)  # a Tick changes nothing but the time
+
+    def go_on(self, now: float, heard: float | None = None) -> list[Command]:
+        """Return what is to be done about all events that were taken.
+
+        Args:
+            now: what is asked for has its time from here on.
+            heard: up to when all that has come was taken; None: until now. An answer
+                is late that had not come by then: reading a thousand takes a while.
+        """
+        self._go_on(now, now if heard is None else heard)
         return self._flush()
 
-    def wakeup(self, now: float) -> float | None:
-        """Return the moment at which a Tick is due, if any."""
-        moments = [self._open.wakeup(now)] if self._open is not None else []
+    def wakeup(self, heard: float) -> float | None:
+        """Return the moment at which a Tick is due, if any.
+
+        Args:
+            heard: up to when all that has come was taken.
+        """
+        stage = self._open or self._summing
+        moments = [stage.wakeup(heard)] if stage is not None else []
         if not self._stopping:
             moments.append(self._limits.end)
         return min((m for m in moments if m is not None), default=None)
@@ -189,8 +208,10 @@ class Coordinator:
         self._note(f"{peer.name} left: {reason}; {len(self._peers)} here")
         peer.ready = False
         self._outbox.forget(peer)
-        if self._open is not None:
-            self._open.lose(peer)
+        self._accounts.close(peer)
+        for stage in (self._open, self._summing):
+            if stage is not None:
+                stage.lose(peer)
 
     def _ready(self) -> list[Peer]:
         return [peer for peer in self.clients if peer.ready]
@@ -219,6 +240,8 @@ class Coordinator:
                 peer.ready, peer.reason = False, reason
             if self._open is not None:
                 self._open.discard(peer)
+            if self._summing is not None:
+                self._summing.lose(peer)
 
     # Messages.
 
@@ -231,6 +254,8 @@ class Coordinator:
                 self._take_result(peer, message, now)
             case State():
                 self._take_state(peer, message)
+            case Sum():
+                self._take_sum(peer, message, now)
             case Goodbye():
                 self._leave(client, message.reason or message.end)
                 self._drop(client, End.DROPPED, "goodbye")  # should it not close
@@ -238,14 +263,26 @@ class Coordinator:
                 raise ProtocolError(f"{type(message).__name__}: not a client's message")
 
     def _take_result(self, peer: Peer, result: Result, now: float) -> None:
-        peer.answer(result, now)
+        waited, trip = peer.waited, peer.answer(result, now)
         step, digest = result.step, result.digest
+        # Of a late one it counts too, else nobody would learn how late they all are;
+        # but not of one that is known to be slow.
+        if trip is not None and (waited or step == self.step):
+            self._aggregation.answered(peer.id, trip)
         if not peer.ready or step < peer.since:
             return  # from before its state was replaced
         if self._open is not None and step == self.step:
             self._open.take(peer, result, now)
+            self._tally.add(peer.id, result)
         elif self._ledger.contradicts(step, digest):
             self._take_out([peer], f"its digest differed at step {step}")
+
+    def _take_sum(self, peer: Peer, message: Sum, now: float) -> None:
+        self._accounts.of(peer).deliver(message, now)
+        if self._summing is None or message.step != self.step:
+            return  # too late
+        if self._summing.take(peer, message):
+            self._tally.add_sum(message)
 
     def _take_state(self, peer: Peer, message: State) -> None:
         size = self.setting.layout.size
@@ -254,26 +291,28 @@ class Coordinator:
                 f"state: expected {size} weights, got {len(message.weights)}"
             )
         peer.deliver_state(message.step)
-        wanted = self._wanted
-        if wanted is not None and wanted.peer is peer and message.step == self.step:
-            arrays = (message.weights, message.first, message.second)
-            wanted.offered = TrainState(message.step, message.count, *arrays)
+        if message.step == self.step:
+            self._states.offer(peer, message)
 
     # Steps.
 
-    def _go_on(self, now: float) -> None:
+    def _go_on(self, now: float, heard: float) -> None:
         """Close and open steps as far as what has come allows."""
         while not self.finished:
             self._stopping = self._stopping or self._over(now)
+            if self._summing is not None:
+                if not self._sum_up(self._summing, now, heard):
+                    return
+                continue
             if not self._ready():  # no step is open; it begins anew for whoever comes
-                self._open = self._wanted = None
+                self._give_up()
                 self._welcome_waiting()
             step = self._open or self._begin(now)
             if step is None:
                 return
             self._hand_out(step, now)
-            if not step.complete(now):
-                if step.stuck(now) and self._relieve():
+            if not step.complete(heard):
+                if step.stuck(heard) and self._relieve():
                     continue
                 return
             digest = self._agreed(step)
@@ -284,6 +323,11 @@ class Coordinator:
             if not self._leave_out(step, digest):
                 self._close(step, digest, now)
 
+    def _give_up(self) -> None:
+        """Close a step without an update."""
+        self._open = None
+        self._states.abandon()
+
     def _over(self, now: float) -> bool:
         last, end = self._limits.last_step, self._limits.end
         return (last is not None and self.step >= last) or (
@@ -292,20 +336,21 @@ class Coordinator:
 
     def _begin(self, now: float) -> OpenStep | None:
         """Open the next step, if there is to be one and somebody to do it."""
-        saved = self._archive.newest == self.step or self._closed_all
+        saved = self._closed_all or self._states.saved(self.step)
         if self._stopping and (saved or not self._ready()):
             self._end(now)
             return None
         if not self._ready():
             return None
-        if self._stopping:
-            self._open = TimedStep(self.setting, self.step, self._new_seed, last=True)
-        elif self._config.trials_per_step is not None:
-            times = self._block_times
-            self._open = BlockStep(self.setting, self.step, self._seed, times)
+        usual = (self.setting, self.step, self._length.seconds)
+        trip = self._aggregation.round_trip
+        if self._stopping or self._config.trials_per_step is None:
+            self._open = TimedStep(*usual, self._new_seed, self._stopping, trip)
         else:
-            self._open = TimedStep(self.setting, self.step, self._new_seed)
-        self._wanted = self._want(now)
+            self._open = BlockStep(*usual, self._seed, self._block_times, trip)
+        self._tally = Tally(now, self._before)
+        joiners = bool(self._waiting())
+        self._states.open(self.step, now, ending=self._stopping, joiners=joiners)
         return self._open
 
     def _seed(self, slot: int) -> int:
@@ -318,7 +363,7 @@ class Coordinator:
     def _relieve(self) -> bool:
         """Bring on others where those of a step are silent; end it when stopping."""
         if self._stopping:
-            self._open = self._wanted = None
+            self._give_up()
             self._closed_all = True
             return True
         waiting = self._waiting()
@@ -326,9 +371,9 @@ class Coordinator:
         return bool(waiting)
 
     def _hand_out(self, step: OpenStep, now: float) -> None:
-        seconds, batch = self._config.time_per_step, self._outbox.batch_of(self.step)
+        seconds, batch = self._length.seconds, self._outbox.batch_of(self.step)
         work = step.assign(self._ready(), now)
-        asked = self._ask([peer for peer, _ in work])
+        asked = self._states.ask(self.step, [peer for peer, _ in work])
         for peer, segments in work:
             begin = Begin(self.step, seconds, batch, peer is asked, segments)
             asked = None if peer is asked else asked  # with its first request only
@@ -338,12 +383,7 @@ class Coordinator:
         """Return the digest of the true state, or None if only a replay can tell."""
         if self._ledger.state.step == self.step:
             return self._ledger.digest
-        votes = step.votes()
-        voters = sum(map(len, votes.values()))
-        for digest, peers in votes.items():
-            if 2 * len(peers) > voters:
-                return digest
-        return None
+        return majority(step.votes())
 
     def _leave_out(self, step: OpenStep, digest: bytes) -> bool:
         """Leave out replicas that differ; return whether there were any."""
@@ -356,125 +396,102 @@ class Coordinator:
         return bool(differing)
 
     def _close(self, step: OpenStep, digest: bytes, now: float) -> None:
-        """Shape the rewards, send the update, make room for the next step."""
+        """Shape the rewards; send the update, or have it summed up first."""
         self._open = None
-        self._mark_late(step.missing())
-        agreeing = step.votes().get(digest, [])
-        self._settle(digest, agreeing, now)
+        votes, seconds = step.votes(), now - self._began
+        answered = [peer for peers in votes.values() for peer in peers]
+        self._commands += blame(self.step, step.missing(), answered)
+        agreeing = votes.get(digest, [])
+        check = Check(self.step, digest, tuple(agreeing), Purpose(), seconds)
+        self._carry_out(self._states.settle(check, digest, self.clients, now))
         if step.last:
             self._closed_all = True
             return
         scored, dropped = step.scored()
-        batch, seconds = self._outbox.batch_of(self.step), now - self._began
+        batch = self._outbox.batch_of(self.step)
         update = shape(self.setting, self.step, batch, scored, seconds)
         loss = mean_loss(self.setting, [scores for _, scores in scored])
         counts = (update.trials, len(agreeing), step.late(), dropped)
-        self._commands.append(Closed(self.step, seconds, loss, *counts, digest))
-        self._ledger.append(update, digest)
+        closed = Closed(self.step, seconds, loss, *counts, digest)
+        timed = self._config.trials_per_step is None
+        asked = self._length.seconds if timed else None
+        self._closing = self._tally.filled(closed, asked)
+        self._ledger.agree(self.step, digest)
+        updating = self._tally.updating()
+        if updating and self._before.way:
+            self._aggregation.updated(self._before.way, self._before.trials, updating)
+        self._before = Before()
+        if update.trials:
+            self._aggregate(update, step.owners(), now)
+        else:
+            self._finish(update, now)
+
+    def _aggregate(self, update: Update, owners: Owners, now: float) -> None:
+        """Send the update as it is, or have each client add up its own trials."""
+        assert self._closing is not None, "what is aggregated has been scored"
+        parts, ready = parts_by_peer(self.setting, update, owners), self._ready()
+        most = max(part.trials for part in parts.values())
+        size, segments = self.setting.layout.size, len(update.segments)
+        load = Load(update.trials, most, segments, len(ready), size)
+        reason, way = self._aggregation.choose(load), self._aggregation.way
+        if reason is not None:
+            self._note(f"aggregation: {way} from step {self.step} on: {reason}")
+        self._closing = replace(
+            self._closing, aggregation=way, contributions=contributions(parts)
+        )
+        if way == SEEDS:
+            self._before = Before(way, update.trials)
+            self._finish(update, now)
+            return
+        tokens = self._outbox.tokens_of(update.token_batch)
+        self._summing = Summing(self.setting, update, parts, tokens, self._accounts)
+        usual = self._length.seconds, self._aggregation.round_trip
+        for peer, shares in self._summing.ask(ready, now, *usual):
+            self._outbox.shares(peer, shares)
+
+    def _sum_up(self, summing: Summing, now: float, heard: float) -> bool:
+        """Have computed what does not come; return whether all sums are in."""
+        self._commands += late_sums(self.step, summing.overdue(heard))
+        self._commands += summing.compute()
+        if not summing.complete():
+            return False
+        self._summing = None
+        summing.blame()
+        adding, update = summing.adding(), summing.update()
+        if adding is not None:
+            self._aggregation.summed(adding)
+        figures = summing.seconds(), summing.quality()
+        self._before = Before(SUMS, update.trials, *figures)
+        self._finish(update, now)
+        return True
+
+    def _finish(self, update: Update, now: float) -> None:
+        """Send the update of a step, and make room for the next one."""
+        closed, self._closing = self._closing, None
+        assert closed is not None, "what is finished has been scored"
+        self._commands.append(replace(closed, seconds=now - self._began))
+        self._length.observe(self._tally.observed(now))
+        self._ledger.append(update, closed.digest)
         for peer in self._ready():
             self._outbox.update(peer, update)
         self.step += 1
         self._slots = 0
 
-    def _mark_late(self, peers: Iterable[Peer]) -> None:
-        for peer in peers:
-            if peer.waited:
-                peer.waited = False
-                self._note(f"{peer.name} is late at step {self.step}; not waited for")
-
-    # The true state.
-
-    def _want(self, now: float) -> Wanted | None:
-        """Return a wish for the state of the step that opens, if there is one."""
-        purpose = self._archive.due(self.step, now, ending=self._stopping)
-        if self._ledger.confirming and not (purpose.milestone or self._stopping):
-            return None  # a newer state will be accepted anyhow
-        if purpose or self._waiting() or self._ledger.large:
-            return Wanted(purpose)
-        return None
-
-    def _ask(self, peers: list[Peer]) -> Peer | None:
-        """Return who of those that are given work is to send its state, if anybody."""
-        if self._wanted is None or self._wanted.peer is not None or not peers:
-            return None
-        trusted = [peer for peer in peers if peer.waited] or peers
-        peer = next((p for p in trusted if not p.asked), trusted[0])
-        peer.ask_state(self.step)
-        self._wanted.peer = peer
-        return peer
-
-    def _settle(self, digest: bytes, agreeing: list[Peer], now: float) -> None:
-        """Accept the state that was asked for, have it checked, or ask the next."""
-        wanted, self._wanted = self._wanted, None
-        if wanted is None:
-            return
-        seconds = now - self._began
-        check = Check(self.step, digest, tuple(agreeing), wanted.purpose, seconds)
-        offered = wanted.offered
-        if self._ledger.state.step == self.step:
-            self._accept(self._ledger.state, digest, check, now)
-        elif offered is None or offered.digest(self.setting.fingerprint) != digest:
-            self._disappointed(wanted, check)
-        elif len(agreeing) >= 2:
-            self._accept(offered, digest, check, now)
-        elif wanted.purpose.milestone or not self._ledger.confirming:
-            self._commands += self._ledger.check(check)
-
-    def _disappointed(self, wanted: Wanted, check: Check) -> None:
-        """Ask another client next time; joiners get the last accepted state.
-
-        A replay gives the state where nobody delivers it, or where next time is too
-        late: the next step is no milestone.
-        """
-        peer = wanted.peer
-        assert peer is not None, "whoever opens a step is asked"
-        if wanted.offered is not None:
-            self._take_out([peer], "the state it sent is not the one agreed on")
-        elif peer.id in self._peers:
-            self._note(f"{peer.name} did not send its state; the next is asked")
-        peer.asked = True
-        nobody = all(other.asked for other in self._ready() if other.waited)
-        if nobody or wanted.purpose.milestone:
-            self._commands += self._ledger.check(check)
-        self._welcome_waiting()
-
-    def _accept(
-        self, state: TrainState, digest: bytes, check: Check, now: float
-    ) -> None:
-        """Make a state the one that everything later builds on."""
-        self._ledger.accept(state, digest)
-        for peer in self.clients:
-            peer.asked = False
-        self._commands += self._archive.save(state, digest, check, now)
-        self._welcome_waiting()
-
-    def _replayed(self, state: TrainState, now: float) -> None:
-        """Take the server's own state for the true one."""
-        check, digest = self._ledger.replayed(), state.digest(self.setting.fingerprint)
-        if state.step > self._ledger.state.step:
-            if check.digest not in (None, digest):
-                reason = f"its digest is not the replay's at step {state.step}"
-                self._take_out(check.peers, reason)
-            self._accept(state, digest, check, now)
-        else:  # overtaken by a newer one
-            weights_only = replace(check.purpose, checkpoint=False)
-            check = replace(check, purpose=weights_only)
-            self._commands += self._archive.save(state, digest, check, now)
-        self._commands += self._ledger.next_replay()
+    def _carry_out(self, outcome: Outcome) -> None:
+        """Do what follows from a decision about states."""
+        self._take_out(outcome.taken_out, outcome.reason)
+        self._commands += outcome.orders
+        if outcome.welcome:
+            self._welcome_waiting()
 
     # The end.
 
     def _end(self, now: float) -> None:
         """End the run once its present state is saved."""
-        purpose = self._archive.due(self.step, now, ending=True)
-        if purpose:
-            check = Check(self.step, None, (), purpose, now - self._began)
-            if self._ledger.state.step != self.step:
-                self._commands += self._ledger.check(check)
-                return
-            state, digest = self._ledger.state, self._ledger.digest
-            self._commands += self._archive.save(state, digest, check, now)
-        if self._archive.writing or self._ledger.checking:
+        seconds = now - self._began
+        orders, done = self._states.conclude(self.step, now, seconds)
+        self._commands += orders
+        if not done:
             return
         self.finished = True
         for peer in self.clients:

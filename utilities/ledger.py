@@ -14,7 +14,8 @@ from utilities.config import Config
 from utilities.evolution import Setting, TrainState, Update
 from utilities.peers import REMEMBERED_STEPS, Peer
 
-MAX_BYTES = 1 << 26  # 64 MB of rewards: then a state is asked for anyhow
+MAX_BYTES = 1 << 26  # 64 MB of updates: then a state is asked for anyhow
+SEGMENT_BYTES = 150  # that a segment takes, its object and its numbers
 MAX_UPDATES = 10_000  # a joiner or a replay has to go through them all
 
 # What the shell is asked to do with states, and what it answers.
@@ -97,6 +98,12 @@ class Check:
         return replace(known, purpose=self.purpose | other.purpose)
 
 
+def held(update: Update) -> int:
+    """Return the bytes that an update holds."""
+    segments = SEGMENT_BYTES * len(update.segments)
+    return update.rewards.nbytes + update.total.nbytes + segments
+
+
 class Ledger:
     """The last accepted state and all updates since."""
 
@@ -115,12 +122,16 @@ class Ledger:
         """Yield the updates since the accepted state."""
         return iter(self._updates)
 
+    def agree(self, step: int, digest: bytes) -> None:
+        """Take the digest that was agreed on at a step."""
+        self._recent[step] = digest
+        self._recent.pop(step - REMEMBERED_STEPS, None)
+
     def append(self, update: Update, digest: bytes) -> None:
         """Take the update of a step that has closed, and the digest before it."""
-        self._recent[update.step] = digest
-        self._recent.pop(update.step - REMEMBERED_STEPS, None)
+        self.agree(update.step, digest)
         self._updates.append(update)
-        self._bytes += update.rewards.nbytes
+        self._bytes += held(update)
 
     def contradicts(self, step: int, digest: bytes) -> bool:
         """Return whether another digest was agreed on at a recent step."""
@@ -142,7 +153,7 @@ class Ledger:
             if check.purpose.milestone and check.step < state.step:
                 self._overtaken.append((check, self._replay(check)))
         while self._updates and self._updates[0].step < state.step:
-            self._bytes -= self._updates.popleft().rewards.nbytes
+            self._bytes -= held(self._updates.popleft())
         self.state, self.digest = state, digest
 
     @property

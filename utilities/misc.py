@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+RUNS = Path("trainingRuns")  # where runs are kept unless somebody says otherwise
+
 Clock = Callable[[], float]
 
 

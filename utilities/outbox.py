@@ -1,6 +1,6 @@
 """What goes out to clients, in order: a message never comes before what it needs.
 
-Owns which token batches a client holds and what one event makes ready to be sent.
+Owns which token batches a client holds and what is ready to be sent at one moment.
 Does not own why something is sent, or how it travels.
 """
 
@@ -8,12 +8,13 @@ from utilities.data import Corpus
 from utilities.events import Send
 from utilities.evolution import Setting, Update
 from utilities.ledger import Ledger
+from utilities.model import Tokens
 from utilities.peers import Peer
-from utilities.protocol import Begin, Message, TokenBatch, Welcome
+from utilities.protocol import Begin, Message, Shares, TokenBatch, Welcome
 
 
 class Outbox:
-    """Messages of one event; those to one client leave together."""
+    """Messages of one moment; those to one client leave together."""
 
     def __init__(self, setting: Setting, corpus: Corpus) -> None:
         """Begin empty.
@@ -25,6 +26,9 @@ class Outbox:
         self._setting = setting
         self._corpus = corpus
         self._messages: dict[Peer, list[Message]] = {}
+        # What many get is one object, which is brought into bytes once.
+        self._welcomes: dict[tuple[bytes, str], Welcome] = {}
+        self._batches: dict[int, TokenBatch] = {}
 
     def batch_of(self, step: int) -> int:
         """Return the number of the token batch that a step uses."""
@@ -33,26 +37,40 @@ class Outbox:
 
     def welcome(self, peer: Peer, ledger: Ledger) -> None:
         """Send the accepted state and every update since; the client takes part."""
-        state = ledger.state
-        welcome = Welcome(
-            self._setting.config.to_json(),
-            self._setting.text_sha256,
-            peer.reason,
-            state.step,
-            state.count,
-            ledger.digest,
-            *state.arrays,
-        )
-        self._queue(peer, welcome)
+        self._queue(peer, self._welcome(peer.reason, ledger))
         peer.ready, peer.reason, peer.waited = True, "", True
         peer.batches.clear()
         for update in ledger:
             self.update(peer, update)
 
+    def _welcome(self, reason: str, ledger: Ledger) -> Welcome:
+        """Return the message of a state, of whoever gets it for the same reason."""
+        state, key = ledger.state, (ledger.digest, reason)
+        if key not in self._welcomes:
+            self._welcomes[key] = Welcome(
+                self._setting.config.to_json(),
+                self._setting.text_sha256,
+                reason,
+                state.step,
+                state.count,
+                ledger.digest,
+                *state.arrays,
+            )
+        return self._welcomes[key]
+
     def update(self, peer: Peer, update: Update) -> None:
         """Send an update and the tokens that it needs."""
         self._need(peer, update.token_batch)
         self._queue(peer, update)
+
+    def shares(self, peer: Peer, shares: Shares) -> None:
+        """Send a client its own rewards."""
+        self._need(peer, shares.token_batch)
+        self._queue(peer, shares)
+
+    def tokens_of(self, number: int) -> Tokens:
+        """Return a token batch."""
+        return self._corpus.token_batch(number)
 
     def begin(self, peer: Peer, begin: Begin) -> None:
         """Send a request, the tokens that it needs, and those of the step after it."""
@@ -68,7 +86,9 @@ class Outbox:
     def _tokens(self, peer: Peer, number: int) -> None:
         if number not in peer.batches:
             peer.batches.add(number)
-            self._queue(peer, TokenBatch(number, self._corpus.token_batch(number)))
+            if number not in self._batches:
+                self._batches[number] = TokenBatch(number, self.tokens_of(number))
+            self._queue(peer, self._batches[number])
 
     def _queue(self, peer: Peer, message: Message) -> None:
         self._messages.setdefault(peer, []).append(message)
@@ -80,4 +100,5 @@ class Outbox:
     def flush(self) -> list[Send]:
         """Return all that is to be sent and begin anew."""
         messages, self._messages = self._messages, {}
+        self._welcomes, self._batches = {}, {}
         return [Send(peer.id, tuple(parts)) for peer, parts in messages.items()]

@@ -15,13 +15,14 @@ from typing import Any
 
 from utilities.addresses import ANY, DEFAULT_PORT, LOCALHOST, only_here, place
 from utilities.communication import addresses
-from utilities.coordinator import Closed
 from utilities.data import baselines
 from utilities.display import WIDTH, Display, bits, duration
 from utilities.generation import Sampling, generate_text
+from utilities.misc import RUNS
 from utilities.model import Floats
-from utilities.options import RUNS, ServerOptions
+from utilities.options import ServerOptions
 from utilities.setup import VERSION, Prepared
+from utilities.tally import Closed
 
 SAMPLE_LENGTH = 400
 SAMPLE_PROMPT = "The "

@@ -2,7 +2,9 @@
 
 One thread decides; replays, validation and checkpoints run on a second one, whose
 results come back as events. The line of a step is held while that thread works on the
-state that the step began with, so that the validation loss reaches its own line.
+state that the step began with, so that the validation loss reaches its own line. Sums
+that no client sends are computed on a third thread: a step waits for them, and must not
+wait for a long replay as well.
 """
 
 import contextlib
@@ -16,19 +18,20 @@ from dataclasses import dataclass
 
 from utilities.addresses import dialable, place
 from utilities.communication import Hub, listen
-from utilities.coordinator import Closed, Command, Coordinator, Event, Limits
+from utilities.coordinator import Command, Coordinator, Event, Limits
+from utilities.credits import CreditLog
 from utilities.data import validation_rows
 from utilities.display import Display
 from utilities.errors import IncompatibleError, ProtocolError, RunError
 from utilities.events import Drop, Finish, Note, Received, Send, Stop, Tick
-from utilities.evolution import advance, clean_loss
+from utilities.evolution import advance, total
 from utilities.frames import Buffer
 from utilities.ledger import Replay, Replayed, Save, Saved
 from utilities.options import ServerOptions
 from utilities.processes import QUIT, local_clients, signals
-from utilities.protocol import encode
 from utilities.reporting import Report, sample_text
 from utilities.runlogs import RunLog, StepMetrics
+from utilities.scoring import clean_loss
 from utilities.selftest import (
     ARITHMETIC_EXPECTED,
     NOISE_EXPECTED,
@@ -36,6 +39,9 @@ from utilities.selftest import (
     noise_test,
 )
 from utilities.setup import Prepared, prepare
+from utilities.summing import Compute, Computed
+from utilities.tally import Closed
+from utilities.wire import encode
 
 log = logging.getLogger(__name__)
 
@@ -77,9 +83,11 @@ class Server:
             limits,
         )
         self._log = RunLog(prepared.run)
+        self._credits = CreditLog(prepared.run)
         self._rows = validation_rows(prepared.corpus.validation)
-        self._jobs: list[Future[Replayed | Written]] = []
+        self._jobs: list[Future[Replayed | Written | Computed]] = []
         self._threads = ThreadPoolExecutor(1, "replay")
+        self._sums = ThreadPoolExecutor(1, "sums")
         self._held: deque[tuple[Closed, float]] = deque()  # lines to be written, when
         self._validations: dict[int, float] = {}
         self._saving: list[int] = []  # steps whose validation is being computed
@@ -104,7 +112,8 @@ class Server:
         self._report.greet()
         address = place(dialable(self._options.host), self._hub.port)
         with contextlib.ExitStack() as stack:
-            stack.callback(self._threads.shutdown, cancel_futures=True)
+            for threads in (self._threads, self._sums):
+                stack.callback(threads.shutdown, cancel_futures=True)
             stack.callback(self._display.close)
             stack.enter_context(signals(self._signal))
             stack.enter_context(local_clients(self._options.local_clients, address))
@@ -119,16 +128,22 @@ class Server:
         self._report.summary()
 
     def _turn(self) -> None:
+        """Take all that has come, then act upon it once.
+
+        Moments are the hub's: what had come by then is in time, and a deadline after it
+        has not passed, however long it takes to read what a thousand clients say.
+        """
         now = self._clock()
-        wakeup = self._coordinator.wakeup(now)
+        wakeup = self._coordinator.wakeup(self._hub.moment)
         seconds = POLL_SECONDS if wakeup is None else min(POLL_SECONDS, wakeup - now)
         for event in self._hub.poll(seconds):
-            self._decide(event)
+            self._take(event)
         for future in [job for job in self._jobs if job.done()]:
             self._jobs.remove(future)
             self._collect(future.result())
         self._consider_stopping()
-        self._decide(Tick())
+        self._take(Tick())
+        self._carry_out(self._coordinator.go_on(self._clock(), self._hub.moment))
         self._write_lines()
         if not (self._stopping or self._finished):
             self._report.waiting(len(self._coordinator.clients), now)
@@ -140,7 +155,7 @@ class Server:
         self._stopping = True
         if self._signals:
             self._report.stopping(self._coordinator.step)
-        self._decide(Stop())
+        self._take(Stop())
 
     def _signal(self) -> None:
         """Have the run stopped by the loop; on the second signal quit."""
@@ -151,13 +166,14 @@ class Server:
             os._exit(QUIT)  # local clients end with our end of their standard input
         self._hub.ring()
 
-    def _decide(self, event: Event) -> None:
+    def _take(self, event: Event) -> None:
         try:
-            commands = self._coordinator.handle(event, self._clock())
+            self._coordinator.take(event, self._hub.moment)
         except ProtocolError as error:
             assert isinstance(event, Received), "only a peer can break the rules"
             self._hub.refuse(event.client, str(error))
-            return
+
+    def _carry_out(self, commands: list[Command]) -> None:
         encoded: dict[int, list[Buffer]] = {}
         for command in commands:
             self._execute(command, encoded)
@@ -174,12 +190,14 @@ class Server:
                 self._hub.drop(command.client, command.goodbye)
             case Replay():
                 self._replaying = True
-                self._start(lambda: self._replay(command))
+                self._start(self._threads, lambda: self._replay(command))
+            case Compute():
+                self._start(self._sums, lambda: self._compute(command))
             case Save():
                 self._saving.append(command.state.step)
                 self._write_lines()
                 self._try_log(self._log.flush)  # lines are not behind checkpoints
-                self._start(lambda: self._save(command))
+                self._start(self._threads, lambda: self._save(command))
             case Closed():
                 self._close(command)
             case Note():
@@ -191,8 +209,12 @@ class Server:
 
     # Work off this thread.
 
-    def _start(self, job: Callable[[], Replayed | Written]) -> None:
-        future = self._threads.submit(job)
+    def _start(
+        self,
+        threads: ThreadPoolExecutor,
+        job: Callable[[], Replayed | Written | Computed],
+    ) -> None:
+        future = threads.submit(job)
         self._jobs.append(future)
         future.add_done_callback(lambda _: self._hub.ring())
 
@@ -203,6 +225,12 @@ class Server:
             state = advance(setting, state, update, tokens)
         return Replayed(state)
 
+    def _compute(self, command: Compute) -> Computed:
+        tokens = self._prepared.corpus.token_batch(command.token_batch)
+        trials = command.segments, command.rewards
+        sums = total(self._prepared.setting, tokens, *trials)
+        return Computed(command.step, command.half, sums)
+
     def _save(self, command: Save) -> Written:
         prepared, state = self._prepared, command.state
         prepared.run.save_checkpoint(
@@ -212,23 +240,26 @@ class Server:
         sample = sample_text(prepared, state.weights) if command.checkpoint else None
         return Written(state.step, command.seconds, command.digest, validation, sample)
 
-    def _collect(self, result: Replayed | Written) -> None:
-        if isinstance(result, Replayed):
-            self._replaying = False
-            self._decide(result)
+    def _collect(self, result: Replayed | Written | Computed) -> None:
+        if not isinstance(result, Written):
+            if isinstance(result, Replayed):
+                self._replaying = False
+            self._take(result)
             return
         self._saving.remove(result.step)
         self._validations[result.step] = result.validation
         if result.sample is not None:
             self._try_log(self._log.append_sample, result.step, result.sample)
+            self._try_log(self._credits.save, result.step)
             self._report.saved(result.step, result.validation, result.sample)
             self._last = result
-        self._decide(Saved(result.step))
+        self._take(Saved(result.step))
 
     # Lines of steps.
 
     def _close(self, closed: Closed) -> None:
         self._held.append((closed, time.time()))
+        self._credits.add(closed.step, closed.contributions)
         self._report.step(closed)
 
     def _write_lines(self) -> None:
@@ -251,6 +282,11 @@ class Server:
             late=closed.late,
             dropped=closed.dropped,
             digest=closed.digest.hex(),
+            aggregation=closed.aggregation,
+            time_per_step=closed.time_per_step,
+            trial_seconds=closed.trial_seconds,
+            update_seconds=closed.update_seconds,
+            gradient_quality=closed.gradient_quality,
         )
 
     def _write_last_line(self) -> None:

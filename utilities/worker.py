@@ -1,54 +1,71 @@
 """What a client computes: it follows the server's messages and scores trials. No I/O.
 
 A `Worker` holds one replica. `handle` takes a message and keeps the replica in step;
-`work` scores the trials of the oldest request and returns what to send. A client that
-was slow drains its queue first: every update is applied, and a request whose step has
-been closed meanwhile is skipped.
+`work` does what the oldest request asks for, by its `Engine`, and returns what to send:
+losses of trials, or the sum of its own trials once their rewards are known. A client
+that was slow drains its queue first: every update is applied, and a request whose step
+has been closed meanwhile is skipped.
 """
-
-from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from utilities.config import Config, from_json
 from utilities.data import Tokens
+from utilities.engine import Engine, OnBlock, OneCore, Scored
 from utilities.errors import ConfigError, IncompatibleError, ProtocolError
 from utilities.evolution import (
-    Scores,
     Segment,
     Setting,
+    Totals,
     TrainState,
     Update,
-    advance,
+    apply,
+    cosine,
     mean_loss,
-    pieces,
-    score,
 )
-from utilities.misc import Clock, Deadline
+from utilities.misc import Clock
 from utilities.noise import Floats
-from utilities.protocol import Begin, Message, Result, State, TokenBatch, Welcome
-
-OnBlock = Callable[[int], None]  # is told the trials scored so far in this step
+from utilities.protocol import (
+    Begin,
+    Message,
+    Result,
+    Shares,
+    State,
+    Sum,
+    TokenBatch,
+    Welcome,
+)
+from utilities.sums import narrowed
+from utilities.whitening import Whiteners
 
 
 class Worker:
     """One replica and the work that is due on it."""
 
-    def __init__(self, clock: Clock, on_block: OnBlock | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        on_block: OnBlock | None = None,
+        engine: Engine | None = None,
+    ) -> None:
         """Wait for a Welcome.
 
         Args:
             clock: monotonic seconds.
-            on_block: called after each block of trials.
+            on_block: called with the trials of this step so far, as they are scored.
+            engine: computes; default: the one core of this process.
         """
         self._clock = clock
+        self._engine = engine or OneCore(clock)
         self._on_block = on_block or (lambda trials: None)
         self._setting: Setting | None = None
         self._state: TrainState | None = None
         self._digest = b""
+        self._shaped: tuple[int, Whiteners] | None = None  # of a token batch
         self._tokens: dict[int, Tokens] = {}
-        self._pending: list[Begin] = []
+        self._pending: list[Begin | Shares] = []
         self.update_seconds = 0.0  # of the last update
+        self.gradient_quality: float | None = None  # of the last update, if known
         self.trials = 0  # scored in all
         self.loss: float | None = None  # of the last work
 
@@ -87,6 +104,8 @@ class Worker:
                 self._apply(message)
             case Begin():
                 self._request(message)
+            case Shares():
+                self._share(message)
             case _:
                 raise ProtocolError(f"{type(message).__name__}: not for a worker")
 
@@ -97,6 +116,7 @@ class Worker:
         if state.digest(setting.fingerprint) != welcome.digest:
             raise ProtocolError("welcome: the state does not hash to its digest")
         self._setting, self._state, self._digest = setting, state, welcome.digest
+        self._shaped = None
         self._tokens.clear()
         self._pending.clear()
 
@@ -132,19 +152,34 @@ class Worker:
             raise ProtocolError(
                 f"update: expected step {state.step}, got {update.step}"
             )
-        groups = sum(segment.groups for segment in update.segments)
-        trials = groups * setting.config.trials_per_group
-        if not trials == update.trials == len(update.rewards):
-            raise ProtocolError(
-                f"update: {trials} trials in segments, {update.trials} announced, "
-                f"{len(update.rewards)} rewards"
-            )
+        _check_update(setting, update)
         tokens = self._need_tokens(update.token_batch)
         began = self._clock()
-        self._state = advance(setting, state, update, tokens)
+        self.gradient_quality, sums = None, update.total
+        if update.trials and not update.summed:
+            sums = self._regenerated(setting, update, tokens)
+        shaped = self._whiteners(update.token_batch) if update.trials else ()
+        self._state = apply(setting, state, update, sums, shaped)
+        self._shaped = None
         self._digest = b""
         self._pending.clear()  # their step has been closed
         self.update_seconds = self._clock() - began
+
+    def _regenerated(self, setting: Setting, update: Update, tokens: Tokens) -> Totals:
+        """Return the total of an update from everybody's seeds and rewards."""
+        one, other = self._engine.halves(
+            setting, tokens, update.segments, update.rewards
+        )
+        self.gradient_quality = cosine(one, other)
+        return np.asarray(one + other)
+
+    def _whiteners(self, number: int) -> Whiteners:
+        """Return what shapes the step's noise, computed once for a state and tokens."""
+        setting, state = self._here()
+        if self._shaped is None or self._shaped[0] != number:
+            tokens = self._need_tokens(number)
+            self._shaped = (number, setting.whiteners(state.weights, tokens))
+        return self._shaped[1]
 
     def _request(self, begin: Begin) -> None:
         _, state = self._here()
@@ -157,7 +192,21 @@ class Worker:
         self._need_tokens(begin.token_batch)
         self._pending.append(begin)
 
-    # Scoring.
+    def _share(self, shares: Shares) -> None:
+        setting, state = self._here()
+        if shares.step != state.step:
+            raise ProtocolError(
+                f"shares: expected step {state.step}, got {shares.step}"
+            )
+        trials = trials_of(setting, shares.segments)
+        if not trials or trials != len(shares.rewards):
+            raise ProtocolError(
+                f"shares: {trials} trials in segments, {len(shares.rewards)} rewards"
+            )
+        self._need_tokens(shares.token_batch)
+        self._pending = [shares]  # what is left of the step counts no more
+
+    # Scoring and adding up.
 
     @property
     def busy(self) -> bool:
@@ -165,15 +214,32 @@ class Worker:
         return bool(self._pending)
 
     def work(self) -> list[Message]:
-        """Score the next request; return the state if asked for, and a result."""
+        """Do what is asked for next; return what to send."""
         assert self.busy, "nothing was requested"
+        request = self._pending.pop(0)
+        if isinstance(request, Shares):
+            return [self._sum(request)]
+        return self._answer(request)
+
+    def _sum(self, shares: Shares) -> Sum:
+        """Add up this client's own trials."""
+        setting, _ = self._here()
+        tokens = self._need_tokens(shares.token_batch)
+        began = self._clock()
+        one, other = self._engine.halves(
+            setting, tokens, shares.segments, shares.rewards
+        )
+        total = narrowed(np.asarray(one + other), shares.rewards)
+        return Sum(shares.step, self._clock() - began, total)
+
+    def _answer(self, begin: Begin) -> list[Message]:
+        """Score trials; return the state if asked for, and a result."""
         setting, state = self._here()
-        begin = self._pending.pop(0)
         replies: list[Message] = []
         if begin.state_wanted:
             replies.append(State(state.step, state.count, *state.arrays))
         began = self._clock()
-        blocks = list(self._blocks(setting, begin))
+        blocks = self._score(setting, begin)
         seconds = self._clock() - began
         self.loss = mean_loss(setting, [scores for _, scores in blocks])
         result = Result(
@@ -181,31 +247,32 @@ class Worker:
             self.digest,
             self.update_seconds,
             seconds,
+            self.gradient_quality,
             joined([segment for segment, _ in blocks]),
             concatenated([scores.losses for _, scores in blocks]),
             concatenated([scores.clean for _, scores in blocks]),
         )
         return [*replies, result]
 
-    def _blocks(
-        self, setting: Setting, begin: Begin
-    ) -> Iterator[tuple[Segment, Scores]]:
-        """Yield blocks of scored trials until the next would not fit, at least one."""
+    def _score(self, setting: Setting, begin: Begin) -> Scored:
+        """Score as much of a request as fits its time, or all of it."""
         _, state = self._here()
         tokens = self._need_tokens(begin.token_batch)
         timed = setting.config.trials_per_step is None
-        deadline = Deadline.after(begin.time_per_step, self._clock)
-        done = 0
-        for block in pieces(begin.segments, setting.block_groups):
-            before = self._clock()
-            yield block, score(setting, state.weights, tokens, block)
-            trials = block.groups * setting.config.trials_per_group
-            done += trials
-            self.trials += trials
+        before = self.trials
+
+        def on_block(done: int) -> None:
+            self.trials = before + done
             self._on_block(done)
-            took, left = self._clock() - before, deadline.left()
-            if timed and (took > left or left == 0):
-                return
+
+        seconds = begin.time_per_step if timed else None
+        blocks = self._engine.score(
+            *(setting, state.weights, tokens, self._whiteners(begin.token_batch)),
+            *(begin.segments, seconds, on_block),
+        )
+        done = tuple(block for block, _ in blocks)
+        self.trials = before + trials_of(setting, done)  # told of or not
+        return blocks
 
 
 def agreed_setting(welcome: Welcome) -> Setting:
@@ -231,6 +298,30 @@ def agreed_setting(welcome: Welcome) -> Setting:
             f"welcome: expected {size} weights, got {len(welcome.weights)}"
         )
     return setting
+
+
+def trials_of(setting: Setting, segments: tuple[Segment, ...]) -> int:
+    """Return how many trials segments have."""
+    return sum(s.groups for s in segments) * setting.config.trials_per_group
+
+
+def _check_update(setting: Setting, update: Update) -> None:
+    """Raise ProtocolError unless an update has what it announces."""
+    trials = trials_of(setting, update.segments)
+    if not update.summed and not trials == update.trials == len(update.rewards):
+        raise ProtocolError(
+            f"update: {trials} trials in segments, {update.trials} announced, "
+            f"{len(update.rewards)} rewards"
+        )
+    if not update.summed:
+        return
+    size, rewards = setting.layout.size, len(update.rewards)
+    if trials or rewards or not update.trials or len(update.total) != size:
+        raise ProtocolError(
+            f"update: expected a total of {size} weights alone, got {trials} trials in "
+            f"segments, {update.trials} announced, {rewards} rewards, "
+            f"a total of {len(update.total)}"
+        )
 
 
 def joined(blocks: list[Segment]) -> tuple[Segment, ...]:

@@ -1,0 +1,250 @@
+"""What a sum of trials can be: bounds, oddness, whose rows, how wide."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.desk import Lesson, lesson
+from utilities import sums as module
+from utilities.errors import ProtocolError
+from utilities.evolution import Segment, Totals, signs_of, total, windows_of
+from utilities.model import CHARACTERS
+from utilities.sums import Bound, Part, bounds, check, largest, narrowed
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "rnn": {"batch_size": 2},
+    "gru": {"model_type": "gru", "n_layers": 2, "batch_size": 1},
+    "full": {"noise": "full", "batch_size": 1},
+    "antithetic": {"directions_per_window": 0, "batch_size": 2},
+}
+LESSONS = {name: lesson(**keys) for name, keys in VARIANTS.items()}
+RNN = LESSONS["rnn"]
+
+
+def part(start: Lesson, *segments: Segment, seed: int = 1) -> Part:
+    """Return trials with rewards made up."""
+    trials = sum(s.groups for s in segments) * start.setting.config.trials_per_group
+    random = np.random.default_rng(seed)
+    return Part(segments, random.integers(-126, 127, trials).astype(np.int8))
+
+
+def sum_of(start: Lesson, trials: Part) -> Totals:
+    """Return the true sum as a client sends it."""
+    tokens = start.corpus.train
+    sums = total(start.setting, tokens, trials.segments, trials.rewards)
+    return narrowed(sums, trials.rewards)
+
+
+def bound_of(start: Lesson, trials: Part) -> Bound:
+    [bound] = bounds(start.setting, start.corpus.train, [trials])
+    return bound
+
+
+# --- how large, and how wide ----------------------------------------------------------
+
+
+def test_the_largest_sum_is_that_of_all_rewards_without_their_signs() -> None:
+    assert largest(np.array([126, -126, 3, 0, -128], np.int8)) == 126 + 126 + 3 + 128
+    assert largest(np.zeros(0, np.int8)) == 0
+
+
+def test_a_sum_is_int32_as_long_as_no_sum_of_its_rewards_can_pass_that() -> None:
+    total = np.array([5, -7])
+    fits = np.full((1 << 31) // 126, 126, np.int8)  # 126 * 17,043,521 < 2^31
+    passes = np.full((1 << 31) // 126 + 1, -126, np.int8)
+
+    assert narrowed(total, fits).dtype == np.int32
+    assert narrowed(total, passes).dtype == np.int64
+    assert narrowed(total, fits).tolist() == narrowed(total, passes).tolist() == [5, -7]
+
+
+# --- bounds ---------------------------------------------------------------------------
+
+
+def slow_rows(start: Lesson, trials: Part) -> list[int]:
+    """Return sum |r| over the trials whose signs of a character are not zero."""
+    each, tokens = start.setting.config.trials_per_group, start.corpus.train
+    rows = np.zeros(start.setting.layout.vocab_size, np.int64)
+    first = 0
+    for segment in trials.segments:
+        windows = windows_of(start.setting, tokens, segment)
+        signs = signs_of(start.setting, windows, segment)[CHARACTERS]
+        for row in signs:
+            rows += abs(int(trials.rewards[first])) * (row != 0)
+            first += 1
+    assert first == len(trials.rewards) == each * sum(s.groups for s in trials.segments)
+    return list(map(int, rows))
+
+
+@pytest.mark.parametrize("variant", ["rnn", "gru", "antithetic"])
+def test_rows_of_characters_are_bounded_by_the_trials_that_read_them(
+    variant: str,
+) -> None:
+    start = LESSONS[variant]
+    parts = [
+        part(start, Segment(7, 3, 4), Segment(8, 0, 1), seed=1),
+        part(start, Segment(9, 0, 2), seed=2),
+    ]
+
+    made = bounds(start.setting, start.corpus.train, parts)
+
+    for bound, trials in zip(made, parts, strict=True):
+        assert bound.most == largest(trials.rewards)
+        assert bound.rows is not None
+        assert bound.rows.tolist() == slow_rows(start, trials)
+        assert 0 in bound.rows.tolist()  # the unknown token, at least
+
+
+def test_with_full_noise_every_weight_takes_part_in_every_trial() -> None:
+    start = LESSONS["full"]
+
+    assert bound_of(start, Part((Segment(1, 0, 1),), rewards(3, -4, 0, 5))) == Bound(
+        12, None
+    )
+
+
+def rewards(*values: int) -> Any:
+    return np.array(values, np.int8)
+
+
+@pytest.mark.parametrize("most", [1, 40, 100])
+def test_bounds_are_the_same_however_many_groups_are_read_at_once(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = RNN
+    parts = [
+        part(start, Segment(1, 0, 5), Segment(2, 9, 1)),
+        part(start, Segment(3, 0, 1), Segment(4, 0, 1), Segment(5, 2, 7)),
+    ]
+    expected = bounds(start.setting, start.corpus.train, parts)
+
+    monkeypatch.setattr(module, "NUMBERS", most)
+    made = bounds(start.setting, start.corpus.train, parts)
+
+    assert [b.most for b in made] == [b.most for b in expected]
+    for one, other in zip(made, expected, strict=True):
+        assert one.rows is not None
+        assert other.rows is not None
+        assert one.rows.tolist() == other.rows.tolist()
+
+
+# --- checks ---------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    variant=st.sampled_from(list(VARIANTS)),
+    sizes=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    seed=st.integers(0, 2**20),
+)
+def test_every_true_sum_passes(variant: str, sizes: list[int], seed: int) -> None:
+    start = LESSONS[variant]
+    segments = (Segment(seed + n, n, size) for n, size in enumerate(sizes))
+    trials = part(start, *segments, seed=seed)
+
+    true = sum_of(start, trials)
+
+    assert true.dtype == np.int32
+    check(start.setting, true, bound_of(start, trials))
+    check(start.setting, true.astype(np.int64), bound_of(start, trials))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    variant=st.sampled_from(list(VARIANTS)),
+    place=st.integers(0, 10**6),
+    wrong=st.sampled_from([1, -1, 3, 2**20, -(2**20), 2**31 - 1]),
+)
+def test_one_wrong_weight_does_not_pass(variant: str, place: int, wrong: int) -> None:
+    start = LESSONS[variant]
+    trials = part(start, Segment(5, 0, 3))
+    sums = sum_of(start, trials).astype(np.int64)
+    sums[place % len(sums)] += wrong
+
+    with pytest.raises(ProtocolError, match=r"sum: (larger|odd)"):
+        check(start.setting, sums, bound_of(start, trials))
+
+
+def spoiled(start: Lesson, trials: Part, name: str, row: int, by: int) -> Totals:
+    """Return a sum with one number of a tensor changed."""
+    sums = sum_of(start, trials).astype(np.int32)  # a copy
+    [tensor] = [t for t in start.setting.layout.tensors if t.name == name]
+    sums[tensor.start : tensor.start + tensor.size].reshape(tensor.shape)[row, 0] += by
+    return sums
+
+
+@pytest.mark.parametrize("by", [2, -2])
+def test_a_character_that_nobody_read_has_no_sum(by: int) -> None:
+    trials = part(RNN, Segment(5, 0, 1))
+    bound = bound_of(RNN, trials)
+    assert bound.rows is not None
+    unread = bound.rows.tolist().index(0)
+
+    with pytest.raises(ProtocolError, match="larger than the rewards"):
+        check(RNN.setting, spoiled(RNN, trials, "Wx0", unread, by), bound)
+
+    check(RNN.setting, spoiled(RNN, trials, "Wh0", 0, 0), bound)
+
+
+def test_a_sum_at_its_bound_passes_and_beyond_it_does_not() -> None:
+    bound = bound_of(RNN, Part((Segment(5, 0, 1),), rewards(3, -4, 0, 5)))
+    assert bound.rows is not None
+    width = RNN.setting.layout.width
+    size = RNN.setting.layout.size
+    rows = np.repeat(bound.rows, width)
+    at_most = np.full(size, 12, np.int32)
+    at_most[: len(rows)] = rows
+
+    check(RNN.setting, at_most, bound)
+    check(RNN.setting, -at_most, bound)
+    for sign in (1, -1):
+        beyond = sign * at_most
+        beyond[-1] += 2 * sign
+        with pytest.raises(ProtocolError, match="larger than the rewards"):
+            check(RNN.setting, beyond, bound)
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_sum_of_even_rewards_is_even_everywhere(place: int) -> None:
+    start = LESSONS["full"]
+    bound = bound_of(start, Part((Segment(5, 0, 1),), rewards(3, -4, 0, 5)))
+    sums = np.zeros(start.setting.layout.size, np.int32)
+    check(start.setting, sums, bound)
+
+    sums[place] = -1
+
+    with pytest.raises(ProtocolError, match="odd where the rewards"):
+        check(start.setting, sums, bound)
+
+
+@pytest.mark.parametrize("size", [0, 1, RNN.setting.layout.size + 1])
+def test_a_sum_has_one_number_for_each_weight(size: int) -> None:
+    bound = bound_of(RNN, part(RNN, Segment(5, 0, 1)))
+
+    words = f"expected {RNN.setting.layout.size} numbers, got {size}"
+    with pytest.raises(ProtocolError, match=words):
+        check(RNN.setting, np.zeros(size, np.int32), bound)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_a_bound_beyond_int32_holds_sums_of_either_width(dtype: Any) -> None:
+    size, setting = RNN.setting.layout.size, RNN.setting
+    bound = Bound(2**31, np.full(setting.layout.vocab_size, 2**31))
+    sums = np.full(size, -(2**31), dtype)
+
+    check(setting, sums, bound)
+
+    sums[5] += 1
+    with pytest.raises(ProtocolError, match="odd where the rewards"):
+        check(setting, sums, bound)
+
+
+def test_the_smallest_int32_is_not_within_any_smaller_bound() -> None:
+    start = LESSONS["full"]
+    sums = np.full(start.setting.layout.size, -(2**31), np.int32)
+
+    with pytest.raises(ProtocolError, match="larger than the rewards"):
+        check(start.setting, sums, Bound(2**31 - 2, None))

@@ -1,0 +1,152 @@
+"""What a sum of somebody's trials must be like, known without computing it.
+
+The sum over a client's trials of reward times perturbation, S = sum r e, is checked
+before it counts. Signs e are -1 or +1, therefore each entry is bounded by sum |r| and
+even or odd as that is; a row of a matrix that reads characters takes part only in the
+trials whose group read that character, so its bound is over these alone. What passes
+may still be wrong, but it cannot do more than other rewards of the same size could.
+
+All bounds of a step are made together: a thousand clients take milliseconds.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utilities.data import gather_windows, window_starts
+from utilities.errors import ProtocolError
+from utilities.evolution import (
+    Rewards,
+    Segment,
+    Setting,
+    Totals,
+    characters_read,
+    pieces,
+)
+from utilities.model import CHARACTERS, Floats, Tokens
+from utilities.noise import window_words
+
+NUMBERS = 1 << 20  # tokens or marks of one table while bounds are made: some megabytes
+
+
+@dataclass(frozen=True)
+class Part:
+    """Trials of one step that are added up together."""
+
+    segments: tuple[Segment, ...]
+    rewards: Rewards = field(repr=False)  # of all trials, in the order of segments
+
+    @property
+    def trials(self) -> int:
+        """Return how many they are."""
+        return len(self.rewards)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The largest sum that a part can have; the sum is as odd or even as this."""
+
+    most: int  # of any weight: sum |r|
+    rows: NDArray[np.int64] | None = field(repr=False)  # (V,) of what reads characters
+
+
+def largest(rewards: Rewards) -> int:
+    """Return the largest sum that these rewards can give: sum |r|."""
+    return int(np.abs(rewards, dtype=np.int64).sum())
+
+
+def narrowed(total: Totals, rewards: Rewards) -> Totals:
+    """Return a sum as int32 where no sum of these rewards can pass that, else int64."""
+    wide = largest(rewards) > np.iinfo(np.int32).max
+    return np.asarray(total, np.int64 if wide else np.int32)
+
+
+def bounds(setting: Setting, tokens: Tokens, parts: Sequence[Part]) -> list[Bound]:
+    """Return the bound of each part.
+
+    Args:
+        setting: of the run.
+        tokens: that the trials were scored on.
+        parts: at least one.
+    """
+    if setting.full:  # every weight has a sign in every trial
+        return [Bound(largest(part.rewards), None) for part in parts]
+    each = setting.config.trials_per_group
+    flat = np.concatenate([part.rewards for part in parts])
+    groups = np.abs(flat, dtype=np.int64).reshape(-1, each).sum(axis=1)
+    sizes = [part.trials // each for part in parts]
+    owners = np.repeat(np.arange(len(parts)), sizes)
+    rows = np.zeros((len(parts), setting.layout.vocab_size), np.int64)
+    start = 0
+    for read in _characters_read(setting, tokens, parts):  # (n, V)
+        end = start + len(read)
+        mine, first = np.unique(owners[start:end], return_index=True)
+        weighted = read * groups[start:end, None]
+        rows[mine] += np.add.reduceat(weighted, first, axis=0)
+        start = end
+    most = np.add.reduceat(groups, np.cumsum([0, *sizes[:-1]]))
+    return [Bound(int(m), r) for m, r in zip(most, rows, strict=True)]
+
+
+def _characters_read(
+    setting: Setting, tokens: Tokens, parts: Sequence[Part]
+) -> Iterator[NDArray[np.int64]]:
+    """Yield 1 for each character that a group reads, else 0, some groups at a time."""
+    config, size = setting.config, setting.layout.vocab_size
+    tokens_read = (config.sequence_length + 1) * config.batch_size
+    most = max(1, NUMBERS // max(size, tokens_read))
+    segments = [segment for part in parts for segment in part.segments]
+    pending: list[Segment] = []
+    groups = 0
+    for piece in pieces(segments, most):
+        if groups + piece.groups > most:
+            yield _read(setting, tokens, pending)
+            pending, groups = [], 0
+        pending.append(piece)
+        groups += piece.groups
+    yield _read(setting, tokens, pending)
+
+
+def _read(
+    setting: Setting, tokens: Tokens, segments: Sequence[Segment]
+) -> NDArray[np.int64]:
+    """Return which characters each group reads, of all segments at once."""
+    length, count = setting.config.sequence_length, setting.config.batch_size
+    words = [window_words(s.seed, s.first, s.groups, count) for s in segments]
+    starts = window_starts(np.concatenate(words).ravel(), len(tokens), length)
+    windows = gather_windows(tokens, starts, length).reshape(length + 1, -1, count)
+    read: Floats = characters_read(windows, setting.layout.vocab_size)
+    return read.astype(np.int64)
+
+
+def check(setting: Setting, total: Totals, bound: Bound) -> None:
+    """Hold a sum against what it can be.
+
+    Raises:
+        ProtocolError: it has another length, is too large, or odd where it cannot be.
+    """
+    size = setting.layout.size
+    if len(total) != size:
+        raise ProtocolError(f"sum: expected {size} numbers, got {len(total)}")
+    first = setting.layout.tensors[0]
+    assert first.inputs == CHARACTERS, "no other tensor reads characters"
+    if bound.most > np.iinfo(np.int32).max:
+        total = total.astype(np.int64)
+    most = np.asarray(bound.most, total.dtype)
+    rest = total
+    if bound.rows is not None:
+        rest = total[first.size :]
+        rows = total[: first.size].reshape(first.shape)
+        limits = bound.rows.astype(total.dtype)[:, None]
+        _hold(bool(((rows > limits) | (rows < -limits)).any()), rows ^ limits)
+    _hold(bool(rest.max() > most or rest.min() < -most), rest ^ most)
+
+
+def _hold(beyond: bool, parities: Totals) -> None:
+    """Refuse what is beyond its bound, or differs from it in the lowest bit."""
+    if beyond:
+        raise ProtocolError("sum: larger than the rewards of its trials allow")
+    if int(np.bitwise_or.reduce(parities.ravel())) & 1:
+        raise ProtocolError("sum: odd where the rewards of its trials are even")

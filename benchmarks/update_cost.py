@@ -75,7 +75,9 @@ class Bench:
         self.time_per_step, self.round_trip = time_per_step, round_trip
         setting, state = self.setting, self.state
         block = Segment(1, 0, setting.block_groups)
-        took = fastest(lambda: score(setting, state.weights, self.tokens, block), 1.0)
+        step = (setting, state.weights, self.tokens)
+        shaped = setting.whiteners(state.weights, self.tokens)  # once a step
+        took = fastest(lambda: score(*step, block, shaped), 1.0)
         self.groups = max(1, int(time_per_step / took)) * block.groups
         self.worker = Worker(time.monotonic)
         digest = state.digest(setting.fingerprint)

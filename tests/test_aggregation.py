@@ -4,6 +4,7 @@ import pytest
 
 from utilities.aggregation import (
     MARGIN,
+    PENANCE,
     SETTLED,
     STEPS,
     Aggregation,
@@ -228,3 +229,24 @@ def test_the_newest_steps_decide() -> None:
 
     assert reason is not None
     assert "about 82.9 ms a step by seeds, 22.8 ms by sums" in reason
+
+
+def test_sums_that_mostly_come_too_late_are_given_up_for_a_long_while() -> None:
+    aggregation = measured()
+    settled(aggregation, CROWD)
+    assert aggregation.way == "sums"
+
+    assert aggregation.failed() == "most sums came too late"
+    assert aggregation.way == "seeds"
+    reasons = [aggregation.choose(CROWD) for _ in range(PENANCE + SETTLED)]
+    assert [reason is not None for reason in reasons].index(True) == (
+        PENANCE + SETTLED - 1
+    )
+
+
+@pytest.mark.parametrize("way", ["seeds", "sums"])
+def test_a_fixed_way_is_not_given_up(way: str) -> None:
+    aggregation = Aggregation(way)
+
+    assert aggregation.failed() is None
+    assert aggregation.way == way

@@ -416,6 +416,16 @@ def test_without_an_end_the_rate_falls_with_the_root_of_the_trials_so_far() -> N
     assert decay.factor(9900, 0.0, 7000) == pytest.approx(0.1)
 
 
+def test_more_clients_never_lower_the_rate() -> None:
+    # the root of the trials stops at 65,536, and so does what the decay counts
+    config = Config(learning_rate=0.01)
+    rates = [config.rate(n, 1000, 0.0) for n in (65_536, 10**6, 10**8)]
+
+    assert rates == [rates[0]] * 3
+    assert rates[0] == pytest.approx(0.08 / (1 + 65.536e6 / 7e5) ** 0.5)
+    assert config.rate(32_768, 1000, 0.0) < rates[0]
+
+
 def test_without_decay_the_rate_stays() -> None:
     assert Decay.parse("none").factor(10**9, 1e9, 16) == 1.0
 

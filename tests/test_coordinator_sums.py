@@ -580,6 +580,25 @@ def test_auto_goes_back_to_seeds_when_the_others_have_left() -> None:
     assert desk.log.said(f"aggregation: seeds from step {step} on: one client alone")
 
 
+def test_auto_gives_sums_up_where_most_do_not_come_in_time() -> None:
+    desk = together(1, 2, aggregation="auto")
+    while not desk.log.shares:
+        desk.answer(1)
+        desk.answer(2)
+    step = desk.coordinator.step
+
+    desk.tick(100.0)  # neither sum came
+    desk.compute()
+    desk.compute()  # the other half
+    desk.answer(1)
+    desk.answer(2)
+
+    assert [c.aggregation for c in desk.log.closed[-2:]] == ["sums", "seeds"]
+    assert desk.log.said(
+        f"aggregation: seeds from step {step + 1} on: most sums came too late"
+    )
+
+
 def test_what_both_ways_cost_is_learned_from_reports(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

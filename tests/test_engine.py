@@ -232,10 +232,10 @@ def test_halves_of_nothing_are_zero() -> None:
     [
         (1.0, 1.0, 32),
         (1.0, math.inf, 32),
-        (1.0, 0.99, 31),
-        (1.0, 0.5, 16),
-        (1.0, 0.22, 7),
-        (1.0, 0.2, None),  # 6 of 32 groups are less than a fifth
+        (1.0, 0.99, 28),
+        (1.0, 0.5, 14),
+        (1.0, 0.25, 7),
+        (1.0, 0.24, None),  # 6 of 32 groups are less than a fifth
         (1.0, 0.0, None),
         (0.0, 0.0, None),
         (0.0, 0.001, 32),
@@ -257,5 +257,5 @@ def test_scoring_ends_with_the_part_that_fits() -> None:
 
     assert [block for block, _ in result] == [
         Segment(7, 0, whole),
-        Segment(7, whole, whole // 2),
+        Segment(7, whole, whole * 9 // 20),
     ]

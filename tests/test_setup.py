@@ -136,8 +136,10 @@ def test_equal_seeds_give_equal_runs_and_others_do_not(own: str) -> None:
     ("more", "units"),
     [
         ("--maxSeconds 60", 32),
-        ("--maxSeconds 240", 32),
-        ("--maxSeconds 241", 64),
+        ("--maxSeconds 240 --localClients 2", 32),
+        ("--maxSeconds 480", 32),
+        ("--maxSeconds 241 --localClients 2", 64),
+        ("--maxSeconds 481", 64),
         ("", 64),
         ("--maxSeconds 9999 --hiddenSize 5", 5),
     ],

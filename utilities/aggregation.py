@@ -30,6 +30,7 @@ STEPS = 16  # the last steps that medians are of
 # and so many steps have to go by before the first change and between two.
 MARGIN = 1.25
 SETTLED = 4
+PENANCE = 256  # steps by seeds after a step whose sums mostly did not come
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,17 @@ class Aggregation:
     def summed(self, seconds: float) -> None:
         """Take the seconds a trial that a typical client took for its own sum."""
         self._sums.append(seconds)
+
+    def failed(self) -> str | None:
+        """Give sums up for a while: most came too late; return why, if that changes.
+
+        What is known of the link is an assumption; this is what it has shown.
+        """
+        if not self._auto or self.way == SEEDS:
+            return None
+        reason = self._turn(SEEDS, "most sums came too late")
+        self._steps = -PENANCE
+        return reason
 
     def choose(self, load: Load) -> str | None:
         """Choose the way of a step, found as `way`; return why, if it has changed."""

@@ -21,6 +21,7 @@ Value: TypeAlias = str | int | float | None
 
 LAST_RATE = 0.02  # share of the rate that a linear decay ends at
 AUTO_RATE = 0.32  # of one hidden unit
+MOST_COUNTED = 65_536  # trials of a step that its rate still grows with: a factor of 8
 AUTO_TRIALS = 700_000  # after which an endless decay has fallen to 1 / sqrt 2
 MAX_PARAMETERS = 1 << 26  # 268 MB for each of weights, m and v: absurd for ES already
 
@@ -159,7 +160,10 @@ class Decay:
         if self.unit == "none":
             return 1.0
         if self.unit == "auto":
-            return 1.0 / math.sqrt(1.0 + step * trials / AUTO_TRIALS)
+            # Beyond the bound the rate grows no more with the trials of a step, so it
+            # must not fall with them either: who joins would slow the others down.
+            counted = step * min(trials, MOST_COUNTED)
+            return 1.0 / math.sqrt(1.0 + counted / AUTO_TRIALS)
         done = (step if self.unit == "steps" else seconds) / self.span
         return 1.0 - (1.0 - LAST_RATE) * min(1.0, done)
 
@@ -171,14 +175,14 @@ class Decay:
 class Config:
     """All keys of a run, valid by construction."""
 
-    # The model. On two cores 32 units learn most in four minutes, 64 in an hour.
+    # The model. 32 units learn most in 480 core-seconds, 64 in hours.
     model_type: str = _choice("rnn", ("rnn", "gru"), "recurrent cell", shapes=True)
     hidden_size: int = _whole(
         32,
         1,
         4096,
-        "units of each recurrent layer; where it is not given and --maxSeconds is not "
-        "240 or less: 64",
+        "units of each recurrent layer; where it is not given: 64, unless --maxSeconds "
+        "times --localClients is 480 or less",
         shapes=True,
     )
     n_layers: int = _whole(1, 1, 16, "recurrent layers", shapes=True)
@@ -340,7 +344,8 @@ class Config:
         base = self.learning_rate or AUTO_RATE / self.hidden_size
         rate = base * decay.factor(step, seconds, trials)
         if self.optimizer == "adam":
-            rate *= min(8.0, max(0.125, math.sqrt(trials / 1024)))
+            most, least = math.sqrt(MOST_COUNTED / 1024), 0.125
+            rate *= min(most, max(least, math.sqrt(trials / 1024)))
         return rate
 
     def to_json(self) -> dict[str, Value]:

@@ -433,9 +433,8 @@ class Coordinator:
         most = max(part.trials for part in parts.values())
         size, segments = self.setting.layout.size, len(update.segments)
         load = Load(update.trials, most, segments, len(ready), size)
-        reason, way = self._aggregation.choose(load), self._aggregation.way
-        if reason is not None:
-            self._note(f"aggregation: {way} from step {self.step} on: {reason}")
+        self._tell_way(self.step, self._aggregation.choose(load))
+        way = self._aggregation.way
         self._closing = replace(
             self._closing, aggregation=way, contributions=contributions(parts)
         )
@@ -457,6 +456,8 @@ class Coordinator:
             return False
         self._summing = None
         summing.blame()
+        if summing.failed:
+            self._tell_way(self.step + 1, self._aggregation.failed())
         adding, update = summing.adding(), summing.update()
         if adding is not None:
             self._aggregation.summed(adding)
@@ -464,6 +465,11 @@ class Coordinator:
         self._before = Before(SUMS, update.trials, *figures)
         self._finish(update, now)
         return True
+
+    def _tell_way(self, step: int, reason: str | None) -> None:
+        if reason is not None:
+            way = self._aggregation.way
+            self._note(f"aggregation: {way} from step {step} on: {reason}")
 
     def _finish(self, update: Update, now: float) -> None:
         """Send the update of a step, and make room for the next one."""

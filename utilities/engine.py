@@ -20,6 +20,7 @@ from utilities.whitening import Whiteners
 
 OnBlock: TypeAlias = Callable[[int], None]  # is told the trials scored so far
 Scored: TypeAlias = list[tuple[Segment, Scores]]
+FITS = 0.9  # of the part that would fit if it took its share alone
 LEAST_PART = 0.2  # of a block that is worth scoring
 
 Halves: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -58,7 +59,7 @@ class Engine(Protocol):
         segments: Sequence[Segment],
         rewards: Rewards,
     ) -> Halves:
-        """Return two sums of reward times perturbation that make up the total.
+        """Return two sums of reward times signs that make up the total.
 
         Each is over about half of the trials, see `evolution.halves`.
         """
@@ -77,7 +78,7 @@ def fitting(block: Segment, took: float, left: float) -> Segment | None:
     """
     if took <= left and left > 0:
         return block
-    groups = int(block.groups * left / took) if left > 0 else 0
+    groups = int(FITS * block.groups * left / took) if left > 0 else 0
     if groups < block.groups * LEAST_PART:
         return None
     return Segment(block.seed, block.first, groups)

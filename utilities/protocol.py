@@ -108,7 +108,7 @@ class Shares:
 
 @dataclass(frozen=True)
 class Sum:
-    """Report the sum over a client's own trials of reward times perturbation."""
+    """Report the sum over a client's own trials of reward times signs."""
 
     step: int
     seconds: float  # that it took

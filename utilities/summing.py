@@ -263,6 +263,11 @@ class Summing:
         self._next = min(self._due.values(), default=math.inf)
         return late
 
+    @property
+    def failed(self) -> bool:
+        """Return whether most of those that were waited for came too late."""
+        return len(self._late) > len(self._seconds)
+
     def blame(self) -> None:
         """Wait no more in later steps for those that are to blame for being late.
 

@@ -1,6 +1,6 @@
 """What a sum of somebody's trials must be like, known without computing it.
 
-The sum over a client's trials of reward times perturbation, S = sum r e, is checked
+The sum over a client's trials of reward times signs, S = sum r e, is checked
 before it counts. Signs e are -1 or +1, therefore each entry is bounded by sum |r| and
 even or odd as that is; a row of a matrix that reads characters takes part only in the
 trials whose group read that character, so its bound is over these alone. What passes

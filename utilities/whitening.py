@@ -159,15 +159,17 @@ def whitened(signs: Floats, whitener: Floats) -> Floats:
 
 
 def preconditioned(sums: NDArray[np.int64], whitener: Floats) -> Doubles:
-    """Return R^T G of integer sums G: (H, n), exact while it stays below 2^53.
+    """Return R^T G of integer sums G: (H, n), of which each is rounded once at most.
 
-    Products of integers in float64 are exact in any order below 2^53; with rewards
-    that could pass it, Python's own integers are used.
+    Products of integers in float64 are exact in any order below 2^53; with sums that
+    could pass it, Python's own integers are used.
     """
     left = whitener.astype(np.int64).T
     bound = left.shape[1] * int(np.abs(left).max()) * int(np.abs(sums).max())
     if bound < 1 << 53:
-        return np.asarray(left.astype(np.float64) @ sums.astype(np.float64) / SCALE)
+        product = left.astype(np.float64) @ sums.astype(np.float64)
+        product += 0.0  # no -0.0, which libraries differ in
+        return np.asarray(product / SCALE)
     exact = left.astype(object) @ sums.astype(object)
     return np.asarray(exact / SCALE, np.float64)
 

@@ -238,6 +238,8 @@ class Worker:
         replies: list[Message] = []
         if begin.state_wanted:
             replies.append(State(state.step, state.count, *state.arrays))
+        if begin.segments:
+            self._prepare(begin.token_batch)
         began = self._clock()
         blocks = self._score(setting, begin)
         seconds = self._clock() - began
@@ -253,6 +255,13 @@ class Worker:
             concatenated([scores.clean for _, scores in blocks]),
         )
         return [*replies, result]
+
+    def _prepare(self, number: int) -> None:
+        """Find what shapes the noise: it is part of the update, not of the trials."""
+        if self._shaped is None:
+            began = self._clock()
+            self._whiteners(number)
+            self.update_seconds += self._clock() - began
 
     def _score(self, setting: Setting, begin: Begin) -> Scored:
         """Score as much of a request as fits its time, or all of it."""

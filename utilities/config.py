@@ -272,7 +272,7 @@ class Config:
         0,
         86400,
         "time that a late answer is waited for; null: a quarter of timePerStep, "
-        "at least 0.2 s",
+        "at least 0.2 s, and more where most answers take longer",
         optional=True,
         unit="s",
     )

@@ -26,9 +26,9 @@ from utilities.config import Config
 
 FIRST_SECONDS = 0.1
 SHORTEST, LONGEST = 0.05, 60.0  # seconds
-LEAST = 60.0  # overheads that a step lasts, so that 98 % of it are trials
+LEAST = 30.0  # overheads that a step lasts, so that 97 % of it are trials
 STEPS = 32  # the last steps that medians and means are of
-YOUNG = 600  # steps of a length that the run must have had time for
+YOUNG = 2000  # steps of a length that the run must have had time for
 WORTH = 4.0  # overheads that even a young run's steps may last
 GROWTH = 1.1  # of one step against the one before, at most
 LEAST_QUALITY = 1e-3  # below, the cosine is lost in its own noise

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from utilities.model import Floats, Layout, Tokens, surprise
 
 SAFE_EXPONENT = 60.0  # float32 holds e^88: a sum over 65,536 characters stays inside
-SAFE_SHIFT = 2.0  # of |s|: beyond, 1 - |tanh s| loses digits that the target needs
+SAFE_SHIFT = 4.0  # of |s|: beyond, 1 - |tanh s| has less than four digits left
 HALF = np.float32(0.5)
 
 

@@ -101,6 +101,12 @@ class Setting:
             return Noise({t.name: t.size for t in self.layout.tensors})
         return Noise(self.layout.bundles)
 
+    @cached_property
+    def written(self) -> frozenset[str]:
+        """Return the parts of the noise that tensors write to."""
+        tensors = self.layout.tensors
+        return frozenset(t.name if self.full else t.outputs for t in tensors)
+
     @property
     def whitens(self) -> bool:
         """Return whether noise follows the covariance of the states."""
@@ -324,12 +330,6 @@ def pieces(segments: Iterable[Segment], groups: int) -> Iterator[Segment]:
             yield Segment(segment.seed, segment.first + offset, size)
 
 
-def written(setting: Setting) -> set[str]:
-    """Return the parts of the noise that tensors write to, which rewards multiply."""
-    tensors = setting.layout.tensors
-    return {t.name if setting.full else t.outputs for t in tensors}
-
-
 def chunk_groups(setting: Setting) -> int:
     """Return how many groups are added up at once: exact, and small enough."""
     each = setting.config.trials_per_group
@@ -364,7 +364,7 @@ def total(
         share = weights[start : start + piece.groups * each]
         start += len(share)
         signs = signs_of(setting, windows_of(setting, tokens, piece), piece)
-        rewarded = {name: weighted(share, signs[name]) for name in written(setting)}
+        rewarded = {name: weighted(share, signs[name]) for name in setting.written}
         for t in setting.layout.tensors:
             a = None if setting.full or t.inputs is None else signs[t.inputs]
             name = t.name if setting.full else t.outputs

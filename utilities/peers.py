@@ -10,7 +10,9 @@ by the replica as it is now may still be on its way.
 
 import statistics
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from utilities.errors import ProtocolError
 from utilities.protocol import PROTOCOL_VERSION, Hello, Result
@@ -19,6 +21,36 @@ from utilities.selftest import ARITHMETIC_EXPECTED, NOISE_EXPECTED
 FIRST_UPDATE_SECONDS = 1.0  # allowed to a client that has not reported an update yet
 REPORTS = 8  # the last reports that an update's time is the median of
 REMEMBERED_STEPS = 64  # debts kept of a client that answers rarely
+
+T = TypeVar("T")
+
+
+class Debts(dict[int, T]):
+    """What is owed, by step, ascending; only the newest steps are remembered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._forgotten = -1  # newest step that is not remembered any more
+
+    def trim(self) -> None:
+        """Forget the oldest step where there are too many."""
+        if len(self) > REMEMBERED_STEPS:
+            self._forgotten = next(iter(self))
+            del self[self._forgotten]
+
+    def never(self, step: int) -> bool:
+        """Return whether nothing of a step is due, nor can have been forgotten."""
+        return step not in self and step > self._forgotten
+
+
+def usual_seconds(reports: Collection[float], run: float) -> float:
+    """Return the seconds that work usually takes, as far as they are allowed.
+
+    Args:
+        reports: of the last times, at least one.
+        run: seconds of trials in one step; other work should not take more.
+    """
+    return min(statistics.median(reports), max(1.0, run))
 
 
 @dataclass
@@ -44,8 +76,7 @@ class Peer:
     asked: bool = False  # for its state, in vain
     batches: set[int] = field(default_factory=set)  # token batches that it holds
     reports: deque[float] = field(default_factory=lambda: deque(maxlen=REPORTS))
-    debts: dict[int, Debt] = field(default_factory=dict)  # by step, ascending
-    forgotten: int = -1  # newest step whose debt is not remembered any more
+    debts: Debts[Debt] = field(default_factory=Debts)
 
     def allowance(self, run: float) -> float:
         """Return the seconds that it may take to apply an update.
@@ -55,14 +86,12 @@ class Peer:
         """
         if not self.reports:
             return FIRST_UPDATE_SECONDS
-        return min(statistics.median(self.reports), max(1.0, run))
+        return usual_seconds(self.reports, run)
 
     def owe(self, step: int, deadline: float, now: float) -> None:
         """Note that one more answer is due."""
         self.debts.setdefault(step, Debt(deadline, now)).answers += 1
-        if len(self.debts) > REMEMBERED_STEPS:
-            self.forgotten = next(iter(self.debts))
-            del self.debts[self.forgotten]
+        self.debts.trim()
 
     def owes(self, step: int) -> int:
         """Return how many answers of a step are due."""
@@ -79,7 +108,7 @@ class Peer:
             ProtocolError: none was due.
         """
         debt = self.debts.get(result.step)
-        if debt is None and result.step > self.forgotten:
+        if self.debts.never(result.step):
             raise ProtocolError(f"result: nothing is due of step {result.step}")
         if debt is not None:
             self.waited = self.waited or now <= debt.deadline
@@ -104,7 +133,7 @@ class Peer:
         debt = self.debts.get(step)
         if debt is not None and debt.state:
             debt.state = False
-        elif debt is not None or step > self.forgotten:
+        elif debt is not None or self.debts.never(step):
             raise ProtocolError(f"state: none was asked for at step {step}")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from utilities.evolution import Scores, Segment, Setting, signs_of, windows_of, written
+from utilities.evolution import Scores, Segment, Setting, signs_of, windows_of
 from utilities.model import Clean, Dense, Tokens
 from utilities.noise import Floats, Signs
 from utilities.population import Population
@@ -55,7 +55,7 @@ def _score_low_rank(
         copies[name] = np.zeros((groups, each + 1, e.shape[1]), np.float32)
         copies[name][:, :each] = e.reshape(groups, each, -1)
         if setting.config.directions_per_window == 0:  # a b^T and a (-b)^T
-            copies[name][:, 1] = -e if name in written(setting) else e
+            copies[name][:, 1] = -e if name in setting.written else e
     sigma = setting.config.sigma
     population = Population(setting.layout, weights, copies, sigma, windows, each + 1)
     return population.losses()

@@ -25,7 +25,7 @@ from utilities.errors import ProtocolError
 from utilities.evolution import Rewards, Segment, Setting, Totals, Update, cosine
 from utilities.lateness import grace_seconds, most
 from utilities.model import Tokens
-from utilities.peers import REMEMBERED_STEPS, REPORTS, Peer
+from utilities.peers import REPORTS, Debts, Peer, usual_seconds
 from utilities.protocol import Shares, Sum
 from utilities.sums import Bound, Part, bounds, check, largest, narrowed
 
@@ -63,8 +63,7 @@ class Account:
     """What one client owes in sums, and how fast it is."""
 
     waited: bool = True  # else its part is computed at once, whatever it sends
-    debts: dict[int, float] = field(default_factory=dict)  # deadlines by step
-    forgotten: int = -1  # newest step whose debt is not remembered any more
+    debts: Debts[float] = field(default_factory=Debts)  # deadlines
     reports: deque[float] = field(default_factory=lambda: deque(maxlen=REPORTS))
 
     def allowance(self, peer: Peer, run: float) -> float:
@@ -77,14 +76,12 @@ class Account:
         """
         if not self.reports:
             return peer.allowance(run)
-        return min(statistics.median(self.reports), max(1.0, run))
+        return usual_seconds(self.reports, run)
 
     def owe(self, step: int, deadline: float) -> None:
         """Note that a sum is due."""
         self.debts[step] = deadline
-        if len(self.debts) > REMEMBERED_STEPS:
-            self.forgotten = next(iter(self.debts))
-            del self.debts[self.forgotten]
+        self.debts.trim()
 
     def deliver(self, message: Sum, now: float) -> None:
         """Take a sum off the account; within its own deadline it earns trust.
@@ -92,9 +89,9 @@ class Account:
         Raises:
             ProtocolError: none was due.
         """
-        deadline = self.debts.pop(message.step, None)
-        if deadline is None and message.step > self.forgotten:
+        if self.debts.never(message.step):
             raise ProtocolError(f"sum: nothing is due of step {message.step}")
+        deadline = self.debts.pop(message.step, None)
         if deadline is not None:
             self.waited = self.waited or now <= deadline
         self.reports.append(message.seconds)

@@ -3,17 +3,16 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from tests.inspecting.asked import Ask, asker, complaint, data, same_threads
+from tests.inspecting.asked import Ask, complaint, data, same_threads
 from tests.inspecting.curve_runs import law, law_lines
 from tests.inspecting.test_console import Terminal
-from tests.small_runs import CONFIG, new_run, snapshot, trained_run
+from tests.small_runs import CONFIG, new_run, snapshot
 from utilities.credits import CreditLog
 from utilities.inspect.__main__ import main
 
@@ -21,20 +20,6 @@ from utilities.inspect.__main__ import main
 @pytest.fixture(autouse=True)
 def _same_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     same_threads(monkeypatch)
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Give a folder with one run, which is being trained, and go to another one."""
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    with trained_run(tmp_path):
-        yield tmp_path
-
-
-@pytest.fixture
-def ask(capsys: pytest.CaptureFixture[str], root: Path) -> Ask:
-    return asker(root, capsys)
 
 
 def words(svg: Path) -> str:

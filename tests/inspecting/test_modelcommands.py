@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.inspecting.asked import Ask, asker, complaint, data, same_threads
+from tests.inspecting.asked import Ask, complaint, data, same_threads
 from tests.inspecting.curve_runs import law_lines
 from tests.inspecting.test_console import Terminal
-from tests.small_runs import CONFIG, VOCABULARY, new_run, save, state_at, trained_run
+from tests.small_runs import CONFIG, VOCABULARY, new_run, save, state_at
 from utilities.credits import CreditLog
 from utilities.data import STOP
 from utilities.generation import Beam, Sampling, beam_search, generate_text
@@ -31,20 +31,6 @@ LAYOUT = Layout(CONFIG)
 @pytest.fixture(autouse=True)
 def _same_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     same_threads(monkeypatch)
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Give a folder with one run, which is being trained, and go to another one."""
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    with trained_run(tmp_path):
-        yield tmp_path
-
-
-@pytest.fixture
-def ask(capsys: pytest.CaptureFixture[str], root: Path) -> Ask:
-    return asker(root, capsys)
 
 
 def written(step: int, prompt: str, length: int, sampling: Sampling) -> str:

@@ -278,7 +278,9 @@ def _record(data: bytes, offset: int) -> Found | None:
     start = offset + FIELDS.size
     payload = data[start : start + length]
     end = start + length + -length % ALIGNMENT
-    if end > len(data) or _crc(length, kind, step, previous, payload) != crc:
+    if end > len(data) or any(data[start + length : end]):
+        return None
+    if _crc(length, kind, step, previous, payload) != crc:
         return None
     return Record(kind, step, payload), previous, crc, end
 
@@ -307,9 +309,9 @@ def _next_record(data: bytes, offset: int) -> Found | None:
 def _reached(data: bytes, offset: int) -> bool:
     """Return whether all sectors of what begins at an offset have been written."""
     found = _fields(data, offset)
-    size = FIELDS.size if found is None else FIELDS.size + found[0]
-    end = offset + size
-    if len(data) < end:
+    length = 0 if found is None else found[0]
+    end = offset + FIELDS.size + length
+    if len(data) < end + -length % ALIGNMENT:
         return False
     while offset < end:
         border = min(end, (offset // SECTOR + 1) * SECTOR)

@@ -412,7 +412,11 @@ class RunStore:
         return sorted(int(n) for n in names if re.fullmatch(_NUMBER, n))
 
     def create(
-        self, record: RunRecord, vocabulary: Vocabulary, default_text: Text | None
+        self,
+        record: RunRecord,
+        vocabulary: Vocabulary,
+        default_text: Text | None,
+        start: Checkpoint | None = None,
     ) -> Run:
         """Make the folder of a new run and take its lock.
 
@@ -421,6 +425,7 @@ class RunStore:
             vocabulary: of the run.
             default_text: stored with the run, as it differs between Python versions;
                 None: the text is at the record's paths.
+            start: saved with the run, so that it can be resumed from the beginning.
 
         Raises:
             RunError: the folder cannot be written; nothing of it stays.
@@ -436,6 +441,9 @@ class RunStore:
             if default_text is not None:
                 text = {"name": default_text.name, "documents": default_text.documents}
                 write_json(path / TEXT, text, self._disk)
+            if start is not None:
+                first = StateFiles(path, self._disk).path(FULL, start.state.step)
+                self._disk.replace(first, start.to_bytes())
             # Last: with it the folder becomes a run.
             first_step = record.config.step_num
             write_json(path / CONFIG, record.to_json(first_step), self._disk)

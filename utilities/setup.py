@@ -5,12 +5,12 @@ started or a step taken.
 """
 
 import secrets
-import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from utilities.checkpoints import Checkpoint
 from utilities.data import (
     Corpus,
     Text,
@@ -86,12 +86,9 @@ def _begin(
     record = RunRecord(
         config, seed, text.name, text.sha256, _absolute(options.data), VERSION
     )
-    run = store.create(record, vocabulary, None if options.data else text)
-    with ExitStack() as undo:  # without a state it is no run that one could go on with
-        undo.callback(shutil.rmtree, run.path, ignore_errors=True)
-        undo.callback(run.close)
-        run.save_checkpoint(state, state.digest(setting.fingerprint), 0.0)
-        undo.pop_all()
+    stored = None if options.data else text
+    start = Checkpoint(state, state.digest(setting.fingerprint), 0.0)
+    run = store.create(record, vocabulary, stored, start)
     journal = journal_of(run, setting)
     return Prepared(
         *(run, setting, corpus, state, 0.0),

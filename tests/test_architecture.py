@@ -28,8 +28,8 @@ ROWS = (
     ("plaindata", "frames", "protocol", "wire"),
     (
         *("history", "events", "peers", "lateness", "steps", "pacing", "tally"),
-        *("ledger", "acceptance", "aggregation", "summing", "outbox", "coordinator"),
-        "worker",
+        *("ledger", "acceptance", "aggregation", "summing", "outbox", "returning"),
+        *("coordinator", "worker"),
     ),
     (
         *("outgoing", "communication", "runfiles", "logfiles", "records", "statefiles"),
@@ -67,8 +67,10 @@ WITHIN = {
     "outbox": {"events", "peers", "ledger"},
     "coordinator": {
         *("events", "peers", "lateness", "steps", "ledger", "acceptance", "pacing"),
-        *("tally", "aggregation", "summing", "outbox"),
+        *("tally", "aggregation", "summing", "outbox", "returning"),
     },
+    "returning": {"events", "history", "ledger", "outbox", "peers", "tally"},
+    "worker": {"history"},
     "communication": {"outgoing"},
     "logfiles": {"runfiles"},
     "statefiles": {"runfiles"},

@@ -46,7 +46,7 @@ ROWS = (
         *("inspect.outlook", "inspect.yardsticks", "inspect.pngplot"),
         *("inspect.samples", "inspect.bits", "inspect.chat", "inspect.export"),
         *("inspect.report", "inspect.filecommands", "inspect.modelcommands"),
-        *("inspect.commandline", "inspect.__main__"),
+        *("inspect.proofs", "inspect.commandline", "inspect.__main__"),
     ),
 )
 WITHIN = {
@@ -108,7 +108,8 @@ WITHIN_INSPECT = {
         *("asking", "bits", "chat", "console", "export", "filecommands", "forecast"),
         *("outlook", "report", "samples", "summary", "words", "yardsticks"),
     },
-    "commandline": {"asking", "console", "filecommands", "modelcommands"},
+    "proofs": {"asking", "console", "filecommands"},
+    "commandline": {"asking", "console", "filecommands", "modelcommands", "proofs"},
     "__main__": {"commandline", "console"},
 }
 WITHIN |= {

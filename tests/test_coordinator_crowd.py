@@ -78,7 +78,7 @@ def test_a_broken_rule_in_the_middle_spoils_only_its_clients_answer() -> None:
     assert isinstance(wrong, Received)
     assert isinstance(wrong.message, Result)
     twice = replace(wrong.message, segments=wrong.message.segments * 2)
-    with pytest.raises(ProtocolError, match="expected one segment"):
+    with pytest.raises(ProtocolError, match="expected groups of"):
         coordinator.take(Received(2, twice), desk.now)
     coordinator.take(last, desk.now)
 

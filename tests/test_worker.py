@@ -721,9 +721,9 @@ ILLEGAL: dict[str, tuple[Message, str]] = {
         "token batch 2 was never sent",
     ),
     "a request of a step to come": (begin(1), "begin: expected step 0, got 1"),
-    "a request of two segments": (
+    "a request of a segment twice": (
         begin(0, segments=(SEGMENT, SEGMENT)),
-        "expected one segment, got 2",
+        "expected segments of 2 seeds, got 1",
     ),
     "a request with tokens that were never sent": (
         begin(0, token_batch=2),

@@ -23,11 +23,14 @@ from tests.desk import (
     lesson,
     new_coordinator,
     replayed,
+    rescored,
 )
-from utilities.coordinator import Command, Event, Limits
+from utilities.audits import Rescore
+from utilities.coordinator import Command, Event
 from utilities.errors import ProtocolError
 from utilities.events import Drop, Joined, Left, Received, Send, Tick
 from utilities.ledger import Replay, Replayed, Save, Saved
+from utilities.opening import Limits
 from utilities.protocol import Goodbye, Hello, Message, Welcome
 from utilities.summing import Compute
 from utilities.wire import Inbox, Side, encode
@@ -244,6 +247,9 @@ class Wire:
             case Compute():
                 result = computed(self.start, command)
                 self.after(self._job_seconds, lambda: self.happen(result))
+            case Rescore():
+                scored = rescored(self.start, command)
+                self.after(self._job_seconds, lambda: self.happen(scored))
             case Save():
                 step = command.state.step
                 self.after(self._job_seconds, lambda: self.happen(Saved(step)))

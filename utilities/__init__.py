@@ -15,8 +15,9 @@ scheduling               which part of it each process of a client computes
 plaindata, frames        pickled plain data; frames of bytes
 protocol, wire           messages; their bytes, and who may say what when
 events                   the seam between decisions and the world
-peers, lateness, steps   a client; who is late, and why; an open step
-ledger                   which state is true
+peers, ledger            a client; which state is true
+audits, lateness         which trials are done twice, who lies; who is late, and why
+steps, blocks, opening   an open step: by time; in blocks; which of both
 acceptance               how a client's state becomes the true one
 pacing, tally            how long a step lasts; what clients report of it
 aggregation, summing     who adds up trials; each its own, the server the sums

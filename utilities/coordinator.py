@@ -12,14 +12,16 @@ step is scored first, then, where each client adds up its own trials, summed; th
 update goes to everybody and the next one opens.
 """
 
-from collections import deque
+import random
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import TypeAlias
 
 from utilities import events
 from utilities.acceptance import Acceptance, Outcome
 from utilities.aggregation import SEEDS, SUMS, Aggregation, Load
+from utilities.audits import Audits, Closing, Rescore, Rescored, audit_random
 from utilities.data import Corpus
 from utilities.errors import ProtocolError
 from utilities.events import Drop, Finish, Joined, Left, Note, Received, Stop, Tick
@@ -28,11 +30,11 @@ from utilities.evolution import (
     TrainState,
     Update,
     mean_loss,
-    segment_seed,
     shape,
 )
 from utilities.lateness import blame, late_sums
 from utilities.ledger import Check, Purpose, Replay, Replayed, Save, Saved
+from utilities.opening import Limits, Opening
 from utilities.outbox import Outbox
 from utilities.pacing import StepLength
 from utilities.peers import Peer, refuse, unique_name
@@ -46,7 +48,7 @@ from utilities.protocol import (
     State,
     Sum,
 )
-from utilities.steps import BLOCK_TIMES, BlockStep, BlockTimes, OpenStep, TimedStep
+from utilities.steps import OpenStep
 from utilities.summing import (
     Accounts,
     Compute,
@@ -58,16 +60,8 @@ from utilities.summing import (
 )
 from utilities.tally import Before, Closed, Tally, majority
 
-Event: TypeAlias = events.Event | Replayed | Saved | Computed
-Command: TypeAlias = events.Command | Replay | Save | Compute | Closed
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When a session ends by itself; None: never."""
-
-    last_step: int | None = None
-    end: float | None = None  # on the clock of `now`
+Event: TypeAlias = events.Event | Replayed | Saved | Computed | Rescored
+Command: TypeAlias = events.Command | Replay | Save | Compute | Rescore | Closed
 
 
 class Coordinator:
@@ -82,6 +76,7 @@ class Coordinator:
         now: float,
         seconds: float = 0.0,
         limits: Limits | None = None,
+        source: random.Random | None = None,
     ) -> None:
         """Start from an accepted state.
 
@@ -93,12 +88,14 @@ class Coordinator:
             now: on the clock that every event is stamped with.
             seconds: that the run has trained before.
             limits: when to stop.
+            source: of what clients must not foresee; None: the run's seed.
         """
         self.setting = setting
         self._config = setting.config
         self.step = state.step
         self.finished = False
-        self._run_seed = run_seed
+        self._audits = Audits(setting, source or audit_random(run_seed, state.step))
+        self._opening = Opening(setting, run_seed, self._audits)
         self._states = Acceptance(setting, state, now)
         self._ledger = self._states.ledger
         self._peers: dict[int, Peer] = {}
@@ -107,11 +104,9 @@ class Coordinator:
         self._closing: Closed | None = None  # its figures
         self._accounts = Accounts()
         self._aggregation = Aggregation(setting.config.aggregation)
-        self._slots = 0  # of the step that is at hand
         self._length = StepLength(setting.config, seconds)
         self._before = Before()
         self._tally = Tally(now, self._before)  # of the step that is at hand
-        self._block_times: BlockTimes = deque(maxlen=BLOCK_TIMES)
         self._stopping = False
         self._closed_all = False  # no step opens any more
         self._limits = limits or Limits()
@@ -152,6 +147,8 @@ class Coordinator:
             case Computed():
                 assert self._summing is not None, "it waits for what it has ordered"
                 self._summing.computed(event)
+            case Rescored():
+                self._judge(event)
             case Tick() if self._summing is not None:
                 self._summing.prepare()
             case Stop():
@@ -189,7 +186,7 @@ class Coordinator:
 
     def _join(self, client: int, hello: Hello) -> None:
         name = unique_name(hello.name, {peer.name for peer in self.clients})
-        refusal = refuse(hello)
+        refusal = refuse(hello) or self._audits.refusal(hello.name)
         if refusal is not None:
             self._note(f"{name} refused: {refusal}", warning=True)
             self._drop(client, End.REFUSED, refusal)
@@ -197,7 +194,7 @@ class Coordinator:
         if self.finished:
             self._drop(client, End.FINISHED, "the run has ended")
             return
-        self._peers[client] = Peer(client, name)
+        self._peers[client] = Peer(client, name, announced=hello.name)
         again = "" if hello.last_step is None else f" again (was at {hello.last_step})"
         self._note(f"{name} joined{again}; {len(self._peers)} here")
 
@@ -209,9 +206,22 @@ class Coordinator:
         peer.ready = False
         self._outbox.forget(peer)
         self._accounts.close(peer)
+        self._audits.forget(peer)
         for stage in (self._open, self._summing):
             if stage is not None:
                 stage.lose(peer)
+
+    def _judge(self, event: Rescored) -> None:
+        """Expel whose answers are not what the server has computed itself."""
+        notes, expelled = self._audits.judged(event)
+        self._commands += notes
+        for peer, reason in expelled:
+            self._note(f"{peer.name} expelled: {reason}", warning=True)
+            if self._open is not None:
+                self._open.discard(peer)
+            if peer.id in self._peers:
+                self._leave(peer.id, "expelled")
+                self._drop(peer.id, End.REFUSED, f"expelled: {reason}")
 
     def _ready(self) -> list[Peer]:
         return [peer for peer in self.clients if peer.ready]
@@ -299,7 +309,7 @@ class Coordinator:
     def _go_on(self, now: float, heard: float) -> None:
         """Close and open steps as far as what has come allows."""
         while not self.finished:
-            self._stopping = self._stopping or self._over(now)
+            self._stopping = self._stopping or self._limits.over(self.step, now)
             if self._summing is not None:
                 if not self._sum_up(self._summing, now, heard):
                     return
@@ -328,12 +338,6 @@ class Coordinator:
         self._open = None
         self._states.abandon()
 
-    def _over(self, now: float) -> bool:
-        last, end = self._limits.last_step, self._limits.end
-        return (last is not None and self.step >= last) or (
-            end is not None and now >= end
-        )
-
     def _begin(self, now: float) -> OpenStep | None:
         """Open the next step, if there is to be one and somebody to do it."""
         saved = self._closed_all or self._states.saved(self.step)
@@ -342,23 +346,12 @@ class Coordinator:
             return None
         if not self._ready():
             return None
-        usual = (self.setting, self.step, self._length.seconds)
-        trip = self._aggregation.round_trip
-        if self._stopping or self._config.trials_per_step is None:
-            self._open = TimedStep(*usual, self._new_seed, self._stopping, trip)
-        else:
-            self._open = BlockStep(*usual, self._seed, self._block_times, trip)
+        usual = self._length.seconds, self._aggregation.round_trip
+        self._open = self._opening.open(self.step, *usual, last=self._stopping)
         self._tally = Tally(now, self._before)
         joiners = bool(self._waiting())
         self._states.open(self.step, now, ending=self._stopping, joiners=joiners)
         return self._open
-
-    def _seed(self, slot: int) -> int:
-        return segment_seed(self._run_seed, self.step, slot)
-
-    def _new_seed(self) -> int:
-        self._slots += 1
-        return self._seed(self._slots - 1)
 
     def _relieve(self) -> bool:
         """Bring on others where those of a step are silent; end it when stopping."""
@@ -409,10 +402,15 @@ class Coordinator:
             return
         scored, dropped = step.scored()
         batch = self._outbox.batch_of(self.step)
+        base = partial(self._ledger.before, self.step)
+        closing = Closing(self.step, digest, base, batch)
+        self._commands += self._audits.compare(closing, step.pairs())
         update = shape(self.setting, self.step, batch, scored, seconds)
         loss = mean_loss(self.setting, [scores for _, scores in scored])
         counts = (update.trials, len(agreeing), step.late(), dropped)
-        closed = Closed(self.step, seconds, loss, *counts, digest)
+        closed = Closed(
+            self.step, seconds, loss, *counts, digest, audits=self._audits.counts
+        )
         timed = self._config.trials_per_step is None
         asked = self._length.seconds if timed else None
         self._closing = self._tally.filled(closed, asked)
@@ -481,7 +479,6 @@ class Coordinator:
         for peer in self._ready():
             self._outbox.update(peer, update)
         self.step += 1
-        self._slots = 0
 
     def _carry_out(self, outcome: Outcome) -> None:
         """Do what follows from a decision about states."""

@@ -20,7 +20,7 @@ from utilities.evolution import Rewards, Segment, Totals, Update
 from utilities.misc import camel_case
 from utilities.model import Floats, Tokens
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 MAX_TRIALS = 1 << 24  # losses of one result: 64 MB; far beyond what one client scores
 MAX_REWARDS = 1 << 28  # of one step over all clients
 MAX_SEGMENTS = 1 << 20  # of an update, over all clients

@@ -17,8 +17,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from utilities.addresses import dialable, place
+from utilities.audits import Rescore, Rescored
 from utilities.communication import Hub, listen
-from utilities.coordinator import Command, Coordinator, Event, Limits
+from utilities.coordinator import Command, Coordinator, Event
 from utilities.credits import CreditLog
 from utilities.data import validation_rows
 from utilities.display import Display
@@ -27,11 +28,12 @@ from utilities.events import Drop, Finish, Note, Received, Send, Stop, Tick
 from utilities.evolution import advance, total
 from utilities.frames import Buffer
 from utilities.ledger import Replay, Replayed, Save, Saved
+from utilities.opening import Limits
 from utilities.options import ServerOptions
 from utilities.processes import QUIT, local_clients, signals
 from utilities.reporting import Report, sample_text
 from utilities.runlogs import RunLog, StepMetrics
-from utilities.scoring import clean_loss
+from utilities.scoring import clean_loss, score
 from utilities.selftest import (
     ARITHMETIC_EXPECTED,
     NOISE_EXPECTED,
@@ -85,7 +87,7 @@ class Server:
         self._log = RunLog(prepared.run)
         self._credits = CreditLog(prepared.run)
         self._rows = validation_rows(prepared.corpus.validation)
-        self._jobs: list[Future[Replayed | Written | Computed]] = []
+        self._jobs: list[Future[Replayed | Rescored | Written | Computed]] = []
         self._threads = ThreadPoolExecutor(1, "replay")
         self._sums = ThreadPoolExecutor(1, "sums")
         self._held: deque[tuple[Closed, float]] = deque()  # lines to be written, when
@@ -193,6 +195,8 @@ class Server:
                 self._start(self._threads, lambda: self._replay(command))
             case Compute():
                 self._start(self._sums, lambda: self._compute(command))
+            case Rescore():
+                self._start(self._threads, lambda: self._rescore(command))
             case Save():
                 self._saving.append(command.state.step)
                 self._write_lines()
@@ -212,7 +216,7 @@ class Server:
     def _start(
         self,
         threads: ThreadPoolExecutor,
-        job: Callable[[], Replayed | Written | Computed],
+        job: Callable[[], Replayed | Rescored | Written | Computed],
     ) -> None:
         future = threads.submit(job)
         self._jobs.append(future)
@@ -224,6 +228,12 @@ class Server:
             tokens = self._prepared.corpus.token_batch(update.token_batch)
             state = advance(setting, state, update, tokens)
         return Replayed(state)
+
+    def _rescore(self, command: Rescore) -> Rescored:
+        state, setting = self._replay(command.replay).state, self._prepared.setting
+        tokens = self._prepared.corpus.token_batch(command.token_batch)
+        scores = score(setting, state.weights, tokens, command.segment)
+        return Rescored(command.case, state.digest(setting.fingerprint), scores)
 
     def _compute(self, command: Compute) -> Computed:
         tokens = self._prepared.corpus.token_batch(command.token_batch)
@@ -240,7 +250,7 @@ class Server:
         sample = sample_text(prepared, state.weights) if command.checkpoint else None
         return Written(state.step, command.seconds, command.digest, validation, sample)
 
-    def _collect(self, result: Replayed | Written | Computed) -> None:
+    def _collect(self, result: Replayed | Rescored | Written | Computed) -> None:
         if not isinstance(result, Written):
             if isinstance(result, Replayed):
                 self._replaying = False

@@ -4,8 +4,11 @@ import statistics
 from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, replace
 
+from utilities.audits import Counts
 from utilities.pacing import Observed
 from utilities.protocol import Result, Sum
+
+NO_AUDITS = Counts()
 
 
 def median(values: Iterable[float]) -> float | None:
@@ -38,6 +41,7 @@ class Closed:
     update_seconds: float | None = None  # of the update before, median over clients
     gradient_quality: float | None = None  # split-half cosine of the update before
     contributions: tuple[tuple[str, int, int], ...] = ()  # name, trials, sum |reward|
+    audits: Counts = NO_AUDITS  # of this session
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ that was slow drains its queue first: every update is applied, and a request who
 has been closed meanwhile is skipped.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from utilities.config import Config, from_json
@@ -185,9 +187,11 @@ class Worker:
         _, state = self._here()
         if begin.step != state.step:
             raise ProtocolError(f"begin: expected step {state.step}, got {begin.step}")
-        if len(begin.segments) > 1:
+        seeds = {segment.seed for segment in begin.segments}
+        if len(seeds) < len(begin.segments):
             raise ProtocolError(
-                f"begin: expected one segment, got {len(begin.segments)}"
+                f"begin: expected segments of {len(begin.segments)} seeds, "
+                f"got {len(seeds)}"
             )
         self._need_tokens(begin.token_batch)
         self._pending.append(begin)
@@ -334,11 +338,15 @@ def _check_update(setting: Setting, update: Update) -> None:
 
 
 def joined(blocks: list[Segment]) -> tuple[Segment, ...]:
-    """Return consecutive blocks of one segment as the part of it that was done."""
-    if not blocks:
-        return ()
-    groups = sum(block.groups for block in blocks)
-    return (Segment(blocks[0].seed, blocks[0].first, groups),)
+    """Return consecutive blocks as the parts of their segments that were done."""
+    parts: list[Segment] = []
+    for block in blocks:
+        last = parts[-1] if parts else None
+        if last is not None and last.seed == block.seed:
+            parts[-1] = replace(last, groups=last.groups + block.groups)
+        else:
+            parts.append(block)
+    return tuple(parts)
 
 
 def concatenated(parts: list[Floats]) -> Floats:

@@ -1,0 +1,367 @@
+"""Which trials two clients score, and what follows where they differ. No I/O.
+
+A loss cannot be seen to be true, but the trial that it belongs to can be scored again:
+text, seed and index say all about it. So now and then two clients are given the same
+trials of a step, unmarked among others, and count once. Equal answers earn both of them
+trust; where answers differ, the server scores the trials itself, on the state that it
+replays, and whoever is wrong is expelled.
+
+How often is what BOINC calls adaptive replication: a newcomer is audited in every step
+until ten answers in a row were right, then in one step of as many as were right since,
+but never in fewer than `FLOOR` of them. A client alone cannot be compared: the server
+scores some of its trials again whenever its state was checked by a replay.
+
+Answers of different machines differ in their last bits, because a matrix product of
+another shape adds up in another order: by less than 1e-5 of a loss. What is tolerated
+is that, and a ten-thousandth of the spread of the losses, far below what noise or a lie
+is worth.
+"""
+
+import random
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utilities.events import Note
+from utilities.evolution import WORST_LOSS, Scores, Segment, Setting
+from utilities.ledger import Replay
+from utilities.misc import sha256
+from utilities.model import Floats
+from utilities.peers import Peer
+from utilities.scheduling import part_of
+
+TRUST = 10  # audits in a row that a client has to pass before they become rare
+FLOOR = 0.025  # of the steps of a trusted client; 2 % are promised, and some fail
+OF_LOSS = 1e-5  # relative difference of an honest loss on another machine, at most
+OF_SPREAD = 1e-4  # of the standard deviation of the losses: too little to matter
+UNLIKELY = 0.25  # of a client's audits lie anywhere, also where it will hardly come
+OPEN_CASES = 64  # that wait for the server; beyond, differences wait for another audit
+
+Answer: TypeAlias = tuple[Peer, Scores]
+Done: TypeAlias = tuple[Peer, Segment, Scores]
+
+
+# Comparing.
+
+
+def tolerance(losses: Floats, spread: float) -> NDArray[np.float64]:
+    """Return by how much an honest answer may differ from each loss."""
+    return OF_SPREAD * spread + OF_LOSS * np.abs(losses, dtype=np.float64)
+
+
+def _spread(losses: Floats) -> float:
+    """Return the standard deviation of what is usable."""
+    good = losses[np.abs(losses) <= WORST_LOSS]
+    return float(good.std(dtype=np.float64)) if len(good) else 0.0
+
+
+def _differ(one: Floats, other: Floats) -> NDArray[np.bool_]:
+    """Return where two answers to the same trials differ."""
+    # Of the smaller spread: a liar cannot widen what is tolerated by wild losses.
+    spread = min(_spread(one), _spread(other))
+    bad, worse = (~(np.abs(each) <= WORST_LOSS) for each in (one, other))
+    with np.errstate(invalid="ignore", over="ignore"):
+        gap = np.abs(one.astype(np.float64) - other)
+        apart = ~(gap <= tolerance(one, spread))
+    # Losses of a model that has run away count nowhere, and need not be equal.
+    return np.asarray(apart & ~(bad & worse))
+
+
+def first_difference(setting: Setting, one: Scores, other: Scores) -> int | None:
+    """Return the first group in which two answers differ; None: they agree.
+
+    Args:
+        setting: of the run.
+        one: losses of some groups.
+        other: losses of the same groups.
+    """
+    losses = _differ(one.losses, other.losses)
+    clean = _differ(one.clean, other.clean)
+    groups = len(clean) or len(losses) // 2  # antithetic pairs have no clean losses
+    wrong = losses.reshape(groups, -1).any(axis=1)
+    if len(clean):
+        wrong |= clean
+    return int(wrong.argmax()) if wrong.any() else None
+
+
+# What is compared.
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same groups of trials, as two clients have scored them."""
+
+    segment: Segment
+    answers: tuple[Answer, Answer]
+
+
+def paired(setting: Setting, one: Done, other: Done) -> Pair:
+    """Return what two clients have both done of one segment.
+
+    Args:
+        setting: of the run.
+        one: a client, how much of the segment it has done, and its losses.
+        other: another client, of the same segment.
+    """
+    common = min(one[1].groups, other[1].groups)
+    first, last = ((p, part_of(setting, s, 0, common)) for p, _, s in (one, other))
+    return Pair(replace(one[1], groups=common), (first, last))
+
+
+# What the shell is asked to compute, and what it answers.
+
+
+@dataclass(frozen=True)
+class Rescore:
+    """Score trials on a state that is replayed, off this thread: `Rescored`."""
+
+    case: int
+    replay: Replay
+    token_batch: int
+    segment: Segment
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """The trials of a `Rescore` are scored."""
+
+    case: int
+    digest: bytes  # of the state that they were scored on
+    scores: Scores
+
+
+# Who is trusted.
+
+
+@dataclass
+class Record:
+    """What the audits of one client have shown."""
+
+    agreed: int = 0  # in a row
+    due: bool = False  # an audit that has not come about yet
+
+
+def chance(agreed: int) -> float:
+    """Return the share of its steps in which a client is audited.
+
+    Args:
+        agreed: audits that it has passed in a row.
+    """
+    return 1.0 if agreed < TRUST else max(FLOOR, 1 / agreed)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What audits have shown in this session."""
+
+    audits: int = 0  # answers that were compared with another one of the same trials
+    disagreements: int = 0
+    expelled: int = 0  # clients
+    repeated: int = 0  # trials that were scored a second time
+
+
+@dataclass(frozen=True)
+class Case:
+    """Trials about which the server has the last word."""
+
+    step: int
+    digest: bytes  # of the state that they were scored on
+    segment: Segment
+    answers: tuple[Answer, ...]  # of two clients, or of one that was alone
+
+    @property
+    def peers(self) -> frozenset[Peer]:
+        """Return whose answers they are."""
+        return frozenset(peer for peer, _ in self.answers)
+
+
+@dataclass(frozen=True)
+class Closing:
+    """What audits have to know of a step that closes."""
+
+    step: int
+    digest: bytes  # that was agreed on
+    replay: Callable[[], Replay]  # gives the state before the step, now
+    token_batch: int
+
+
+def audit_random(run_seed: int, step: int) -> random.Random:
+    """Return the source of what clients must not foresee.
+
+    Args:
+        run_seed: never leaves the server.
+        step: that the session begins with.
+    """
+    return random.Random(sha256(struct.pack("<6sQQ", b"audits", run_seed, step)))
+
+
+class Audits:
+    """Who is audited, who has lied."""
+
+    def __init__(self, setting: Setting, source: random.Random) -> None:
+        """Begin with nobody known.
+
+        Args:
+            setting: of the run.
+            source: of what clients must not foresee.
+        """
+        self._setting = setting
+        self.random = source
+        self._records: dict[Peer, Record] = {}
+        self._cases: dict[int, Case] = {}
+        self._number = 0  # of the last case
+        self._expelled: dict[str, str] = {}  # why, by the name that was announced
+        self.counts = Counts()
+
+    # Whom.
+
+    def due(self, peers: Iterable[Peer]) -> list[Peer]:
+        """Return who is to be audited in a step that opens."""
+        found = []
+        for peer in peers:
+            record = self._records.setdefault(peer, Record())
+            drawn = self.random.random() < chance(record.agreed)
+            record.due = record.due or drawn
+            if record.due:
+                found.append(peer)
+        return found
+
+    def couples(self, peers: Sequence[Peer]) -> list[tuple[Peer, Peer]]:
+        """Return which two clients are to score the same trials in a step that opens.
+
+        Two that are due are put together, so that one comparison serves both. Who is
+        with whom is drawn, so that friends seldom are.
+        """
+        due = self.due(peers)
+        if len(peers) < 2:
+            return []
+        self.random.shuffle(due)
+        couples = list(zip(due[::2], due[1::2], strict=False))
+        if len(due) % 2:
+            odd = due[-1]
+            couples.append((odd, self.random.choice([p for p in peers if p != odd])))
+        return couples
+
+    def places(self, *lists: tuple[int, int, set[int]]) -> list[int]:
+        """Return where a segment stands that two clients share.
+
+        Every place is possible in either list. In one of both, drawn by lot, it is
+        among the first, so that the two seldom miss each other.
+
+        Args:
+            *lists: of each client, how many of its segments it is likely to do, how
+                many it has, and the places that are taken already.
+        """
+        early, found = self.random.randrange(2), []
+        for number, (reached, count, taken) in enumerate(lists):
+            most = reached
+            if number == early:
+                most = -(-reached // 2)
+            elif self.random.random() < UNLIKELY:
+                most = count
+            free = [place for place in range(most) if place not in taken]
+            free = free or [place for place in range(count) if place not in taken]
+            found.append(self.random.choice(free))
+            taken.add(found[-1])
+        return found
+
+    def forget(self, peer: Peer) -> None:
+        """Forget a client that has left; its name stays expelled if it is."""
+        self._records.pop(peer, None)
+
+    def refusal(self, announced: str) -> str | None:
+        """Return why a client of this name cannot take part, or None if it can."""
+        reason = self._expelled.get(announced)
+        return None if reason is None else f"expelled: {reason}"
+
+    # Comparing.
+
+    def compare(self, closing: Closing, pairs: Iterable[Pair]) -> list[Note | Rescore]:
+        """Compare the answers of a step that closes; have differences decided."""
+        orders: list[Note | Rescore] = []
+        for pair in pairs:
+            (one, first), (other, last) = pair.answers
+            trials = pair.segment.groups * self._setting.config.trials_per_group
+            self._count(audits=1, repeated=trials)
+            group = first_difference(self._setting, first, last)
+            if group is None:
+                self._passed(one)
+                self._passed(other)
+                continue
+            self._count(disagreements=1)
+            case = self._case(closing, pair.segment, pair.answers, group)
+            orders += self._ask(closing, case)
+        return orders
+
+    def _case(
+        self,
+        closing: Closing,
+        segment: Segment,
+        answers: tuple[Answer, ...],
+        group: int,
+    ) -> Case:
+        """Return a case about one forward batch of groups, from a group on."""
+        groups = min(self._setting.block_groups, segment.groups - group)
+        part = Segment(segment.seed, segment.first + group, groups)
+        cut = tuple((p, part_of(self._setting, s, group, groups)) for p, s in answers)
+        return Case(closing.step, closing.digest, part, cut)
+
+    def _ask(self, closing: Closing, case: Case) -> list[Note | Rescore]:
+        """Have the server score the trials of a case."""
+        names = " and ".join(peer.name for peer, _ in case.answers)
+        text = f"audit: {names} differ about trials of step {case.step}; "
+        if any(case.peers <= known.peers for known in self._cases.values()):
+            return []  # about whom a decision is on its way
+        if len(self._cases) >= OPEN_CASES:
+            return [Note(f"{text}too many wait to be decided already")]
+        orders = self._order(closing, case)
+        return [Note(f"{text}the server scores them itself"), *orders]
+
+    def _order(self, closing: Closing, case: Case) -> list[Rescore]:
+        self._number += 1
+        self._cases[self._number] = case
+        replay, batch = closing.replay(), closing.token_batch
+        return [Rescore(self._number, replay, batch, case.segment)]
+
+    # Deciding.
+
+    def judged(self, event: Rescored) -> tuple[list[Note], list[tuple[Peer, str]]]:
+        """Return what is to be said of a case, and who is expelled for what reason."""
+        case = self._cases.pop(event.case)
+        if event.digest != case.digest:
+            text = f"audit: the state of step {case.step} is not the one agreed on; "
+            return [Note(f"{text}nothing follows from its trials", True)], []
+        expelled = []
+        for peer, scores in case.answers:
+            group = first_difference(self._setting, event.scores, scores)
+            if group is None:
+                self._passed(peer)
+                continue
+            reason = self._reason(case.step, event.scores, scores)
+            self._expelled[peer.announced] = reason
+            expelled.append((peer, reason))
+        self._count(expelled=len(expelled))
+        return [], expelled
+
+    def _reason(self, step: int, true: Scores, claimed: Scores) -> str:
+        """Return what a client is told that has lied."""
+        losses = np.concatenate([true.losses, true.clean])
+        others = np.concatenate([claimed.losses, claimed.clean])
+        at = int(_differ(losses, others).argmax())
+        return (
+            f"its losses of step {step} are not those of its trials "
+            f"({others[at]:.6g} where {losses[at]:.6g} is right)"
+        )
+
+    def _passed(self, peer: Peer) -> None:
+        record = self._records.get(peer)
+        if record is not None:
+            record.agreed, record.due = record.agreed + 1, False
+
+    def _count(self, **more: int) -> None:
+        counts = {name: getattr(self.counts, name) + n for name, n in more.items()}
+        self.counts = replace(self.counts, **counts)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tests.messages import comparable
-from utilities.audits import Rescore, Rescored
+from utilities.audits import Rescore, Rescored, Resum
 from utilities.config import Config
 from utilities.coordinator import Command, Coordinator, Event
 from utilities.data import Corpus, Text, build_corpus, build_vocabulary, log_frequencies
@@ -215,6 +215,7 @@ class Log:
     replays: list[Replay] = field(default_factory=list)
     computes: list[Compute] = field(default_factory=list)
     rescores: list[Rescore] = field(default_factory=list)
+    resums: list[Resum] = field(default_factory=list)
     issued: list[tuple[int, Begin]] = field(default_factory=list)
     shares: dict[int, Shares] = field(default_factory=dict)  # the last of each client
     finished: bool = False
@@ -242,6 +243,8 @@ class Log:
                     self.replays.append(command)
                 case Rescore():
                     self.rescores.append(command)
+                case Resum():
+                    self.resums.append(command)
                 case Compute():
                     self.computes.append(command)
                     self.truth.reward(command)
@@ -463,7 +466,7 @@ class Desk:
         return next(peer for peer in self.coordinator.clients if peer.id == client)
 
 
-def added(start: Lesson, part: Shares | Compute) -> Totals:
+def added(start: Lesson, part: Shares | Compute | Resum) -> Totals:
     """Return the sum over trials of reward times perturbation."""
     tokens = start.corpus.token_batch(part.token_batch)
     return total(start.setting, tokens, part.segments, part.rewards)

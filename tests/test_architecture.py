@@ -28,7 +28,7 @@ ROWS = (
     ("plaindata", "frames", "protocol", "wire"),
     (
         *("events", "peers", "ledger", "audits", "lateness", "steps", "blocks"),
-        *("opening", "acceptance", "pacing", "tally", "aggregation", "summing"),
+        *("opening", "acceptance", "pacing", "aggregation", "tally", "summing"),
         *("outbox", "coordinator", "worker"),
     ),
     (
@@ -58,7 +58,7 @@ WITHIN = {
     "engine": {"whitening", "evolution", "scoring"},
     "scheduling": {"whitening", "evolution", "scoring", "engine"},
     "wire": {"plaindata", "frames", "protocol"},
-    "tally": {"audits", "pacing"},
+    "tally": {"aggregation", "audits", "pacing"},
     "ledger": {"peers"},
     "lateness": {"events", "peers"},
     "audits": {"events", "peers", "ledger"},
@@ -66,7 +66,7 @@ WITHIN = {
     "blocks": {"peers", "audits", "lateness", "steps"},
     "opening": {"audits", "steps", "blocks"},
     "acceptance": {"events", "peers", "ledger"},
-    "summing": {"peers", "lateness", "aggregation"},
+    "summing": {"peers", "audits", "lateness", "aggregation"},
     "outbox": {"events", "peers", "ledger"},
     "coordinator": {
         *("events", "peers", "lateness", "steps", "ledger", "acceptance", "pacing"),

@@ -131,18 +131,21 @@ def test_each_client_gets_segments_of_its_own_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("done", "groups"),
+    ("done", "groups", "count"),
     [
-        ([], 4 * 7),  # nothing is known: four blocks of 7 groups
-        ([(560, 1.0)], 2 * 7 * 10),  # 560 a second: 70 an eighth of two, 20 blocks
-        ([(561, 1.0)], 21 * 7),  # whole blocks, rather too many
-        ([(56, 1.0), (560, 1.0), (5600, 1.0)], 2 * 7 * 10),  # the median
-        ([(7, 1.0)], 7),  # never less than a block
-        ([(56, 1e-9)], 5 * 7),  # not more than 16 times what it did: 896 in 24 parts
+        ([], 4 * 7, 24),  # nothing is known: four blocks of 7 groups
+        ([(560, 1.0)], 2 * 7 * 10, 24),  # 560 a second, of two an eighth: 20 blocks
+        ([(561, 1.0)], 21 * 7, 24),  # whole blocks, rather too many
+        ([(56, 1.0), (560, 1.0), (5600, 1.0)], 2 * 7 * 10, 24),  # the median
+        ([(56, 1.0)], 4 * 7, 12),  # 16 blocks: four segments of four
+        ([(28, 1.0)], 4 * 7, 6),  # 8 blocks: two segments of four
+        ([(7, 1.0)], 7, 6),  # never less than a block
+        ([(0, 1.0)], 7, 6),
+        ([(56, 1e-9)], 5 * 7, 24),  # at most 16 times what it did: 896, in 24 parts
     ],
 )
 def test_segments_are_an_eighth_of_what_a_client_did_before(
-    done: list[tuple[int, float]], groups: int
+    done: list[tuple[int, float]], groups: int, count: int
 ) -> None:
     config = setting(batch_size=18)  # 72 rows a group
     step, [ann] = TimedStep(config, STEP, 2.0, itertools.count().__next__), peers(1)
@@ -150,7 +153,7 @@ def test_segments_are_an_eighth_of_what_a_client_did_before(
 
     [(_, segments)] = step.assign([ann], 0.0)
 
-    assert [segment.groups for segment in segments] == [groups] * 24
+    assert [segment.groups for segment in segments] == [groups] * count
 
 
 def test_in_a_crowd_everybody_gets_fewer_and_larger_segments() -> None:

@@ -18,6 +18,7 @@ from tests.desk import (
     Lesson,
     Log,
     Truth,
+    added,
     computed,
     hello,
     lesson,
@@ -25,7 +26,7 @@ from tests.desk import (
     replayed,
     rescored,
 )
-from utilities.audits import Rescore
+from utilities.audits import Rescore, Resum, Resummed
 from utilities.coordinator import Command, Event
 from utilities.errors import ProtocolError
 from utilities.events import Drop, Joined, Left, Received, Send, Tick
@@ -250,6 +251,9 @@ class Wire:
             case Rescore():
                 scored = rescored(self.start, command)
                 self.after(self._job_seconds, lambda: self.happen(scored))
+            case Resum():
+                summed = Resummed(added(self.start, command))
+                self.after(self._job_seconds, lambda: self.happen(summed))
             case Save():
                 step = command.state.step
                 self.after(self._job_seconds, lambda: self.happen(Saved(step)))

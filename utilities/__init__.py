@@ -19,8 +19,8 @@ peers, ledger            a client; which state is true
 audits, lateness         which trials are done twice, who lies; who is late, and why
 steps, blocks, opening   an open step: by time; in blocks; which of both
 acceptance               how a client's state becomes the true one
-pacing, tally            how long a step lasts; what clients report of it
-aggregation, summing     who adds up trials; each its own, the server the sums
+pacing, aggregation      how long a step lasts; who adds up trials
+tally, summing           what clients report of a step; each adds up its own trials
 outbox, coordinator      what goes out; what the server decides
 worker                   what a client computes
 outgoing, communication  what waits to be sent; sockets

@@ -19,16 +19,25 @@ is worth.
 
 import random
 import struct
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from utilities.events import Note
-from utilities.evolution import WORST_LOSS, Scores, Segment, Setting
-from utilities.ledger import Replay
+from utilities.evolution import (
+    WORST_LOSS,
+    Rewards,
+    Scores,
+    Segment,
+    Setting,
+    Totals,
+    TrainState,
+    usable,
+)
+from utilities.ledger import Check, Ledger, Replay
 from utilities.misc import sha256
 from utilities.model import Floats
 from utilities.peers import Peer
@@ -39,10 +48,13 @@ FLOOR = 0.025  # of the steps of a trusted client; 2 % are promised, and some fa
 OF_LOSS = 1e-5  # relative difference of an honest loss on another machine, at most
 OF_SPREAD = 1e-4  # of the standard deviation of the losses: too little to matter
 UNLIKELY = 0.25  # of a client's audits lie anywhere, also where it will hardly come
+STRIKES = 3  # audits of a client alone whose state was wrong each time: it is expelled
 OPEN_CASES = 64  # that wait for the server; beyond, differences wait for another audit
 
 Answer: TypeAlias = tuple[Peer, Scores]
 Done: TypeAlias = tuple[Peer, Segment, Scores]
+Liars: TypeAlias = list[tuple[Peer, str]]  # and why they are expelled
+Verdict: TypeAlias = tuple[Liars] | tuple[Liars, Note]
 
 
 # Comparing.
@@ -134,6 +146,25 @@ class Rescored:
     scores: Scores
 
 
+@dataclass(frozen=True)
+class Resum:
+    """Add up a client's trials off this thread: `Resummed`."""
+
+    step: int
+    token_batch: int
+    segments: tuple[Segment, ...]
+    rewards: Rewards = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Resummed:
+    """The trials of a `Resum` are added up."""
+
+    total: Totals = field(repr=False)
+
+
+Job: TypeAlias = Rescore | Resum
+
 # Who is trusted.
 
 
@@ -143,6 +174,8 @@ class Record:
 
     agreed: int = 0  # in a row
     due: bool = False  # an audit that has not come about yet
+    sums: int = 0  # of its sums that were right, in a row
+    strikes: int = 0  # audits in a row of a state that was not the true one
 
 
 def chance(agreed: int) -> float:
@@ -170,6 +203,7 @@ class Case:
 
     step: int
     digest: bytes  # of the state that they were scored on
+    token_batch: int
     segment: Segment
     answers: tuple[Answer, ...]  # of two clients, or of one that was alone
 
@@ -177,16 +211,6 @@ class Case:
     def peers(self) -> frozenset[Peer]:
         """Return whose answers they are."""
         return frozenset(peer for peer, _ in self.answers)
-
-
-@dataclass(frozen=True)
-class Closing:
-    """What audits have to know of a step that closes."""
-
-    step: int
-    digest: bytes  # that was agreed on
-    replay: Callable[[], Replay]  # gives the state before the step, now
-    token_batch: int
 
 
 def audit_random(run_seed: int, step: int) -> random.Random:
@@ -215,6 +239,8 @@ class Audits:
         self._cases: dict[int, Case] = {}
         self._number = 0  # of the last case
         self._expelled: dict[str, str] = {}  # why, by the name that was announced
+        self._sample: Case | None = None  # of a client alone, until its state is known
+        self._summed: tuple[Peer, Resum, Totals] | None = None  # is being added up
         self.counts = Counts()
 
     # Whom.
@@ -280,26 +306,45 @@ class Audits:
 
     # Comparing.
 
-    def compare(self, closing: Closing, pairs: Iterable[Pair]) -> list[Note | Rescore]:
-        """Compare the answers of a step that closes; have differences decided."""
-        orders: list[Note | Rescore] = []
+    def close(
+        self,
+        check: Check,
+        pairs: Iterable[Pair],
+        scored: Sequence[tuple[Segment, Scores]],
+        token_batch: int,
+        ledger: Ledger,
+    ) -> list[Note | Replay | Rescore]:
+        """Compare the answers of a step that closes; have differences decided.
+
+        Args:
+            check: the step, whose digest is agreed on, and by whom.
+            pairs: what two clients have both scored.
+            scored: what counts of all clients.
+            token_batch: that it was scored on.
+            ledger: gives the state before the step.
+        """
+        orders: list[Note | Replay | Rescore] = []
         for pair in pairs:
             (one, first), (other, last) = pair.answers
-            trials = pair.segment.groups * self._setting.config.trials_per_group
-            self._count(audits=1, repeated=trials)
+            self._count(audits=1, repeated=self._trials(pair.segment))
             group = first_difference(self._setting, first, last)
             if group is None:
                 self._passed(one)
                 self._passed(other)
                 continue
             self._count(disagreements=1)
-            case = self._case(closing, pair.segment, pair.answers, group)
-            orders += self._ask(closing, case)
+            case = self._case(check, token_batch, pair.segment, pair.answers, group)
+            orders += self._ask(case, ledger)
+        alone = len(check.peers) == 1 and not ledger.checking
+        if alone and self._sampled(check, token_batch, check.peers[0], scored):
+            known = ledger.state.step == check.step
+            orders += self.knows(ledger.state) if known else ledger.check(check)
         return orders
 
     def _case(
         self,
-        closing: Closing,
+        check: Check,
+        token_batch: int,
         segment: Segment,
         answers: tuple[Answer, ...],
         group: int,
@@ -308,9 +353,10 @@ class Audits:
         groups = min(self._setting.block_groups, segment.groups - group)
         part = Segment(segment.seed, segment.first + group, groups)
         cut = tuple((p, part_of(self._setting, s, group, groups)) for p, s in answers)
-        return Case(closing.step, closing.digest, part, cut)
+        assert check.digest is not None, "a step closes when it is agreed on"
+        return Case(check.step, check.digest, token_batch, part, cut)
 
-    def _ask(self, closing: Closing, case: Case) -> list[Note | Rescore]:
+    def _ask(self, case: Case, ledger: Ledger) -> list[Note | Rescore]:
         """Have the server score the trials of a case."""
         names = " and ".join(peer.name for peer, _ in case.answers)
         text = f"audit: {names} differ about trials of step {case.step}; "
@@ -318,34 +364,88 @@ class Audits:
             return []  # about whom a decision is on its way
         if len(self._cases) >= OPEN_CASES:
             return [Note(f"{text}too many wait to be decided already")]
-        orders = self._order(closing, case)
-        return [Note(f"{text}the server scores them itself"), *orders]
+        order = self._order(case, ledger.before(case.step))
+        return [Note(f"{text}the server scores them itself"), order]
 
-    def _order(self, closing: Closing, case: Case) -> list[Rescore]:
+    def _order(self, case: Case, replay: Replay) -> Rescore:
         self._number += 1
         self._cases[self._number] = case
-        replay, batch = closing.replay(), closing.token_batch
-        return [Rescore(self._number, replay, batch, case.segment)]
+        return Rescore(self._number, replay, case.token_batch, case.segment)
+
+    # A client alone.
+
+    def _sampled(
+        self,
+        check: Check,
+        token_batch: int,
+        peer: Peer,
+        scored: Sequence[tuple[Segment, Scores]],
+    ) -> bool:
+        """Keep some trials of a client alone if it is to be audited; say whether.
+
+        The server scores them when it `knows` the state that they were scored on.
+        """
+        record = self._records.setdefault(peer, Record())
+        good = [part for part in scored if usable(part[1])]
+        if not (record.due and good):
+            return False
+        segment, scores = self.random.choice(good)
+        block = self._setting.block_groups
+        group = block * self.random.randrange(-(-segment.groups // block))
+        answers = ((peer, scores),)
+        self._sample = self._case(check, token_batch, segment, answers, group)
+        return True
+
+    def knows(self, state: TrainState) -> list[Rescore]:
+        """Take a state that is known to be true; trials that wait for it are scored."""
+        case = self._sample
+        if case is None or state.step < case.step:
+            return []
+        self._sample = None
+        if state.step > case.step:
+            return []
+        self._count(audits=1, repeated=self._trials(case.segment))
+        return [self._order(case, Replay(state, ()))]
+
+    def _trials(self, segment: Segment) -> int:
+        return segment.groups * self._setting.config.trials_per_group
 
     # Deciding.
 
-    def judged(self, event: Rescored) -> tuple[list[Note], list[tuple[Peer, str]]]:
-        """Return what is to be said of a case, and who is expelled for what reason."""
+    def judged(self, event: Rescored) -> Verdict:
+        """Return who is expelled for what reason, and what is to be said."""
         case = self._cases.pop(event.case)
         if event.digest != case.digest:
             text = f"audit: the state of step {case.step} is not the one agreed on; "
-            return [Note(f"{text}nothing follows from its trials", True)], []
+            note = Note(f"{text}nothing follows from its trials", True)
+            return self._struck(case), note
         expelled = []
         for peer, scores in case.answers:
             group = first_difference(self._setting, event.scores, scores)
             if group is None:
                 self._passed(peer)
                 continue
+            self._count(disagreements=len(case.answers) == 1)
             reason = self._reason(case.step, event.scores, scores)
-            self._expelled[peer.announced] = reason
-            expelled.append((peer, reason))
-        self._count(expelled=len(expelled))
-        return [], expelled
+            expelled.append((peer, self._expel(peer, reason)))
+        return (expelled,)
+
+    def _struck(self, case: Case) -> Liars:
+        """Return who, being alone, has had a wrong state too often."""
+        [peer, *others] = case.peers
+        record = self._records.get(peer)
+        if others or record is None:
+            return []
+        record.strikes += 1
+        if record.strikes < STRIKES:
+            return []
+        reason = f"its state was not the true one at {STRIKES} audits"
+        return [(peer, self._expel(peer, reason))]
+
+    def _expel(self, peer: Peer, reason: str) -> str:
+        self._expelled[peer.announced] = reason
+        self._count(expelled=1)
+        return reason
 
     def _reason(self, step: int, true: Scores, claimed: Scores) -> str:
         """Return what a client is told that has lied."""
@@ -361,6 +461,41 @@ class Audits:
         record = self._records.get(peer)
         if record is not None:
             record.agreed, record.due = record.agreed + 1, False
+            record.strikes = 0
+
+    # Sums.
+
+    def of_sums(self, peers: Iterable[Peer]) -> Peer | None:
+        """Return whose sum is to be added up by the server too, one at a time."""
+        if self._summed is not None:
+            return None
+        records = {peer: self._records.setdefault(peer, Record()) for peer in peers}
+        due = [p for p, r in records.items() if self.random.random() < chance(r.sums)]
+        self.random.shuffle(due)
+        return min(due, key=lambda peer: records[peer].sums, default=None)
+
+    def resum(self, kept: tuple[Peer, Resum, Totals] | None) -> list[Resum]:
+        """Have a client's sum added up by the server too.
+
+        Args:
+            kept: whose sum it is, of what, and the sum; None: it did not come.
+        """
+        if kept is None:
+            return []
+        self._summed = kept
+        return [kept[1]]
+
+    def resummed(self, event: Resummed) -> Verdict:
+        """Return who is expelled for a sum that was wrong, and the reason."""
+        assert self._summed is not None, "none was to be added up"
+        (peer, trials, total), self._summed = self._summed, None
+        right = np.array_equal(total, event.total)
+        self._count(audits=1, disagreements=not right)
+        record = self._records.get(peer)
+        if right and record is not None:
+            record.sums += 1
+        reason = f"its sum of step {trials.step} is not that of its trials"
+        return ([] if right else [(peer, self._expel(peer, reason))],)
 
     def _count(self, **more: int) -> None:
         counts = {name: getattr(self.counts, name) + n for name, n in more.items()}

@@ -18,7 +18,7 @@ from utilities.evolution import Scores, Segment, Setting, pieces, usable
 from utilities.lateness import grace_seconds
 from utilities.peers import Peer
 from utilities.protocol import Result
-from utilities.steps import Scored, Work, by_digest, check_bare, check_shape
+from utilities.steps import CROWD, Scored, Work, by_digest, check_bare, check_shape
 
 OUTSTANDING = 2  # blocks a client holds: one in work, one behind it
 FIRST_BLOCK_SECONDS = 1.0  # before any block was measured
@@ -87,6 +87,7 @@ class BlockStep:
         self._watched: dict[Peer, None] | None = (
             None  # of whom a block is to be audited
         )
+        self._given: dict[Peer, int] = {}  # blocks that nobody had before
         self._again: dict[int, Block] = {}  # that go to a second client, by seed
         self._patient = self._patience()
         self._probed: dict[Peer, None] = {}  # who was asked for its digest only
@@ -121,7 +122,10 @@ class BlockStep:
         return peer, segments
 
     def _block_for(self, peer: Peer, now: float) -> list[Work]:
-        block = self._audit(peer) or self._free(peer) or self._overdue(peer, now)
+        block = self._audit(peer) or self._free(peer)
+        if block is not None and block.scores is None:
+            self._given[peer] = self._given.get(peer, 0) + 1
+        block = block or self._overdue(peer, now)
         if block is None:
             return []
         self._tardy |= dict.fromkeys(block.sent)
@@ -137,11 +141,23 @@ class BlockStep:
 
     def _free(self, peer: Peer) -> Block | None:
         """Return a block that nobody works on; refused ones go to somebody else."""
+        if self._sated(peer):
+            return None
         alone = not self._others(peer)
         for block in self._todo.values():
             if not block.sent and (alone or block.refused is not peer):
                 return block
         return None
+
+    def _sated(self, peer: Peer) -> bool:
+        """Return whether a client has its half while others are there to do the rest.
+
+        What takes others too long it may do all the same, and whoever lets it wait is
+        nobody to leave the rest to.
+        """
+        if 2 * self._given.get(peer, 0) < len(self._blocks):
+            return False
+        return sum(other not in self._tardy for other in self._trusted) >= CROWD
 
     def _overdue(self, peer: Peer, now: float) -> Block | None:
         """Return a block that has been with others for too long."""
@@ -226,6 +242,7 @@ class BlockStep:
         """Open the blocks again that a replica that differs has answered."""
         self.lose(peer)
         self._digests.pop(peer, None)
+        self._given.pop(peer, None)
         for seed, block in self._blocks.items():
             if block.refused is peer:
                 block.refused = None

@@ -15,13 +15,12 @@ update goes to everybody and the next one opens.
 import random
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
 from typing import TypeAlias
 
 from utilities import events
 from utilities.acceptance import Acceptance, Outcome
 from utilities.aggregation import SEEDS, SUMS, Aggregation, Load
-from utilities.audits import Audits, Closing, Rescore, Rescored, audit_random
+from utilities.audits import Audits, Job, Rescored, Resummed, audit_random
 from utilities.data import Corpus
 from utilities.errors import ProtocolError
 from utilities.events import Drop, Finish, Joined, Left, Note, Received, Stop, Tick
@@ -60,8 +59,8 @@ from utilities.summing import (
 )
 from utilities.tally import Before, Closed, Tally, majority
 
-Event: TypeAlias = events.Event | Replayed | Saved | Computed | Rescored
-Command: TypeAlias = events.Command | Replay | Save | Compute | Rescore | Closed
+Event: TypeAlias = events.Event | Replayed | Saved | Computed | Rescored | Resummed
+Command: TypeAlias = events.Command | Replay | Save | Compute | Job | Closed
 
 
 class Coordinator:
@@ -142,13 +141,16 @@ class Coordinator:
             case Replayed():
                 outcome = self._states.replayed(event.state, self.clients, now)
                 self._carry_out(outcome)
+                self._commands += self._audits.knows(event.state)
             case Saved():
                 self._states.archive.saved()
             case Computed():
                 assert self._summing is not None, "it waits for what it has ordered"
                 self._summing.computed(event)
             case Rescored():
-                self._judge(event)
+                self._expel(*self._audits.judged(event))
+            case Resummed():
+                self._expel(*self._audits.resummed(event))
             case Tick() if self._summing is not None:
                 self._summing.prepare()
             case Stop():
@@ -211,11 +213,10 @@ class Coordinator:
             if stage is not None:
                 stage.lose(peer)
 
-    def _judge(self, event: Rescored) -> None:
-        """Expel whose answers are not what the server has computed itself."""
-        notes, expelled = self._audits.judged(event)
+    def _expel(self, liars: Iterable[tuple[Peer, str]], *notes: Note) -> None:
+        """Send away whose answers are not what the server has computed itself."""
         self._commands += notes
-        for peer, reason in expelled:
+        for peer, reason in liars:
             self._note(f"{peer.name} expelled: {reason}", warning=True)
             if self._open is not None:
                 self._open.discard(peer)
@@ -295,11 +296,7 @@ class Coordinator:
             self._tally.add_sum(message)
 
     def _take_state(self, peer: Peer, message: State) -> None:
-        size = self.setting.layout.size
-        if len(message.weights) != size:
-            raise ProtocolError(
-                f"state: expected {size} weights, got {len(message.weights)}"
-            )
+        self._states.measure(message)
         peer.deliver_state(message.step)
         if message.step == self.step:
             self._states.offer(peer, message)
@@ -402,22 +399,17 @@ class Coordinator:
             return
         scored, dropped = step.scored()
         batch = self._outbox.batch_of(self.step)
-        base = partial(self._ledger.before, self.step)
-        closing = Closing(self.step, digest, base, batch)
-        self._commands += self._audits.compare(closing, step.pairs())
+        audited = step.pairs(), scored, batch
+        self._commands += self._audits.close(check, *audited, self._ledger)
         update = shape(self.setting, self.step, batch, scored, seconds)
         loss = mean_loss(self.setting, [scores for _, scores in scored])
         counts = (update.trials, len(agreeing), step.late(), dropped)
         closed = Closed(
             self.step, seconds, loss, *counts, digest, audits=self._audits.counts
         )
-        timed = self._config.trials_per_step is None
-        asked = self._length.seconds if timed else None
-        self._closing = self._tally.filled(closed, asked)
+        self._closing = self._tally.filled(closed, self._length.asked)
         self._ledger.agree(self.step, digest)
-        updating = self._tally.updating()
-        if updating and self._before.way:
-            self._aggregation.updated(self._before.way, self._before.trials, updating)
+        self._tally.teach(self._aggregation)
         self._before = Before()
         if update.trials:
             self._aggregate(update, step.owners(), now)
@@ -441,7 +433,10 @@ class Coordinator:
             self._finish(update, now)
             return
         tokens = self._outbox.tokens_of(update.token_batch)
-        self._summing = Summing(self.setting, update, parts, tokens, self._accounts)
+        audited = self._audits.of_sums(peer for peer in ready if peer in parts)
+        self._summing = Summing(
+            self.setting, update, parts, tokens, self._accounts, audited
+        )
         usual = self._length.seconds, self._aggregation.round_trip
         for peer, shares in self._summing.ask(ready, now, *usual):
             self._outbox.shares(peer, shares)
@@ -454,6 +449,7 @@ class Coordinator:
             return False
         self._summing = None
         summing.blame()
+        self._commands += self._audits.resum(summing.kept)
         if summing.failed:
             self._tell_way(self.step + 1, self._aggregation.failed())
         adding, update = summing.adding(), summing.update()

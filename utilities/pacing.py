@@ -82,9 +82,15 @@ class StepLength:
             trained: seconds that the run has trained before.
         """
         self._trained = trained
-        self._adapts = config.time_per_step is None and config.trials_per_step is None
+        self._timed = config.trials_per_step is None
+        self._adapts = self._timed and config.time_per_step is None
         self._steps: deque[tuple[float, Observed]] = deque(maxlen=STEPS)
         self.seconds = config.time_per_step or FIRST_SECONDS
+
+    @property
+    def asked(self) -> float | None:
+        """Return the seconds of trials that are asked for; None: a number of trials."""
+        return self.seconds if self._timed else None
 
     def observe(self, observed: Observed) -> None:
         """Take a step into account."""

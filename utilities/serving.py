@@ -14,10 +14,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TypeAlias
 
 from utilities.addresses import dialable, place
-from utilities.audits import Rescore, Rescored
+from utilities.audits import Rescore, Rescored, Resum, Resummed
 from utilities.communication import Hub, listen
 from utilities.coordinator import Command, Coordinator, Event
 from utilities.credits import CreditLog
@@ -61,6 +62,9 @@ class Written:
     sample: str | None  # of a full checkpoint
 
 
+Done: TypeAlias = Replayed | Rescored | Resummed | Written | Computed
+
+
 class Server:
     """One session of a run."""
 
@@ -87,7 +91,7 @@ class Server:
         self._log = RunLog(prepared.run)
         self._credits = CreditLog(prepared.run)
         self._rows = validation_rows(prepared.corpus.validation)
-        self._jobs: list[Future[Replayed | Rescored | Written | Computed]] = []
+        self._jobs: list[Future[Done]] = []
         self._threads = ThreadPoolExecutor(1, "replay")
         self._sums = ThreadPoolExecutor(1, "sums")
         self._held: deque[tuple[Closed, float]] = deque()  # lines to be written, when
@@ -197,6 +201,8 @@ class Server:
                 self._start(self._sums, lambda: self._compute(command))
             case Rescore():
                 self._start(self._threads, lambda: self._rescore(command))
+            case Resum():  # no step waits for it
+                self._start(self._threads, lambda: self._resum(command))
             case Save():
                 self._saving.append(command.state.step)
                 self._write_lines()
@@ -216,7 +222,7 @@ class Server:
     def _start(
         self,
         threads: ThreadPoolExecutor,
-        job: Callable[[], Replayed | Rescored | Written | Computed],
+        job: Callable[[], Done],
     ) -> None:
         future = threads.submit(job)
         self._jobs.append(future)
@@ -235,6 +241,11 @@ class Server:
         scores = score(setting, state.weights, tokens, command.segment)
         return Rescored(command.case, state.digest(setting.fingerprint), scores)
 
+    def _resum(self, command: Resum) -> Resummed:
+        tokens = self._prepared.corpus.token_batch(command.token_batch)
+        trials = command.segments, command.rewards
+        return Resummed(total(self._prepared.setting, tokens, *trials))
+
     def _compute(self, command: Compute) -> Computed:
         tokens = self._prepared.corpus.token_batch(command.token_batch)
         trials = command.segments, command.rewards
@@ -250,7 +261,7 @@ class Server:
         sample = sample_text(prepared, state.weights) if command.checkpoint else None
         return Written(state.step, command.seconds, command.digest, validation, sample)
 
-    def _collect(self, result: Replayed | Rescored | Written | Computed) -> None:
+    def _collect(self, result: Done) -> None:
         if not isinstance(result, Written):
             if isinstance(result, Replayed):
                 self._replaying = False
@@ -297,6 +308,7 @@ class Server:
             trial_seconds=closed.trial_seconds,
             update_seconds=closed.update_seconds,
             gradient_quality=closed.gradient_quality,
+            **asdict(closed.audits),
         )
 
     def _write_last_line(self) -> None:

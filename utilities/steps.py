@@ -12,7 +12,7 @@ got as well, which counts once: `utilities.audits`.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -25,8 +25,11 @@ from utilities.peers import Peer
 from utilities.protocol import MAX_TRIALS, Result
 from utilities.scheduling import part_of, sheet_size
 
-PARTS = 8  # segments that a client does in the time of a step, about
-CROWD_PARTS = 256  # that all clients of a crowd do together, but two each at least
+PARTS, LEAST_PARTS = 8, 2  # segments that a client does in the time of a step, about
+PART_BLOCKS = (
+    4  # of a segment at least, lest an update take longer: else there are fewer
+)
+CROWD_PARTS = 256  # segments that all clients of a crowd do together, about
 SPARE = 3  # times as many are given out: a machine may become faster
 FIRST_BLOCKS = 4  # of a segment, for a client whose speed is not known
 GROWTH = 16  # times what it has done in a step before: more is not given to a client
@@ -137,7 +140,7 @@ def check_bare(result: Result) -> None:
         raise ProtocolError("result: expected a digest alone, got losses")
 
 
-def capped(setting: Setting, counted: dict[Peer, Scored]) -> dict[Peer, Scored]:
+def _capped(setting: Setting, counted: dict[Peer, Scored]) -> dict[Peer, Scored]:
     """Return what counts where nobody of three or more has more than half of all.
 
     Args:
@@ -163,6 +166,15 @@ def capped(setting: Setting, counted: dict[Peer, Scored]) -> dict[Peer, Scored]:
             cut = replace(segment, groups=part)
             kept.append((cut, part_of(setting, scores, 0, part)))
     return counted | {first: kept}
+
+
+@dataclass(frozen=True)
+class Portion:
+    """What one client is given of a timed step."""
+
+    groups: int  # of a segment: some whole blocks
+    count: int  # of segments
+    reached: int  # segments that it is likely to do
 
 
 class TimedStep:
@@ -229,46 +241,44 @@ class TimedStep:
 
     def _cut(self, peers: Sequence[Peer]) -> dict[Peer, list[Segment]]:
         """Return everybody's segments, some of which two clients have."""
-        parts = min(PARTS, max(2, CROWD_PARTS // max(1, len(peers))))
-        count = SPARE * parts
-        sizes = {peer: self._groups(peer, parts, count) for peer in peers}
+        portions = {peer: self._portion(peer, len(peers)) for peer in peers}
         cut = {
-            peer: [Segment(self._new_seed(), 0, sizes[peer]) for _ in range(count)]
-            for peer in peers
+            peer: [Segment(self._new_seed(), 0, p.groups) for _ in range(p.count)]
+            for peer, p in portions.items()
         }
+        taken: dict[Peer, set[int]] = {peer: set() for peer in peers}
         if self._audits is None:
             return cut
-        taken: dict[Peer, set[int]] = {peer: set() for peer in peers}
-        for couple in self._audits.couples(peers):
-            reached = [self._reached(peer, parts, sizes[peer]) for peer in couple]
-            one, other = couple
+        for one, other in self._audits.couples(peers):
+            rooms = [(portions[peer], taken[peer]) for peer in (one, other)]
             here, there = self._audits.places(
-                *(
-                    (r, count, taken[peer])
-                    for peer, r in zip(couple, reached, strict=True)
-                )
+                *((portion.reached, portion.count, used) for portion, used in rooms)
             )
             seed = cut[one][here].seed
-            cut[other][there] = Segment(seed, 0, sizes[other])
-            self._shared[seed] = couple
+            cut[other][there] = Segment(seed, 0, portions[other].groups)
+            self._shared[seed] = one, other
         return cut
 
-    def _groups(self, peer: Peer, parts: int, count: int) -> int:
-        """Return the groups of one of a client's segments: some whole blocks."""
+    def _portion(self, peer: Peer, clients: int) -> Portion:
+        """Return what a client is given, by what it did before."""
         block, speed = self._setting.block_groups, peer.speed()
-        most = MAX_TRIALS // max(2, self._setting.config.directions_per_window)
-        blocks = float(FIRST_BLOCKS)
-        if speed is not None:
-            blocks = math.ceil(speed * self._seconds / parts / block)
-            most = min(most, GROWTH * max(groups for groups, _ in peer.scored))
-        return block * max(1, int(min(blocks, most // (count * block))))
-
-    def _reached(self, peer: Peer, parts: int, groups: int) -> int:
-        """Return how many of its segments a client is likely to do."""
-        speed = peer.speed()
+        parts = min(PARTS, max(LEAST_PARTS, CROWD_PARTS // clients))
         if speed is None:
-            return parts
-        return max(1, min(parts, int(speed * self._seconds / groups)))
+            count = SPARE * parts
+            return Portion(block * self._fitting(FIRST_BLOCKS, count), count, parts)
+        blocks = speed * self._seconds / block
+        parts = min(parts, max(LEAST_PARTS, int(blocks / PART_BLOCKS)))
+        count = SPARE * parts
+        growth = GROWTH * max(groups for groups, _ in peer.scored) // (count * block)
+        fitting = self._fitting(min(math.ceil(blocks / parts), growth), count)
+        reached = max(1, min(parts, int(blocks / fitting)))
+        return Portion(block * fitting, count, reached)
+
+    def _fitting(self, blocks: int, count: int) -> int:
+        """Return as many blocks a segment as fit one answer, at least one."""
+        setting = self._setting
+        losses = max(2, setting.config.directions_per_window) * setting.block_groups
+        return max(1, min(blocks, MAX_TRIALS // (count * losses)))
 
     def take(self, peer: Peer, result: Result, now: float) -> None:
         """Accept the one result of a client."""
@@ -344,7 +354,7 @@ class TimedStep:
                 # The longer one, else either; who was to be audited has no say.
                 one, other = (parts[seed][0].groups for parts in both)
                 del both[(one > other) if one != other else seed % 2][seed]
-        return capped(
+        return _capped(
             self._setting,
             {peer: list(parts.values()) for peer, parts in counted.items()},
         )

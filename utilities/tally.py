@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, replace
 
+from utilities.aggregation import Aggregation
 from utilities.audits import Counts
 from utilities.pacing import Observed
 from utilities.protocol import Result, Sum
@@ -97,9 +98,11 @@ class Tally:
             update += self._before.sum_seconds
         return trials, update, self._before.quality if quality is None else quality
 
-    def updating(self) -> float | None:
-        """Return the seconds of the update of a typical client, sums left out."""
-        return median(self._updates.values())
+    def teach(self, aggregation: Aggregation) -> None:
+        """Tell how long the update before took a typical client, sums left out."""
+        updating = median(self._updates.values())
+        if updating and self._before.way:
+            aggregation.updated(self._before.way, self._before.trials, updating)
 
     def filled(self, closed: Closed, time_per_step: float | None) -> Closed:
         """Return the figures of the step with what was reported.

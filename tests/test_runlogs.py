@@ -95,9 +95,8 @@ def failing_append(_: object, data: bytes) -> int:
 
 
 def test_a_line_has_exactly_the_promised_keys(run: Run, log: RunLog) -> None:
-    audits = {"audits": 7, "disagreements": 1, "expelled": 1, "repeated": 448}
     more = replace(PLAIN, validation_loss=2.71828182845, late=3, dropped=4)
-    log.append_step(replace(more, **audits))
+    log.append_step(replace(more, audits=7, disagreements=1, expelled=1, repeated=448))
 
     assert content(run, "metrics.jsonl") == (
         b'{"step":40,"time":1700000000.123,"seconds":0.1,"loss":2.5,'

@@ -16,7 +16,8 @@ plaindata, frames        pickled plain data; frames of bytes
 protocol, wire           messages; their bytes, and who may say what when
 events                   the seam between decisions and the world
 peers, ledger            a client; which state is true
-audits, lateness         which trials are done twice, who lies; who is late, and why
+agreement, audits        whether answers are the same; whose are compared, who lies
+lateness                 who is late, and why
 steps, blocks, opening   an open step: by time; in blocks; which of both
 acceptance               how a client's state becomes the true one
 pacing, aggregation      how long a step lasts; who adds up trials

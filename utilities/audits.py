@@ -10,11 +10,6 @@ How often is what BOINC calls adaptive replication: a newcomer is audited in eve
 until ten answers in a row were right, then in one step of as many as were right since,
 but never in fewer than `FLOOR` of them. A client alone cannot be compared: the server
 scores some of its trials again whenever its state was checked by a replay.
-
-Answers of different machines differ in their last bits, because a matrix product of
-another shape adds up in another order: by less than 1e-5 of a loss. What is tolerated
-is that, and a ten-thousandth of the spread of the losses, far below what noise or a lie
-is worth.
 """
 
 import random
@@ -24,104 +19,30 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from utilities.agreement import Answer, Pair, differing, first_difference
 from utilities.events import Note
 from utilities.evolution import (
-    WORST_LOSS,
     Rewards,
     Scores,
     Segment,
     Setting,
     Totals,
     TrainState,
-    usable,
 )
 from utilities.ledger import Check, Ledger, Replay
 from utilities.misc import sha256
-from utilities.model import Floats
 from utilities.peers import Peer
 from utilities.scheduling import part_of
 
 TRUST = 10  # audits in a row that a client has to pass before they become rare
 FLOOR = 0.025  # of the steps of a trusted client; 2 % are promised, and some fail
-OF_LOSS = 1e-5  # relative difference of an honest loss on another machine, at most
-OF_SPREAD = 1e-4  # of the standard deviation of the losses: too little to matter
 UNLIKELY = 0.25  # of a client's audits lie anywhere, also where it will hardly come
 STRIKES = 3  # audits of a client alone whose state was wrong each time: it is expelled
 OPEN_CASES = 64  # that wait for the server; beyond, differences wait for another audit
 
-Answer: TypeAlias = tuple[Peer, Scores]
-Done: TypeAlias = tuple[Peer, Segment, Scores]
 Liars: TypeAlias = list[tuple[Peer, str]]  # and why they are expelled
 Verdict: TypeAlias = tuple[Liars] | tuple[Liars, Note]
-
-
-# Comparing.
-
-
-def tolerance(losses: Floats, spread: float) -> NDArray[np.float64]:
-    """Return by how much an honest answer may differ from each loss."""
-    return OF_SPREAD * spread + OF_LOSS * np.abs(losses, dtype=np.float64)
-
-
-def _spread(losses: Floats) -> float:
-    """Return the standard deviation of what is usable."""
-    good = losses[np.abs(losses) <= WORST_LOSS]
-    return float(good.std(dtype=np.float64)) if len(good) else 0.0
-
-
-def _differ(one: Floats, other: Floats) -> NDArray[np.bool_]:
-    """Return where two answers to the same trials differ."""
-    # Of the smaller spread: a liar cannot widen what is tolerated by wild losses.
-    spread = min(_spread(one), _spread(other))
-    bad, worse = (~(np.abs(each) <= WORST_LOSS) for each in (one, other))
-    with np.errstate(invalid="ignore", over="ignore"):
-        gap = np.abs(one.astype(np.float64) - other)
-        apart = ~(gap <= tolerance(one, spread))
-    # Losses of a model that has run away count nowhere, and need not be equal.
-    return np.asarray(apart & ~(bad & worse))
-
-
-def first_difference(setting: Setting, one: Scores, other: Scores) -> int | None:
-    """Return the first group in which two answers differ; None: they agree.
-
-    Args:
-        setting: of the run.
-        one: losses of some groups.
-        other: losses of the same groups.
-    """
-    losses = _differ(one.losses, other.losses)
-    clean = _differ(one.clean, other.clean)
-    groups = len(clean) or len(losses) // 2  # antithetic pairs have no clean losses
-    wrong = losses.reshape(groups, -1).any(axis=1)
-    if len(clean):
-        wrong |= clean
-    return int(wrong.argmax()) if wrong.any() else None
-
-
-# What is compared.
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The same groups of trials, as two clients have scored them."""
-
-    segment: Segment
-    answers: tuple[Answer, Answer]
-
-
-def paired(setting: Setting, one: Done, other: Done) -> Pair:
-    """Return what two clients have both done of one segment.
-
-    Args:
-        setting: of the run.
-        one: a client, how much of the segment it has done, and its losses.
-        other: another client, of the same segment.
-    """
-    common = min(one[1].groups, other[1].groups)
-    first, last = ((p, part_of(setting, s, 0, common)) for p, _, s in (one, other))
-    return Pair(replace(one[1], groups=common), (first, last))
 
 
 # What the shell is asked to compute, and what it answers.
@@ -239,6 +160,7 @@ class Audits:
         self._cases: dict[int, Case] = {}
         self._number = 0  # of the last case
         self._expelled: dict[str, str] = {}  # why, by the name that was announced
+        self._told: set[Peer] = set()  # whose trials do not all count
         self._sample: Case | None = None  # of a client alone, until its state is known
         self._summed: tuple[Peer, Resum, Totals] | None = None  # is being added up
         self.counts = Counts()
@@ -298,6 +220,15 @@ class Audits:
     def forget(self, peer: Peer) -> None:
         """Forget a client that has left; its name stays expelled if it is."""
         self._records.pop(peer, None)
+        self._told.discard(peer)
+
+    def capped(self, peer: Peer | None) -> list[Note]:
+        """Return what is to be said of a client that does too much, once."""
+        if peer is None or peer in self._told:
+            return []
+        self._told.add(peer)
+        text = f"{peer.name} scores more trials than all others together; what is "
+        return [Note(f"{text}beyond half of a step's does not count")]
 
     def refusal(self, announced: str) -> str | None:
         """Return why a client of this name cannot take part, or None if it can."""
@@ -385,11 +316,10 @@ class Audits:
 
         The server scores them when it `knows` the state that they were scored on.
         """
-        record = self._records.setdefault(peer, Record())
-        good = [part for part in scored if usable(part[1])]
-        if not (record.due and good):
+        record = self._records.get(peer)
+        if record is None or not (record.due and scored):
             return False
-        segment, scores = self.random.choice(good)
+        segment, scores = self.random.choice(scored)
         block = self._setting.block_groups
         group = block * self.random.randrange(-(-segment.groups // block))
         answers = ((peer, scores),)
@@ -451,7 +381,7 @@ class Audits:
         """Return what a client is told that has lied."""
         losses = np.concatenate([true.losses, true.clean])
         others = np.concatenate([claimed.losses, claimed.clean])
-        at = int(_differ(losses, others).argmax())
+        at = int(differing(losses, others).argmax())
         return (
             f"its losses of step {step} are not those of its trials "
             f"({others[at]:.6g} where {losses[at]:.6g} is right)"

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from utilities.audits import Audits, Pair, paired
+from utilities.agreement import Pair, paired
+from utilities.audits import Audits
 from utilities.errors import ProtocolError
 from utilities.evolution import Scores, Segment, Setting, pieces, usable
 from utilities.lateness import grace_seconds
@@ -48,6 +49,7 @@ class BlockStep:
     """
 
     last = False
+    capped: Peer | None = None  # nobody is given more than half
 
     def __init__(
         self,

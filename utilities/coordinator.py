@@ -399,6 +399,7 @@ class Coordinator:
             return
         scored, dropped = step.scored()
         batch = self._outbox.batch_of(self.step)
+        self._commands += self._audits.capped(step.capped)
         audited = step.pairs(), scored, batch
         self._commands += self._audits.close(check, *audited, self._ledger)
         update = shape(self.setting, self.step, batch, scored, seconds)

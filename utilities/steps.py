@@ -17,7 +17,8 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from utilities.audits import Audits, Pair, paired
+from utilities.agreement import Pair, paired
+from utilities.audits import Audits
 from utilities.errors import ProtocolError
 from utilities.evolution import Scores, Segment, Setting, usable
 from utilities.lateness import grace_seconds
@@ -44,6 +45,7 @@ class OpenStep(Protocol):
 
     step: int
     last: bool  # asks for digests only, and closes at the deadline come what may
+    capped: Peer | None  # who has done more than half of it, which does not count
 
     def assign(self, peers: Iterable[Peer], now: float) -> list[Work]:
         """Return who gets which work now; all of it is owed from now on."""
@@ -140,34 +142,6 @@ def check_bare(result: Result) -> None:
         raise ProtocolError("result: expected a digest alone, got losses")
 
 
-def _capped(setting: Setting, counted: dict[Peer, Scored]) -> dict[Peer, Scored]:
-    """Return what counts where nobody of three or more has more than half of all.
-
-    Args:
-        setting: of the run.
-        counted: everybody's segments; of whoever has done more than all others
-            together, the last ones are left out.
-    """
-    groups = {
-        peer: sum(segment.groups for segment, _ in parts)
-        for peer, parts in counted.items()
-    }
-    if sum(n > 0 for n in groups.values()) < CROWD:
-        return counted
-    first = max(groups, key=lambda peer: groups[peer])
-    room = sum(groups.values()) - groups[first]
-    if groups[first] <= room:
-        return counted
-    kept = Scored()
-    for segment, scores in counted[first]:
-        part = min(segment.groups, room)
-        room -= part
-        if part:
-            cut = replace(segment, groups=part)
-            kept.append((cut, part_of(setting, scores, 0, part)))
-    return counted | {first: kept}
-
-
 @dataclass(frozen=True)
 class Portion:
     """What one client is given of a timed step."""
@@ -208,6 +182,7 @@ class TimedStep:
         self._new_seed = new_seed
         self._grace = grace_seconds(setting.config, seconds, round_trip)
         self._opened = False
+        self.capped: Peer | None = None
         self._audits = audits
         self._issued: dict[Peer, tuple[Segment, ...]] = {}
         self._shared: dict[int, tuple[Peer, Peer]] = {}  # who both got a seed
@@ -354,10 +329,29 @@ class TimedStep:
                 # The longer one, else either; who was to be audited has no say.
                 one, other = (parts[seed][0].groups for parts in both)
                 del both[(one > other) if one != other else seed % 2][seed]
-        return _capped(
-            self._setting,
-            {peer: list(parts.values()) for peer, parts in counted.items()},
-        )
+        whole = {peer: list(parts.values()) for peer, parts in counted.items()}
+        return self._cap(whole)
+
+    def _cap(self, counted: dict[Peer, Scored]) -> dict[Peer, Scored]:
+        """Return what counts where nobody of three or more has more than half of all.
+
+        Of whoever has done more than all others together, the last trials are left out.
+        """
+        groups = {p: sum(s.groups for s, _ in parts) for p, parts in counted.items()}
+        if sum(n > 0 for n in groups.values()) < CROWD:
+            return counted
+        first = max(groups, key=lambda peer: groups[peer])
+        room = sum(groups.values()) - groups[first]
+        if groups[first] <= room:
+            return counted
+        self.capped, kept = first, Scored()
+        for segment, scores in counted[first]:
+            part = min(segment.groups, room)
+            room -= part
+            if part:
+                cut = replace(segment, groups=part)
+                kept.append((cut, part_of(self._setting, scores, 0, part)))
+        return counted | {first: kept}
 
     def pairs(self) -> list[Pair]:
         """Return what two clients have both scored."""

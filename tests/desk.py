@@ -143,12 +143,13 @@ class Truth:
         self.updates: dict[int, Update] = {}
         self.rewarded: dict[int, dict[Segment, bytes]] = {}  # by step, to be summed up
         self._states = {start.state.step: start.state}
+        self.lied_to = False  # a liar's sum may be in a total
 
     def note(self, update: Update) -> None:
         """Take an update that was sent; a step has only one."""
         known = self.updates.setdefault(update.step, update)
         assert comparable(known) == comparable(update)
-        if known is update and update.summed:
+        if known is update and update.summed and not self.lied_to:
             self._add_up(update)
 
     def reward(self, part: Shares | Compute) -> None:

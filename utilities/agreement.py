@@ -42,7 +42,8 @@ def differing(one: Floats, other: Floats) -> NDArray[np.bool_]:
     bad, worse = (~(np.abs(each) <= WORST_LOSS) for each in (one, other))
     with np.errstate(invalid="ignore", over="ignore"):
         gap = np.abs(one.astype(np.float64) - other)
-        apart = ~(gap <= tolerance(one, spread))
+        nearest = np.minimum(np.abs(one), np.abs(other))
+        apart = ~(gap <= tolerance(nearest, spread))
     # Losses of a model that has run away count nowhere, and need not be equal.
     return np.asarray(apart & ~(bad & worse))
 

@@ -42,7 +42,7 @@ STRIKES = 3  # audits of a client alone whose state was wrong each time: it is e
 OPEN_CASES = 64  # that wait for the server; beyond, differences wait for another audit
 
 Liars: TypeAlias = list[tuple[Peer, str]]  # and why they are expelled
-Verdict: TypeAlias = tuple[Liars] | tuple[Liars, Note]
+Verdict: TypeAlias = tuple[Liars, list[Note]]
 
 
 # What the shell is asked to compute, and what it answers.
@@ -348,8 +348,8 @@ class Audits:
         if event.digest != case.digest:
             text = f"audit: the state of step {case.step} is not the one agreed on; "
             note = Note(f"{text}nothing follows from its trials", True)
-            return self._struck(case), note
-        expelled = []
+            return self._struck(case), [note]
+        expelled = Liars()
         for peer, scores in case.answers:
             group = first_difference(self._setting, event.scores, scores)
             if group is None:
@@ -357,8 +357,8 @@ class Audits:
                 continue
             self._count(disagreements=len(case.answers) == 1)
             reason = self._reason(case.step, event.scores, scores)
-            expelled.append((peer, self._expel(peer, reason)))
-        return (expelled,)
+            expelled += self._expel(peer, reason)
+        return expelled, []
 
     def _struck(self, case: Case) -> Liars:
         """Return who, being alone, has had a wrong state too often."""
@@ -370,12 +370,15 @@ class Audits:
         if record.strikes < STRIKES:
             return []
         reason = f"its state was not the true one at {STRIKES} audits"
-        return [(peer, self._expel(peer, reason))]
+        return self._expel(peer, reason)
 
-    def _expel(self, peer: Peer, reason: str) -> str:
+    def _expel(self, peer: Peer, reason: str) -> Liars:
+        """Refuse a client from now on, unless that was done; it may have left."""
+        if peer.announced in self._expelled and peer not in self._records:
+            return []
         self._expelled[peer.announced] = reason
         self._count(expelled=1)
-        return reason
+        return [(peer, reason)]
 
     def _reason(self, step: int, true: Scores, claimed: Scores) -> str:
         """Return what a client is told that has lied."""
@@ -425,7 +428,7 @@ class Audits:
         if right and record is not None:
             record.sums += 1
         reason = f"its sum of step {trials.step} is not that of its trials"
-        return ([] if right else [(peer, self._expel(peer, reason))],)
+        return [] if right else self._expel(peer, reason), []
 
     def _count(self, **more: int) -> None:
         counts = {name: getattr(self.counts, name) + n for name, n in more.items()}

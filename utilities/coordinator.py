@@ -20,7 +20,7 @@ from typing import TypeAlias
 from utilities import events
 from utilities.acceptance import Acceptance, Outcome
 from utilities.aggregation import SEEDS, SUMS, Aggregation, Load
-from utilities.audits import Audits, Job, Rescored, Resummed, audit_random
+from utilities.audits import Audits, Job, Liars, Rescored, Resummed, audit_random
 from utilities.data import Corpus
 from utilities.errors import ProtocolError
 from utilities.events import Drop, Finish, Joined, Left, Note, Received, Stop, Tick
@@ -213,7 +213,7 @@ class Coordinator:
             if stage is not None:
                 stage.lose(peer)
 
-    def _expel(self, liars: Iterable[tuple[Peer, str]], *notes: Note) -> None:
+    def _expel(self, liars: Liars, notes: list[Note]) -> None:
         """Send away whose answers are not what the server has computed itself."""
         self._commands += notes
         for peer, reason in liars:

@@ -1,12 +1,16 @@
 """A step of a fixed number of trials: blocks, who gets which, whose answer counts."""
 
 import math
+import random
+import statistics
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
 from tests.steps import DIGEST, OTHER, STEP, peers, result, setting
+from utilities.audits import Audits
 from utilities.blocks import BlockStep
 from utilities.errors import ProtocolError
 from utilities.evolution import Segment
@@ -390,3 +394,186 @@ def test_a_block_belongs_to_whoever_answered_first() -> None:
         blocks.answer(number)
 
     assert blocks.step.owners() == {100: blocks.peers[0], 101: blocks.peers[1]}
+
+
+# --- a second answer ------------------------------------------------------------------
+
+
+class Watched(Audits):
+    """Audit every client in every step, its first block."""
+
+    def __init__(self) -> None:
+        super().__init__(setting(), random.Random(1))
+        self.random = First()
+
+    def due(self, peers: Iterable[Peer]) -> list[Peer]:
+        return list(peers)
+
+
+class First(random.Random):
+    """Chance that always takes the first."""
+
+    def randrange(self, *_: Any) -> int:
+        return 0
+
+
+def audited(clients: int, blocks: int) -> Blocks:
+    found = Blocks(clients, blocks, times=1.0)
+    config = setting(trials_per_step=4 * blocks)
+    found.step = BlockStep(
+        *(config, STEP, 1.0, lambda slot: 100 + slot, found.times),
+        audits=Watched(),
+    )
+    return found
+
+
+def test_a_block_of_who_is_due_goes_to_a_second_client() -> None:
+    blocks = audited(2, 6)
+    blocks.go()
+    blocks.answer(0, 1.0)
+
+    assert blocks.go() == [("c0", 4)]
+    blocks.answer(1, 1.0)
+    assert blocks.go() == [("c1", 0)]  # ahead of those that nobody has done
+    assert blocks.step.pairs() == []
+    blocks.answer(1)
+    assert blocks.go() == [("c1", 5)]
+    blocks.answer(1)
+
+    [pair] = blocks.step.pairs()
+    assert pair.segment.seed == 100
+    assert [peer.name for peer, _ in pair.answers] == ["c0", "c1"]
+    assert blocks.step.late() == 0  # nobody was late
+
+
+def test_the_first_answer_counts_whoever_is_compared() -> None:
+    blocks = audited(2, 2)
+    blocks.go()
+    blocks.answer(0, value=2.5)
+    blocks.answer(1, value=2.25)
+    before = [scores for _, scores in blocks.step.scored()[0]]
+    assert blocks.go() == [("c0", 1), ("c1", 0)]
+
+    blocks.answer(0, value=2.75)
+    blocks.answer(1, value=2.75)
+
+    after = [scores for _, scores in blocks.step.scored()[0]]
+    assert all(one is other for one, other in zip(before, after, strict=True))
+    assert len(blocks.step.pairs()) == 2
+    assert [peer.name for peer in blocks.step.owners().values()] == ["c0", "c1"]
+
+
+def test_a_step_waits_for_second_answers_but_not_for_ever() -> None:
+    blocks = audited(2, 2)
+    blocks.go(0.0)
+    blocks.answer(0, 1.0)
+    blocks.answer(1, 1.0)
+    blocks.go(1.0)
+    blocks.answer(1, 2.0)
+    step = blocks.step
+    late = 1.0 + 3 * 1.0 + 0.25
+
+    assert not step.complete(2.0)
+    assert not step.stuck(100.0)
+    assert step.wakeup(2.0) == late
+    assert not step.complete(late - 0.01)
+    assert step.complete(late)
+    assert step.late() == 0
+
+
+def test_a_second_client_that_leaves_is_replaced() -> None:
+    blocks = audited(3, 3)
+    blocks.go()
+    blocks.answer(0)
+    assert blocks.go() == [("c1", 0)]
+
+    blocks.leave(1)
+
+    assert ("c2", 0) in blocks.go()
+
+
+def test_what_a_bad_replica_has_answered_is_not_compared() -> None:
+    for number in (0, 1):
+        blocks = audited(2, 2)
+        blocks.go()
+        blocks.answer(0)
+        blocks.answer(1)
+        blocks.go()
+        blocks.answer(1)
+        [pair] = blocks.step.pairs()
+        assert [peer.name for peer, _ in pair.answers] == ["c0", "c1"]
+
+        blocks.step.discard(blocks.peers[number])
+
+        assert blocks.step.pairs() == []
+
+
+def test_a_client_alone_gets_no_block_twice() -> None:
+    blocks = audited(1, 2)
+    blocks.go()
+    blocks.answer(0)
+    blocks.answer(0)
+
+    assert blocks.go() == []
+    assert blocks.step.complete(0.0)
+
+
+def test_two_answers_to_an_overdue_block_are_compared_for_nothing() -> None:
+    blocks = Blocks(2, 3, times=1.0)
+    blocks.go()
+    blocks.answer(1, 1.0)
+    blocks.go(5.0)
+    blocks.answer(1)
+    blocks.answer(0)
+
+    assert [pair.segment.seed for pair in blocks.step.pairs()] == [100]
+
+
+# --- nobody has more than half --------------------------------------------------------
+
+
+def half_done() -> Blocks:
+    """Return a step of which the first of three clients has got its five blocks."""
+    blocks = Blocks(3, 10, times=1.0)
+    blocks.go()
+    for _ in range(3):
+        blocks.answer(0)
+        blocks.go()
+    for _ in range(2):
+        blocks.answer(0)
+    return blocks
+
+
+def test_of_three_clients_none_is_given_more_than_half_of_the_blocks() -> None:
+    blocks = half_done()
+    assert sorted(blocks.slots()) == [0, 3, 6, 7, 8]
+    assert blocks.go() == []
+
+    blocks.answer(1)
+    assert blocks.go() == [("c1", 9)]
+
+
+def test_who_has_its_half_takes_over_what_takes_others_too_long() -> None:
+    blocks = half_done()
+    late = 3 * statistics.median(blocks.times) + 0.25
+    assert blocks.go(late - 0.01) == []
+
+    # With one of the two silent, there is nobody to leave the rest to.
+    assert blocks.go(late) == [("c0", 1), ("c0", 9)]
+
+
+def test_of_two_clients_one_may_do_nearly_everything() -> None:
+    blocks = Blocks(2, 10)
+    blocks.go()
+    for _ in range(7):
+        blocks.answer(0)
+        blocks.go()
+
+    assert len(blocks.slots()) == 7
+
+
+def test_what_a_bad_replica_has_had_does_not_count_towards_its_half() -> None:
+    blocks = half_done()
+    blocks.step.discard(blocks.peers[0])
+
+    assert [slot for name, slot in blocks.go() if name == "c0"] == [9, 0]

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.desk import NoAudits, first_groups
 from tests.steps import DIGEST, OTHER, STEP, floats, peers, result, setting
+from utilities.audits import Audits
 from utilities.blocks import BlockStep
 from utilities.errors import ProtocolError
 from utilities.evolution import Segment
@@ -353,3 +355,143 @@ def test_a_segment_belongs_to_whoever_has_scored_it() -> None:
     step.lose(ann)  # what it has answered counts
 
     assert step.owners() == {50: ann}
+
+
+# --- what two clients share -----------------------------------------------------------
+
+
+class Together(Audits):
+    """Put the same two clients together, at given places."""
+
+    def __init__(self, *couples: tuple[Peer, Peer], at: tuple[int, int] = (1, 0)):
+        super().__init__(setting(), NoAudits())
+        self._couples, self._at = list(couples), list(at)
+
+    def couples(self, peers: Sequence[Peer]) -> list[tuple[Peer, Peer]]:
+        return [c for c in self._couples if c[0] in peers and c[1] in peers]
+
+    def places(self, *lists: tuple[int, int, set[int]]) -> list[int]:
+        return self._at
+
+
+def sharing(*members: Peer) -> tuple[TimedStep, dict[Peer, tuple[Segment, ...]]]:
+    """Return a step whose first two clients share the first one's second segment."""
+    audits = Together((members[0], members[1]))
+    new_seed = itertools.count(50).__next__
+    step = TimedStep(setting(), STEP, 1.0, new_seed, audits=audits)
+    return step, dict(step.assign(members, 0.0))
+
+
+def counted(step: TimedStep) -> dict[int, tuple[str, int]]:
+    """Return whose groups count of each seed, and how many."""
+    owners = step.owners()
+    return {s.seed: (owners[s.seed].name, s.groups) for s, _ in step.scored()[0]}
+
+
+def done(segments: tuple[Segment, ...], groups: int) -> tuple[Segment, ...]:
+    return first_groups(segments, groups)
+
+
+def test_a_shared_segment_looks_like_all_others() -> None:
+    _, work = sharing(*peers(3))
+    ann, bob, eve = work.values()
+
+    assert bob[0].seed == ann[1].seed
+    for segments in (ann, bob, eve):
+        assert {(s.first, s.groups) for s in segments} == {(0, 4)}
+        assert len({s.seed for s in segments}) == 24
+    assert not {s.seed for s in eve} & {s.seed for s in (*ann, *bob)}
+
+
+@pytest.mark.parametrize(
+    ("ann_does", "bob_does", "whose", "groups"),
+    [
+        (8, 4, "c0", 4),  # both whole: one of them, by the seed
+        (7, 4, "c1", 4),  # the longer one
+        (8, 2, "c0", 4),
+        (6, 2, "c0", 2),
+        (4, 3, "c1", 3),  # the other one did not come that far
+    ],
+)
+def test_a_shared_segment_counts_once_wherever_it_is_longer(
+    ann_does: int, bob_does: int, whose: str, groups: int
+) -> None:
+    step, work = sharing(*peers(2))
+    for (peer, segments), n in zip(work.items(), (ann_does, bob_does), strict=True):
+        step.take(peer, result(*done(segments, n)), 0.2)
+
+    shared = work[step_peer(work, 0)][1].seed
+    assert counted(step)[shared] == (whose, groups)
+    every = [s.seed for s, _ in step.scored()[0]]
+    assert len(every) == len(set(every))
+
+
+def step_peer(work: dict[Peer, tuple[Segment, ...]], number: int) -> Peer:
+    return list(work)[number]
+
+
+def test_of_two_whole_answers_the_seed_says_which_counts() -> None:
+    winners = set()
+    for first_seed in (50, 51):
+        ann, bob = peers(2)
+        new_seed = itertools.count(first_seed).__next__
+        audits = Together((ann, bob))
+        step = TimedStep(setting(), STEP, 1.0, new_seed, audits=audits)
+        work = dict(step.assign([ann, bob], 0.0))
+        for peer in (ann, bob):
+            step.take(peer, result(*done(work[peer], 8)), 0.2)
+        winners.add(counted(step)[first_seed + 1][0])
+
+    assert winners == {"c0", "c1"}
+
+
+def test_what_both_have_done_is_compared() -> None:
+    step, work = sharing(*peers(3))
+    ann, bob, eve = work
+    assert step.pairs() == []
+    step.take(ann, result(*done(work[ann], 7)), 0.2)
+    step.take(eve, result(*done(work[eve], 1)), 0.2)
+    assert step.pairs() == []
+    step.take(bob, result(*done(work[bob], 2)), 0.2)
+
+    [pair] = step.pairs()
+
+    assert pair.segment == Segment(work[ann][1].seed, 0, 2)
+    (one, first), (other, second) = pair.answers
+    assert (one, other) == (ann, bob)
+    assert len(first.losses) == len(second.losses) == 8
+    step.discard(ann)
+    assert step.pairs() == []
+    assert counted(step)[pair.segment.seed] == ("c1", 2)
+
+
+# --- nobody has more than half --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("groups", "kept"),
+    [
+        ((20, 3, 2), (5, 3, 2)),  # cut within its second segment
+        ((20, 2, 2), (4, 2, 2)),  # cut between two
+        ((5, 3, 2), (5, 3, 2)),
+        ((20, 3), (20, 3)),  # two clients have nobody else to ask
+        ((20,), (20,)),
+    ],
+)
+def test_of_three_clients_none_has_more_than_half_of_a_step(
+    groups: tuple[int, ...], kept: tuple[int, ...]
+) -> None:
+    step, members = timed(), peers(len(groups))
+    work = dict(step.assign(members, 0.0))
+    for peer, n in zip(members, groups, strict=True):
+        step.take(peer, result(*done(work[peer], n)), 0.2)
+
+    scored, dropped = step.scored()
+
+    owners = step.owners()
+    found = [
+        sum(s.groups for s, _ in scored if owners[s.seed] is peer) for peer in members
+    ]
+    assert (tuple(found), dropped) == (kept, 0)
+    assert all(len(scores.losses) == 4 * s.groups for s, scores in scored)
+    assert step.capped is (members[0] if groups != kept else None)

@@ -164,7 +164,8 @@ class BlockStep:
     def _overdue(self, peer: Peer, now: float) -> Block | None:
         """Return a block that has been with others for too long."""
         for block in self._todo.values():
-            if peer not in block.sent and now >= self._late_at(block):
+            given = block.since > -math.inf
+            if given and peer not in block.sent and now >= self._late_at(block):
                 return block
         return None
 

@@ -17,7 +17,7 @@ from utilities.errors import ProtocolError
 from utilities.evolution import Segment, Setting
 from utilities.peers import Peer
 from utilities.protocol import MAX_TRIALS, Result
-from utilities.steps import BlockStep, TimedStep, check_shape
+from utilities.steps import NO_DIGEST, BlockStep, TimedStep, check_shape
 
 STEP = 7
 DIGEST, OTHER = b"d" * 32, b"o" * 32
@@ -493,6 +493,21 @@ def test_blocks_of_a_replica_that_differs_are_open_again() -> None:
     blocks.answer(0)
     blocks.answer(0)
     assert blocks.slots() == [0, 1, 2]
+
+
+def test_a_replica_that_reports_two_digests_of_one_step_agrees_with_nobody() -> None:
+    blocks = Blocks(2, 4)
+    blocks.go()
+    blocks.answer(0)
+    blocks.answer(1)
+    blocks.answer(0, digest=OTHER)
+    blocks.answer(1)
+
+    votes = {d: len(who) for d, who in blocks.step.votes().items()}
+    assert votes == {NO_DIGEST: 1, DIGEST: 1}
+    blocks.step.discard(blocks.peers[0])
+    assert blocks.slots() == [1, 3]
+    assert not blocks.step.complete(0.0)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 100.5])

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ TELLING_CLIENT = Path(__file__).with_name("telling_client.py")
 STEPS_AFTER = 2  # of every client, when the faults of a schedule are over
 KINDS = {
     "timed": "--timePerStep 0.05",
-    "fixed": "--trialsPerStep 256 --timePerStep 0.05",
+    "fixed": "--trialsPerStep 4096",
     "sums": "--timePerStep 0.05 --aggregation sums",
 }
 
@@ -43,7 +44,8 @@ class Replica:
         self.proxy = FaultProxy(port)
         self._file = lab.folder / f"{name}.jsonl"
         address = f"127.0.0.1:{self.proxy.port}"
-        words = [TELLING_CLIENT, self._file, address, "--name", name]
+        code = getattr(lab, "code", [])  # options of a client that is to be let in
+        words = [TELLING_CLIENT, self._file, address, *code, "--name", name]
         self.program = lab.start(name, *words)
 
     def told(self, kind: str) -> list[dict[str, Any]]:
@@ -89,10 +91,12 @@ def strike(rng: random.Random, replicas: list[Replica]) -> str:
 def settled(replicas: list[Replica]) -> None:
     """Wait until every client has answered some more steps."""
     goal = max(replica.step for replica in replicas) + STEPS_AFTER
-    until(
-        lambda: min(replica.step for replica in replicas) >= goal,
-        f"step {goal} of {[(replica.name, replica.step) for replica in replicas]}",
-    )
+    for replica in replicas:
+        until(partial(_answers, replica, goal), f"step {goal} of {replica.name}")
+
+
+def _answers(replica: Replica, goal: int) -> bool:
+    return replica.step >= goal
 
 
 @pytest.mark.slow

@@ -3,7 +3,8 @@
 It is told what the server got and what it ordered, in that order, and keeps no more
 than what is needed to hold one against the other:
 
-- steps close once each, in order; an update goes to a replica once, in order;
+- steps close once each, in order, and are written before anybody hears of them;
+- an update goes to a replica once, in order, and is the same for all;
 - every trial that counts was given out, was answered in that step by a replica with
   the digest agreed on, and counts once in the whole run;
 - rewards are those of plain Python on these answers;
@@ -21,9 +22,8 @@ import numpy as np
 
 from tests.messages import comparable
 from utilities.evolution import Segment, Setting, Update
-from utilities.protocol import Begin, Message, Result, Shares, Welcome
+from utilities.protocol import Begin, Message, Result, Resume, Shares, Welcome
 from utilities.summing import Compute
-from utilities.tally import Closed
 
 Losses: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]  # of trials, and clean
 Rewarded: TypeAlias = dict[Segment, bytes]
@@ -102,10 +102,15 @@ class History:
 
     # What it ordered.
 
-    def closed(self, closed: Closed) -> None:
-        """Note that a step has closed."""
-        assert closed.step not in self.digests, f"step {closed.step} closed twice"
-        self.digests[closed.step] = closed.digest
+    def wrote(self, update: Update, digest: bytes) -> None:
+        """Note a step that is durable from now on, and the digest before it."""
+        assert update.step == self.step, "a step is closed twice or out of turn"
+        self.digests[update.step] = digest
+        self._updates[update.step] = comparable(update)
+        rewarded = self._rewarded if update.summed else self._by_segment(update)
+        self._count(update, rewarded)
+        self.step += 1
+        self._answers, self._scored, self._rewarded = Answers(), None, {}
 
     def computes(self, order: Compute) -> None:
         """Note rewards of trials that the server adds up itself."""
@@ -114,7 +119,7 @@ class History:
     def sent(self, client: int, message: Message) -> None:
         """Note a message to one session."""
         match message:
-            case Welcome():
+            case Welcome() | Resume():
                 self._replicas[client] = message.step
             case Begin():
                 assert self._replicas[client] == message.step, "asked out of turn"
@@ -141,15 +146,8 @@ class History:
     def _update(self, client: int, update: Update) -> None:
         assert self._replicas[client] == update.step, "an update twice or out of turn"
         self._replicas[client] += 1
-        if update.step in self._updates:
-            assert self._updates[update.step] == comparable(update), "a fork"
-            return
-        assert update.step == self.step, "an update of another step"
-        self._updates[update.step] = comparable(update)
-        rewarded = self._rewarded if update.summed else self._by_segment(update)
-        self._count(update, rewarded)
-        self.step += 1
-        self._answers, self._scored, self._rewarded = Answers(), None, {}
+        assert update.step in self._updates, "told before it was written"
+        assert self._updates[update.step] == comparable(update), "a fork"
 
     def _by_segment(self, update: Update) -> Rewarded:
         assert not self._rewarded or not update.trials, "rewards were sent twice"

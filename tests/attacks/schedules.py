@@ -19,9 +19,9 @@ from tests.desk import Lesson, Log, Truth, lesson
 from tests.wire import FINE, Fate, Link, Node, Wire
 from utilities.coordinator import Command, Event
 from utilities.events import Left, Received, Send, Stop
+from utilities.ledger import Append
 from utilities.protocol import Message, Result
 from utilities.summing import Compute
-from utilities.tally import Closed
 
 STEPS_AFTER = 3  # that a run has to go on for when all faults are over
 PATIENCE = 120.0  # simulated seconds in which that has to happen
@@ -50,15 +50,16 @@ class Told(Log):
         """Sort commands, and tell of them."""
         super().take(commands)
         for command in commands:
-            if isinstance(command, Closed):
-                self._history.closed(command)
-        for command in commands:
-            if isinstance(command, Compute):
-                self._history.computes(command)
-        for command in commands:
-            if isinstance(command, Send):
-                for message in command.messages:
-                    self._history.sent(command.client, message)
+            match command:
+                case Append():
+                    self._history.wrote(command.update, command.closed.digest)
+                case Compute():
+                    self._history.computes(command)
+                case Send():
+                    for message in command.messages:
+                        self._history.sent(command.client, message)
+                case _:
+                    pass
 
 
 class Observed(Wire):

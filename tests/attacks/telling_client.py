@@ -22,14 +22,14 @@ def work() -> None:
     from utilities.evolution import Update
     from utilities.misc import sha256
     from utilities.options import parse_client
-    from utilities.protocol import Message, Result, Welcome
+    from utilities.protocol import Message, Result, Resume, Welcome
     from utilities.wire import encode
     from utilities.worker import Worker
 
     class Telling(Worker):
         def handle(self, message: Message) -> None:
             super().handle(message)
-            if isinstance(message, Welcome):
+            if isinstance(message, Welcome | Resume):
                 tell(kind="welcome", step=message.step)
             if isinstance(message, Update):
                 parts = [bytes(part) for part in encode(message)]

@@ -100,9 +100,10 @@ class Told:
             if isinstance(message, Update):
                 while answers and answers[0].step <= message.step:
                     history.got(answers.pop(0))
-                if message.step not in history.digests:
-                    history.closed(self.closed[message.step])
-                history.sent(client, change(message))
+                changed = change(message)
+                if message.step == history.step:
+                    history.wrote(changed, self.closed[message.step].digest)
+                history.sent(client, changed)
             else:
                 history.sent(client, message)
 
@@ -147,7 +148,10 @@ def _invented(update: Update) -> Update:
         (_one_less, "an answer in time is left out"),
         (_invented, "never given out"),
         (lambda u: replace(u, trials=u.trials - 4), "a trial counts for nothing"),
-        (lambda u: replace(u, step=u.step + 1), "an update twice or out of turn"),
+        (
+            lambda u: replace(u, step=u.step + 1),
+            "a step is closed twice or out of turn",
+        ),
     ],
 )
 def test_the_model_refuses(change: Callable[[Update], Update], words: str) -> None:
@@ -164,8 +168,13 @@ def test_the_model_refuses_a_fork_a_second_closing_and_replicas_that_differ() ->
     history, closed = told.history, told.closed[0]
     last = next(m for c, m in reversed(told.messages) if isinstance(m, Update))
 
-    with pytest.raises(AssertionError, match="step 0 closed twice"):
-        history.closed(closed)
+    with pytest.raises(AssertionError, match="closed twice"):
+        history.wrote(last, closed.digest)
+    with pytest.raises(AssertionError, match="an update twice or out of turn"):
+        history.sent(1, last)
+    history._replicas[1] = history.step
+    with pytest.raises(AssertionError, match="told before it was written"):
+        history.sent(1, replace(last, step=history.step))
     history._replicas[1] = last.step
     with pytest.raises(AssertionError, match="a fork"):
         history.sent(1, replace(last, rate=2 * last.rate))

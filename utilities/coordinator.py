@@ -386,7 +386,7 @@ class Coordinator:
         """Return the digest of the true state, or None if only a replay can tell."""
         if self._ledger.state.step == self.step:
             return self._ledger.digest
-        return majority(step.votes())
+        return majority(step.votes()) or None
 
     def _leave_out(self, step: OpenStep, digest: bytes) -> bool:
         """Leave out replicas that differ; return whether there were any."""

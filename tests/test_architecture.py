@@ -33,7 +33,8 @@ ROWS = (
     (
         *("outgoing", "communication", "runfiles", "logfiles", "records", "statefiles"),
         *("checkpoints", "scales", "curves", "plots", "svgplot", "trained"),
-        *("runs", "runlogs", "credits"),
+        *("runs", "runlogs", "credits", "yardsticks"),
+        *("sessionfiles", "follow", "page", "pageserver"),
     ),
     (
         *("options", "setup", "display", "reporting"),
@@ -42,7 +43,7 @@ ROWS = (
     (
         *("inspect.console", "inspect.asking", "inspect.textplot", "inspect.words"),
         *("inspect.summary", "inspect.comparison", "inspect.forecast"),
-        *("inspect.outlook", "inspect.yardsticks", "inspect.pngplot"),
+        *("inspect.outlook", "inspect.pngplot"),
         *("inspect.samples", "inspect.bits", "inspect.chat", "inspect.export"),
         *("inspect.report", "inspect.filecommands", "inspect.modelcommands"),
         *("inspect.commandline", "inspect.__main__"),
@@ -80,6 +81,7 @@ WITHIN = {
     },
     "runlogs": {"runfiles", "logfiles", "runs"},
     "credits": {"runfiles", "logfiles", "runs"},
+    "yardsticks": {"plots", "runs"},
     "setup": {"options"},
     "reporting": {"options", "setup", "display"},
     "team": {"shelf"},
@@ -97,11 +99,11 @@ WITHIN_INSPECT = {
     "report": {"console", "samples", "summary", "words"},
     "filecommands": {
         *("asking", "comparison", "console", "forecast", "outlook", "pngplot"),
-        *("summary", "textplot", "words", "yardsticks"),
+        *("summary", "textplot", "words"),
     },
     "modelcommands": {
         *("asking", "bits", "chat", "console", "export", "filecommands", "forecast"),
-        *("outlook", "report", "samples", "summary", "words", "yardsticks"),
+        *("outlook", "report", "samples", "summary", "words"),
     },
     "commandline": {"asking", "console", "filecommands", "modelcommands"},
     "__main__": {"commandline", "console"},

@@ -29,6 +29,9 @@ statefiles               which checkpoints lie there
 scales, curves, plots    ranges and round numbers; the logs as curves; a picture's data
 svgplot, trained         the picture itself; a model that can write
 runs, runlogs, credits   the folders of runs; their logs; who has taught them
+yardsticks               what trivial methods reach on a run's text
+sessionfiles, follow     what a server tells of itself; a run as its files grow
+page, pageserver         what the page shows, and whom; its connections
 options                  what is typed: command lines
 display                  what is seen: bars and lines
 setup, reporting         from options to a run; what the server says

@@ -199,13 +199,13 @@ class Coordinator:
             return
         self._peers[client] = Peer(client, name)
         again = "" if hello.last_step is None else f" again (was at {hello.last_step})"
-        self._note(f"{name} joined{again}; {len(self._peers)} here")
+        self._note(f"{name} joined{again}; {len(self._peers)} here", kind="join")
 
     def _leave(self, client: int, reason: str) -> None:
         peer = self._peers.pop(client, None)
         if peer is None:
             return
-        self._note(f"{peer.name} left: {reason}; {len(self._peers)} here")
+        self._note(f"{peer.name} left: {reason}; {len(self._peers)} here", kind="leave")
         peer.ready = False
         self._outbox.forget(peer)
         self._accounts.close(peer)
@@ -507,8 +507,8 @@ class Coordinator:
 
     # Output.
 
-    def _note(self, text: str, *, warning: bool = False) -> None:
-        self._commands.append(Note(text, warning))
+    def _note(self, text: str, *, warning: bool = False, kind: str = "") -> None:
+        self._commands.append(Note(text, warning, kind))
 
     def _drop(self, client: int, end: End, reason: str) -> None:
         self._commands.append(Drop(client, Goodbye(end.value, reason)))

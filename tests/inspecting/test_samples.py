@@ -17,10 +17,11 @@ from tests.small_runs import (
 )
 from utilities.data import Vocabulary
 from utilities.generation import Sampling, generate_text
-from utilities.inspect.samples import Sample, kept_steps, known_prompt, samples, spread
+from utilities.inspect.samples import Sample, kept_steps, known_prompt, samples
 from utilities.model import Layout
 from utilities.runlogs import RunLog
 from utilities.runs import RunStore
+from utilities.scales import spread
 
 LAYOUT = Layout(CONFIG)
 SAMPLING = Sampling(0.8, seed=1)

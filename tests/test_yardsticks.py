@@ -8,8 +8,8 @@ import pytest
 from tests.small_runs import CONFIG, VOCABULARY, new_run, record
 from utilities import data
 from utilities.data import Text, baselines, build_corpus, read_text
-from utilities.inspect.yardsticks import levels
 from utilities.runs import Run, RunStore
+from utilities.yardsticks import levels
 
 WORDS = "abc de\nab " * 500
 EVENLY = ("guessing evenly", math.log(9))
@@ -56,7 +56,7 @@ def test_the_text_of_this_python_is_counted_where_it_is_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = Text("Some prose", (WORDS,))
-    monkeypatch.setattr("utilities.inspect.yardsticks.default_text", lambda: text)
+    monkeypatch.setattr("utilities.yardsticks.default_text", lambda: text)
     with new_run(tmp_path, text_sha256=text.sha256, text_paths=()) as run:
         assert figures(run) == counted(text)
 

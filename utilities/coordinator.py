@@ -234,9 +234,8 @@ class Coordinator:
         """Let replicas take part no more until they have got the true state."""
         for peer in peers:
             if peer.ready:
-                self._note(
-                    f"{peer.name}: {reason}; its state is replaced", warning=True
-                )
+                text = f"{peer.name}: {reason}; its state is replaced"
+                self._note(text, warning=True, kind="audit")
                 peer.ready, peer.reason = False, reason
             if self._open is not None:
                 self._open.discard(peer)

@@ -158,7 +158,6 @@ class Page:
         clock: Clock,
         *,
         names: Collection[str] = (),
-        newest: int | None = None,
         known: Levels = levels,
     ) -> None:
         """Read the files of the page.
@@ -167,14 +166,14 @@ class Page:
             store: the runs.
             clock: for spans of time.
             names: of this machine, by which it may be asked.
-            newest: the run to show first; None: the one with the highest number.
             known: finds losses to compare with.
 
         Raises:
             RunError: a file of the page is missing.
         """
         self._store, self._clock, self._names = store, clock, frozenset(names)
-        self._newest, self._known = newest, known
+        self.first: int | None = None  # run to show; None: the newest
+        self.known = known
         self._feeds: dict[int, Feed] = {}
         self._lock = threading.Lock()
         self._listed: dict[int, tuple[float, dict[str, Any]]] = {}
@@ -218,10 +217,9 @@ class Page:
 
     def _runs(self, _asked: Asked) -> Answer:
         numbers = self._store.numbers()
+        newest = max(numbers, default=None)
         content = {
-            "newest": self._newest
-            if self._newest in numbers
-            else max(numbers, default=None),
+            "newest": self.first if self.first in numbers else newest,
             "runs": [
                 entry
                 for number in numbers[::-1][:MOST_RUNS]
@@ -271,7 +269,7 @@ class Page:
             feed = self._feeds.pop(number, None)
             if feed is None:
                 run = self._store.open(number, lock=False)
-                feed = Feed(run, self._known, self._clock)
+                feed = Feed(run, self.known, self._clock)
             self._feeds[number] = feed  # the newest one last
             while len(self._feeds) > MOST_FEEDS:
                 del self._feeds[next(iter(self._feeds))]

@@ -21,7 +21,6 @@ from utilities.communication import listen
 from utilities.errors import NetworkError
 from utilities.page import HEADERS, Answer, Page, refusal
 
-PAGE_PORT = 55580
 MOST_CONNECTIONS = 48  # at once; a browser holds one for each tab that is looked at
 REQUEST_BYTES = 8192
 REQUEST_SECONDS = 5.0  # that a request may take to come
@@ -166,15 +165,12 @@ class PageServer(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def page_open(page: Page | None, host: str, port: int) -> Iterator[PageServer | None]:
-    """Serve a page, where there is one, while the context is open.
+def page_open(page: Page, host: str, port: int) -> Iterator[PageServer]:
+    """Serve a page while the context is open.
 
     Raises:
         NetworkError: the address is not ours, or the port is taken.
     """
-    if page is None:
-        yield None
-        return
     server = PageServer(page, host, port)
     server.start()
     try:

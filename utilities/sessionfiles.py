@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from utilities.addresses import ANY, dialable, place
 from utilities.events import Note
 from utilities.logfiles import bytes_of
 from utilities.misc import Clock
@@ -45,6 +46,18 @@ STATES = (WAITING, TRAINING, STOPPING, ENDED)
 
 
 # Writing.
+
+
+def client_lines(host: str, port: int, addresses: Sequence[str]) -> list[str]:
+    """Return the command lines that start clients of a server elsewhere.
+
+    Args:
+        host: that the server listens on.
+        port: of the server.
+        addresses: of this machine, for a server that listens on all of them.
+    """
+    hosts = (addresses or [dialable(host)]) if host in ANY else [host]
+    return [f"python basicClient.py {place(each, port)}" for each in hosts]
 
 
 @dataclass
@@ -127,12 +140,13 @@ class SessionLog:
         }
         self._pending.append(json.dumps(event) + "\n")
 
-    def tell(self, state: str, step: int, peers: Sequence[Peer]) -> None:
+    def tell(self, step: int, peers: Sequence[Peer], *, ends: bool = False) -> None:
         """Write how things stand, if the last time was long enough ago."""
         now = self._clock()
         if now < self._next:
             return
         self._next = now + max(SECONDS, len(peers) / CLIENTS_A_SECOND)
+        state = STOPPING if ends else TRAINING if peers else WAITING
         self._write(state, step, peers)
 
     def end(self, step: int) -> None:

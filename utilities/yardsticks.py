@@ -6,7 +6,14 @@ Owns: finding the text again. Does not own the counting (`data`).
 import math
 from pathlib import Path
 
-from utilities.data import Text, baselines, build_corpus, default_text, read_text
+from utilities.data import (
+    Corpus,
+    Text,
+    baselines,
+    build_corpus,
+    default_text,
+    read_text,
+)
 from utilities.errors import DataError, RunError
 from utilities.plots import Level
 from utilities.runs import Run
@@ -24,11 +31,19 @@ def levels(run: Run) -> tuple[Level, ...]:
         if text.sha256 != run.record.text_sha256:
             return (evenly,)
         length = run.record.config.sequence_length
-        base = baselines(build_corpus(text, run.vocabulary, length))
+        return counted(build_corpus(text, run.vocabulary, length))
     except (DataError, RunError):
         return (evenly,)
-    by_pairs = Level("by pairs of characters", base.bigram)
-    return (evenly, Level("by frequency", base.unigram), by_pairs)
+
+
+def counted(corpus: Corpus) -> tuple[Level, ...]:
+    """Return losses to compare with, counted on a text that is at hand."""
+    base = baselines(corpus)
+    return (
+        Level("guessing evenly", base.uniform),
+        Level("by frequency", base.unigram),
+        Level("by pairs of characters", base.bigram),
+    )
 
 
 def _text(run: Run) -> Text:

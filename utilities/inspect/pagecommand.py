@@ -6,14 +6,14 @@ connections (`pageserver`).
 
 import time
 
-from utilities.addresses import LOCALHOST, dialable, only_here, place
+from utilities.addresses import LOCALHOST, PAGE_PORT, dialable, only_here, place
 from utilities.config import Rule
 from utilities.errors import ConfigError
 from utilities.inspect.asking import Command, Options, add_rule
 from utilities.inspect.console import note
 from utilities.options import Parser
 from utilities.page import Page, machine_names
-from utilities.pageserver import PAGE_PORT, PageServer
+from utilities.pageserver import PageServer
 from utilities.processes import signals
 from utilities.runs import RunStore
 

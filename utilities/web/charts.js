@@ -6,7 +6,9 @@ const MIDDLE_POINTS = 150;
 
 const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-const faint = colour => `color-mix(in srgb, ${colour} 35%, transparent)`;
+const faint = colour => `color-mix(in srgb, ${colour} 40%, transparent)`;
+// Opaque, for what lies in front of something else.
+const pale = colour => `color-mix(in srgb, ${colour} 45%, ${css('--card')})`;
 
 export const runColour = place => css(place === 0 ? '--accent' : `--run${place}`);
 
@@ -117,6 +119,7 @@ class Chart {
     this.forget();
     this.place.replaceChildren(Object.assign(document.createElement('p'), {className: 'empty soft', textContent: text}));
     this.place.removeAttribute('tabindex');
+    this.place.dataset.points = 0;
   }
 
   // series: what uPlot takes, without x; shape: what the chart was made for.
@@ -127,9 +130,11 @@ class Chart {
     }
     this.place.setAttribute('role', 'img');
     this.place.setAttribute('aria-label', label);
+    this.place.dataset.points = data[0].length;
     if (shape === this.shape) {
       this.plot.setData(data, !this.zoomed);
       if (this.zoomed) this.plot.redraw(true, true);
+      if (this.plot.cursor.left < 0) newest(this.plot);
       return;
     }
     this.forget();
@@ -149,8 +154,10 @@ class Chart {
       hooks: {
         ...options.hooks,
         setSelect: [u => { if (u.select.width > 0) chart.zoomed = true; }],
+        setCursor: [u => { if (u.cursor.left < 0) newest(u); }],
       },
     }, data, this.place);
+    newest(this.plot);
     this.keyboard();
   }
 
@@ -179,6 +186,16 @@ function nearest(u, s, hovered) {
     }
   }
   return hovered;
+}
+
+// Without a cursor the legend has the newest figure of each series.
+function newest(u) {
+  const last = column => {
+    let i = column.length - 1;
+    while (i >= 0 && (column[i] === null || column[i] === undefined)) i--;
+    return i < 0 ? null : i;
+  };
+  u.setLegend({idxs: u.data.map(last)}, false);
 }
 
 function axes(by, words, size) {
@@ -293,14 +310,14 @@ export class LossChart {
     ctx.setLineDash([2 * ratio, 4 * ratio]);
     ctx.font = `${12 * ratio}px system-ui, sans-serif`;
     ctx.textAlign = 'right';
-    ctx.textBaseline = 'bottom';
     for (const level of this.levels) {
       const y = Math.round(u.valToPos(level.nats * this.factor, 'y', true));
       ctx.beginPath();
       ctx.moveTo(bbox.left, y);
       ctx.lineTo(bbox.left + bbox.width, y);
       ctx.stroke();
-      ctx.fillText(level.name, bbox.left + bbox.width - 4 * ratio, y - 2 * ratio);
+      ctx.textBaseline = y - bbox.top < 18 * ratio ? 'top' : 'bottom';
+      ctx.fillText(level.name, bbox.left + bbox.width - 4 * ratio, y + (ctx.textBaseline === 'top' ? 3 : -2) * ratio);
     }
     ctx.restore();
   }
@@ -341,13 +358,13 @@ export class StepsChart {
     if (data.slice(1).every(column => column.every(v => v === null))) data[0] = [];
     const series = [xSeries(by), ...this.wanted.map(({label, colour, fill, shown, digits}, i) => ({
       label, stroke: css(colour), width: 1.5, points: {show: false},
-      fill: fill ? faint(css(colour)) : undefined,
+      fill: fill ? pale(css(colour)) : undefined,
       value: (u, v, s, idx) => shown ? valued(digits)(u, this.part(u, i, idx)) : v === null || v === undefined ? '–' : this.words(v),
     }))];
     const last = columns[0].filter(v => v !== null).pop();
     this.chart.show(by, {
       series,
-      scales: {x: {time: false}, y: {range: (u, low, high) => this.range(low, high)}},
+      scales: {x: {time: false}, y: {range: u => this.range(u)}},
       axes: axes(by, v => short(v), 44),
     }, data, `${this.wanted[0].label}, the newest: ${last === undefined ? 'none' : short(last)}`);
   }
@@ -359,8 +376,14 @@ export class StepsChart {
     return own === null || own === undefined ? null : own - below;
   }
 
-  range(low, high) {
-    if (low === null || high === null) return [0, 1];
+  // Of all but the wildest figures: the first step of a run may last ten times as long.
+  range(u) {
+    const [start, end] = u.series[0].idxs || [];
+    const values = u.data.slice(1).flatMap(column => column.slice(start ?? 0, (end ?? column.length - 1) + 1))
+      .filter(v => v !== null && v !== undefined).sort((a, b) => a - b);
+    if (!values.length) return [0, 1];
+    const wild = Math.floor(values.length * 0.01);
+    let low = values[wild], high = values[values.length - 1 - wild];
     if (this.least !== null) low = Math.min(low, this.least);
     const margin = 0.06 * (high - low) || 0.05 * Math.abs(high) || 0.05;
     return [low === this.least ? low : low - margin, high + margin];

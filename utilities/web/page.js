@@ -147,13 +147,13 @@ function clientRow(client) {
 function showClients() {
   const {clients, before, more} = state.clients;
   if (!said('clients', $('clients'), clients)) return;
-  $('clients-note').textContent = before ? `shares: the steps before ${number(before)}` : '';
+  $('clients-note').textContent = before ? `share of the trials and of the gradient before step ${number(before)}` : '';
   if (!clients.length) {
     $('clients').replaceChildren(make('p', 'nobody yet', 'soft'));
     return;
   }
   const table = make('table'), top = make('tr');
-  for (const title of ['client', 'trials/s', 'share of trials', 'of the gradient', 'steps late']) {
+  for (const title of ['client', 'trials/s', 'share', 'gradient', 'late']) {
     const cell = make('th', title);
     cell.scope = 'col';
     top.append(cell);
@@ -223,7 +223,7 @@ function showEvents() {
     item.append(time, sign, make('span', event.text));
     return item;
   });
-  $('events').replaceChildren(...(items.length ? items : [make('li', 'none recorded', 'soft')]));
+  $('events').replaceChildren(...(items.length ? items : [make('li', 'none recorded', 'soft none')]));
 }
 
 function keysTable(keys, columns, caption) {

@@ -20,7 +20,7 @@ import numpy as np
 
 from utilities.config import Config
 from utilities.credits import read_credits
-from utilities.curves import Curves, Point, thinned
+from utilities.curves import Curves, Point, smoothed, thinned
 from utilities.follow import Logs
 from utilities.logfiles import SAMPLES, read_samples
 from utilities.misc import Clock
@@ -96,6 +96,18 @@ def loss_points(
     losses = curves.losses[start:end]
     numbers = np.arange(start, start + losses.size, dtype=np.float64)
     few = thinned(Series("loss", numbers, losses), most)
+    steps = curves.first_step + few.x
+    return _points(curves, steps, steps + 1, few.y)
+
+
+def middle_points(curves: Curves) -> Any:
+    """Return the medians of stretches of the losses as plain data."""
+    numbers = np.arange(curves.losses.size, dtype=np.float64)
+    few = smoothed(Series("loss", numbers, curves.losses))
+    there = np.isfinite(few.x)
+    if there.any():  # a stretch without figures has a place all the same: a gap
+        places = np.arange(few.x.size)
+        few = Series(few.name, np.interp(places, places[there], few.x[there]), few.y)
     steps = curves.first_step + few.x
     return _points(curves, steps, steps + 1, few.y)
 
@@ -209,6 +221,7 @@ class Feed:
         self._lock = threading.Lock()
         self._next = _LEAST
         self._curves = self._logs.curves(0)
+        self._medians: Any = None  # of the losses, where they have been counted
         self._signatures: dict[str, Signature] = {}
         self._sections: dict[str, tuple[int, dict[str, Any]]] = {}
 
@@ -242,7 +255,7 @@ class Feed:
             self._look()
             return {
                 **self._sections["run"][1],
-                "loss": loss_points(self._curves, most=MOST_POINTS),
+                "middle": self._middle(),
                 "validation": validation_points(self._curves),
             }
 
@@ -258,6 +271,7 @@ class Feed:
             self._set("run", self._run_section())
         self._logs.read()
         self._curves = self._logs.curves(self._run.record.config.step_num)
+        self._medians = None
         if self._changed(SAMPLES):
             self._set("samples", self._samples_section())
         if self._changed(EVENTS):
@@ -359,6 +373,12 @@ class Feed:
 
     # Curves.
 
+    def _middle(self) -> Any:
+        """Return the medians of the losses, counted once for all who look."""
+        if self._medians is None:
+            self._medians = middle_points(self._curves)
+        return self._medians
+
     def _new_points(self, cursor: Cursor) -> dict[str, Any] | None:
         """Return what of the curves is new, or all of it in a picture."""
         curves, lines = self._curves, self._curves.steps.size
@@ -379,6 +399,7 @@ class Feed:
             "whole": whole,
             "steps": step_rows(curves, start[0]),
             "loss": loss_points(curves, start[1], losses),
+            "middle": self._middle(),
         }
         if whole or validations != cursor.validations:
             answer["validation"] = validation_points(curves)

@@ -36,6 +36,14 @@ export function span(seconds) {
   return m ? `${m} min ${s} s` : `${s} s`;
 }
 
+// A length of time in one unit.
+export function rough(seconds) {
+  for (const [unit, size] of [['d', 86400], ['h', 3600], ['min', 60]]) {
+    if (seconds >= 2 * size) return `${Math.floor(seconds / size)} ${unit}`;
+  }
+  return `${Math.max(0, Math.round(seconds))} s`;
+}
+
 function clock(seconds, wide) {
   const sign = value => String(value).padStart(2, '0');
   const s = Math.round(seconds), h = Math.floor(s / 3600), m = Math.floor(s / 60) % 60;
@@ -205,7 +213,7 @@ function axes(by, words, size) {
     {
       ...common,
       grid: {show: false},
-      space: 70,
+      space: 60,
       size: 30,
       values: (u, splits) => splits.map(v => v === null ? '' : axis.words(v, u.scales.x.max - u.scales.x.min)),
       ...(axis.increments ? {incrs: axis.increments} : {}),
@@ -228,7 +236,7 @@ export class LossChart {
 
   forget() { this.chart.forget(); }
 
-  // runs: {name, place, loss, validation}, the first one is the page's own.
+  // runs: {name, place, middle, validation}; the first one, the page's own, has its loss, too.
   show(runs, {unit, by, log, levels}) {
     this.levels = levels;
     this.factor = unit === 'bits' ? BITS : 1;
@@ -237,13 +245,12 @@ export class LossChart {
     for (const run of runs) {
       const colour = runColour(run.place);
       const several = runs.length > 1 ? `${run.name} ` : '';
-      const raw = table(run.loss[by], scaled(run.loss.nats));
       if (run.place === 0) {
-        tables.push(raw);
+        tables.push(table(run.loss[by], scaled(run.loss.nats)));
         series.push({label: `${several}loss of a step`, stroke: faint(colour), width: 1, points: {show: false}, value: valued(3)});
         roles.push('raw');
       }
-      tables.push(middle(...raw));
+      tables.push(table(run.middle[by], scaled(run.middle.nats)));
       series.push({label: `${several}median`, stroke: colour, width: run.place === 0 ? 2 : 1.5, points: {show: false}, value: valued(3)});
       roles.push('middle');
       const mark = run.place === 0 ? css('--warm') : colour;
@@ -257,7 +264,8 @@ export class LossChart {
     }
     this.roles = roles;
     const usable = tables.map(t => log ? above(0, t) : t);
-    const data = uPlot.join(usable);
+    // 2: a gap reaches over what only the other series have.
+    const data = uPlot.join(usable, usable.map(t => t.map(() => 2)));
     if (data[0].length === 0) data.length = 1;
     const shape = JSON.stringify([runs.map(r => [r.name, r.place]), unit, by, log]);
     this.chart.show(shape, this.options(series, by, log), data, this.words(runs, unit));

@@ -1,6 +1,6 @@
 // The page: what the server tells, put where it belongs. Whatever text comes from
 // elsewhere (names, texts, samples) becomes text, never markup.
-import {LossChart, StepsChart, short, span} from './charts.js';
+import {LossChart, StepsChart, rough, short, span} from './charts.js';
 
 const $ = id => document.getElementById(id);
 const BITS = 1 / Math.LN2;
@@ -11,7 +11,7 @@ const state = {
   run: null, newest: null, runs: [],
   unit: 'nats', by: 'step', log: false, baselines: true,
   about: null, head: null, levels: [], clients: null, samples: [], events: [],
-  loss: null, validation: null, steps: null,
+  loss: null, middle: null, validation: null, steps: null,
   overlays: new Map(), // number -> picture
   follow: true, // the slider stays at the newest sample
 };
@@ -29,7 +29,7 @@ function make(tag, text = '', className = '') {
 const number = value => value === null || value === undefined ? '–' : value.toLocaleString('en');
 const loss = nats => nats === null || nats === undefined ? '–' : (state.unit === 'bits' ? nats * BITS : nats).toFixed(3);
 const percent = share => share === null || share === undefined ? '–' : `${(100 * share).toFixed(1)} %`;
-const ago = moment => `${span(Date.now() / 1000 - moment)} ago`;
+const ago = moment => `${rough(Date.now() / 1000 - moment)} ago`;
 
 function said(key, element, content) {
   // Nothing is touched that stays as it is: a selection or a screen reader stays there.
@@ -99,9 +99,9 @@ const stepCharts = [
 
 function showLoss() {
   if (!state.loss) return;
-  const own = {name: `run ${state.run}`, place: 0, loss: state.loss, validation: state.validation};
+  const own = {name: `run ${state.run}`, place: 0, loss: state.loss, middle: state.middle, validation: state.validation};
   const others = [...state.overlays].map(([run, picture], i) => ({
-    name: `run ${run}`, place: i + 1, loss: picture.loss, validation: picture.validation,
+    name: `run ${run}`, place: i + 1, middle: picture.middle, validation: picture.validation,
   }));
   lossChart.show([own, ...others], {
     unit: state.unit, by: state.by, log: state.log, levels: state.baselines ? state.levels : [],
@@ -136,7 +136,7 @@ function clientRow(client) {
   dot.setAttribute('aria-hidden', 'true');
   const below = client.here ? [client.state, client.machine].filter(Boolean).join(' · ') : 'not here';
   name.append(dot, make('span', client.name), make('small', below));
-  const late = client.lateOf ? `${client.late} of ${client.lateOf}` : '–';
+  const late = client.lateOf ? `${Math.round(100 * client.late / client.lateOf)} %` : '–';
   row.append(name, ...[
     client.rate === null || client.rate === undefined ? '–' : short(client.rate),
     percent(client.shareOfTrials), percent(client.shareOfGradient), late,
@@ -262,7 +262,7 @@ function showKeys() {
   const sameText = columns.every(c => c.text === own.text);
   const words = (differ.length ? 'Keys that differ' : 'No key differs') +
     (sameText ? '' : '. These runs have different texts: their losses do not compare');
-  $('differences').replaceChildren(keysTable(differ, columns, words));
+  $('differences').replaceChildren(differ.length ? keysTable(differ, columns, words) : make('p', words, 'soft'));
 }
 
 // Runs.
@@ -395,6 +395,7 @@ const append = (all, more) => {
 };
 
 function takeCurves(news) {
+  state.middle = news.middle;
   if (news.whole) {
     Object.assign(state, {loss: news.loss, steps: news.steps, validation: news.validation});
   } else if (state.loss) {

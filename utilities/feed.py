@@ -21,6 +21,7 @@ import numpy as np
 from utilities.config import Config
 from utilities.credits import read_credits
 from utilities.curves import Curves, Point, smoothed, thinned
+from utilities.errors import RunError
 from utilities.follow import Logs
 from utilities.logfiles import SAMPLES, read_samples
 from utilities.misc import Clock
@@ -266,6 +267,14 @@ class Feed:
         if now < self._next:
             return
         self._next = now + LOOK_SECONDS
+        try:
+            self._read()
+        except RunError:
+            self._signatures.clear()  # what was not read is read when it can be
+            raise
+
+    def _read(self) -> None:
+        """Read what has changed into sections and curves."""
         if self._changed(CONFIG):
             self._run = Run(self._run.path)
             self._set("run", self._run_section())

@@ -24,6 +24,7 @@ from utilities.page import HEADERS, Answer, Page, refusal
 MOST_CONNECTIONS = 48  # at once; a browser holds one for each tab that is looked at
 REQUEST_BYTES = 8192
 REQUEST_SECONDS = 5.0  # that a request may take to come
+POLL_SECONDS = 0.2  # between two looks whether it ends
 WRITE_SECONDS = 10.0  # that a piece of an answer may take to go
 _PIECE = 4096
 
@@ -35,6 +36,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     server: "PageServer"
     protocol_version = "HTTP/1.1"
+    default_request_version = "HTTP/1.0"  # an answer always has headers
     server_version = "page"
     sys_version = ""
 
@@ -149,7 +151,7 @@ class PageServer(ThreadingHTTPServer):
     def start(self) -> None:
         """Answer from now on, in a thread."""
         threading.Thread(
-            target=self.serve_forever, args=(0.5,), name="page", daemon=True
+            target=self.serve_forever, args=(POLL_SECONDS,), name="page", daemon=True
         ).start()
 
     def stop(self) -> None:

@@ -13,7 +13,7 @@ from utilities.inspect.asking import Command, Options, add_rule
 from utilities.inspect.console import note
 from utilities.options import Parser
 from utilities.page import Page, machine_names
-from utilities.pageserver import PageServer
+from utilities.pageserver import POLL_SECONDS, PageServer
 from utilities.processes import signals
 from utilities.runs import RunStore
 
@@ -43,7 +43,7 @@ def serve(store: RunStore, options: Options) -> None:
     if not only_here(host):
         note("Whoever reaches this port can read all of these runs.")
     with signals(server.stop):
-        server.serve_forever()
+        server.serve_forever(POLL_SECONDS)
     server.close()
 
 

@@ -325,9 +325,12 @@ def test_a_list_entry_is_read_again_when_it_has_changed(
 ) -> None:
     assert data(page, "/runs")["runs"][0]["step"] == 101
     opened = []
-    monkeypatch.setattr(
-        "utilities.page.Run", lambda path: opened.append(path) or Run(path)
-    )
+
+    def opening(path: Path) -> Run:
+        opened.append(path)
+        return Run(path)
+
+    monkeypatch.setattr("utilities.page.Run", opening)
     data(page, "/runs")
     assert opened == []
     config = root / "0" / "config.json"

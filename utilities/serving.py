@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from utilities.addresses import dialable, place
+from utilities.addresses import dialable, only_here, place
 from utilities.communication import Hub, addresses, listen
 from utilities.coordinator import Command, Coordinator, Event, Limits
 from utilities.credits import CreditLog
@@ -385,3 +385,5 @@ def _show(server: PageServer, options: ServerOptions, prepared: Prepared) -> Non
     server.page.first, server.page.known = run.number, known
     where = place(dialable(options.page_host), server.port)
     log.info("The page: http://%s/", where)
+    if not only_here(options.page_host):
+        log.info("Whoever reaches that port can read all runs in %s.", options.runs)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.browser import Tab, chromium
 from tests.processes_under_test import CLIENT, PATIENCE, Lab, Program, until
+from utilities.sessionfiles import read_events
 
 pytestmark = [
     pytest.mark.slow,
@@ -71,6 +72,12 @@ def test_the_page_grows_with_the_run_and_survives_a_restart(
     assert tab.page.locator("main img, main script").count() == 0
     assert f"{SCRIPT} joined" in tab.text("#events")
 
+    # One of them goes.
+    lab.programs[-1].kill()
+    until(lambda: f"{IMAGE} left" in tab.text("#events"), "the news")
+    rows = tab.page.locator("#clients tbody tr:not(.gone)")
+    until(lambda: rows.count() == 1, "one client")
+
     # A second run is laid over it, and what differs is marked.
     tab.page.locator("summary").click()
     tab.page.get_by_label(re.compile("^0 ·")).check()
@@ -90,6 +97,13 @@ def test_the_page_grows_with_the_run_and_survives_a_restart(
     until(lambda: tab.text("#status") == "training", "the server")
     tab.server_is_gone = False
     until(lambda: tab.step > before + 3, "new steps")
+
+    # All that happened is in the run's folder.
+    kinds = [event["kind"] for event in read_events(lab.runs / "1")]
+    assert kinds[0] == "session"
+    assert {"join", "leave", "checkpoint"} <= {*kinds}
+    assert tab.text("#events").count("the run begins") == 1
+    assert tab.text("#events").count("the run goes on") == 1
 
     assert tab.complaints == []
     assert tab.hosts() == {f"127.0.0.1:{port}"}

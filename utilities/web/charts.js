@@ -26,6 +26,13 @@ export function short(value) {
   return String(Number(value.toPrecision(3)));
 }
 
+// With a true minus, and none before a zero.
+export function fixed(value, digits) {
+  if (value === null || value === undefined) return '–';
+  const text = Math.abs(value).toFixed(digits);
+  return value < 0 && Number(text) !== 0 ? `−${text}` : text;
+}
+
 export function span(seconds) {
   if (seconds === null || seconds === undefined) return '–';
   const whole = Math.max(0, Math.round(seconds));
@@ -223,7 +230,7 @@ function axes(by, words, size) {
 }
 
 const xSeries = by => ({label: AXES[by].name, value: (u, v) => v === null ? '–' : AXES[by].words(v, 0)});
-const valued = digits => (u, v) => v === null || v === undefined ? '–' : v.toFixed(digits);
+const valued = digits => (u, v) => fixed(v, digits);
 
 // The loss of one run or several.
 
@@ -344,11 +351,13 @@ export class LossChart {
 
 export class StepsChart {
   // series: {label, keys, colour, fill, digits}; keys of one series are added up.
-  constructor(place, series, {least = null, words = short} = {}) {
+  // wild: the share of the highest figures that need not fit.
+  constructor(place, series, {least = null, words = short, wild = 0} = {}) {
     this.chart = new Chart(place, 190);
     this.wanted = series;
     this.least = least;
     this.words = words;
+    this.wild = wild;
   }
 
   forget() { this.chart.forget(); }
@@ -384,14 +393,12 @@ export class StepsChart {
     return own === null || own === undefined ? null : own - below;
   }
 
-  // Of all but the wildest figures: the first step of a run may last ten times as long.
   range(u) {
     const [start, end] = u.series[0].idxs || [];
     const values = u.data.slice(1).flatMap(column => column.slice(start ?? 0, (end ?? column.length - 1) + 1))
       .filter(v => v !== null && v !== undefined).sort((a, b) => a - b);
     if (!values.length) return [0, 1];
-    const wild = Math.floor(values.length * 0.01);
-    let low = values[wild], high = values[values.length - 1 - wild];
+    let low = values[0], high = values[values.length - 1 - Math.floor(values.length * this.wild)];
     if (this.least !== null) low = Math.min(low, this.least);
     const margin = 0.06 * (high - low) || 0.05 * Math.abs(high) || 0.05;
     return [low === this.least ? low : low - margin, high + margin];

@@ -1,6 +1,6 @@
 // The page: what the server tells, put where it belongs. Whatever text comes from
 // elsewhere (names, texts, samples) becomes text, never markup.
-import {LossChart, StepsChart, rough, short, span} from './charts.js';
+import {LossChart, StepsChart, fixed, rough, short, span} from './charts.js';
 
 const $ = id => document.getElementById(id);
 const BITS = 1 / Math.LN2;
@@ -57,7 +57,7 @@ function showFigures() {
     [`Loss, ${state.unit}`, loss(point(head.loss)), second(point(head.loss))],
     ['Trials per second', short(head.rate), `${head.trialsAreRough ? 'about ' : ''}${short(head.trials)} in all`],
     ['Trained', span(head.seconds), head.lastActive ? `last step ${ago(head.lastActive)}` : ''],
-    ['Clients', number(clients), head.quality === null ? '' : `gradient ${head.quality.toFixed(3)}`],
+    ['Clients', number(clients), head.quality === null ? '' : `gradient ${fixed(head.quality, 3)}`],
   ];
   if (!said('figures', $('figures'), rows)) return;
   $('figures').replaceChildren(...rows.map(([name, value, below]) => {
@@ -93,8 +93,8 @@ const stepCharts = [
     {label: 'waiting', keys: ['trialSeconds', 'updateSeconds', 'waitingSeconds'], colour: '--soft', fill: true, shown: true, digits: 3},
     {label: 'update', keys: ['trialSeconds', 'updateSeconds'], colour: '--warm', fill: true, shown: true, digits: 3},
     {label: 'trials', keys: ['trialSeconds'], colour: '--accent', fill: true, shown: true, digits: 3},
-  ], {least: 0}),
-  new StepsChart($('quality'), [{label: 'cosine', keys: ['quality'], colour: '--good'}], {least: 0, words: v => v.toFixed(3)}),
+  ], {least: 0, wild: 0.01}), // a first step may last ten times as long
+  new StepsChart($('quality'), [{label: 'cosine', keys: ['quality'], colour: '--good'}], {least: 0, words: v => fixed(v, 3)}),
 ];
 
 function showLoss() {

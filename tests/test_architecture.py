@@ -18,7 +18,7 @@ FUNCTION_LINES = 60
 
 # A module imports from rows above its own; within a row only what is listed below.
 ROWS = (
-    ("errors", "misc", "addresses", "descriptors", "causes"),
+    ("errors", "misc", "disk", "addresses", "descriptors", "causes"),
     ("config",),
     ("model", "noise", "data"),  # these three do not know each other
     (
@@ -27,13 +27,14 @@ ROWS = (
     ),
     ("plaindata", "frames", "protocol", "wire"),
     (
-        *("events", "peers", "lateness", "steps", "ledger", "acceptance", "pacing"),
-        *("tally", "aggregation", "summing", "outbox", "coordinator", "worker"),
+        *("history", "events", "peers", "lateness", "steps", "pacing", "tally"),
+        *("ledger", "acceptance", "aggregation", "summing", "outbox", "coordinator"),
+        "worker",
     ),
     (
         *("outgoing", "communication", "runfiles", "logfiles", "records", "statefiles"),
         *("checkpoints", "scales", "curves", "plots", "svgplot", "trained"),
-        *("runs", "runlogs", "credits", "yardsticks"),
+        *("runs", "runlogs", "credits", "journal", "recovery", "yardsticks"),
         *("sessionfiles", "follow", "feed", "page", "pageserver"),
     ),
     (
@@ -60,7 +61,7 @@ WITHIN = {
     "scheduling": {"whitening", "evolution", "scoring", "engine"},
     "wire": {"plaindata", "frames", "protocol"},
     "tally": {"pacing"},
-    "ledger": {"peers"},
+    "ledger": {"history", "peers", "tally"},
     "lateness": {"events", "peers"},
     "steps": {"peers", "lateness"},
     "acceptance": {"events", "peers", "ledger"},
@@ -81,6 +82,8 @@ WITHIN = {
         *("scales", "curves", "svgplot", "trained"),
     },
     "runlogs": {"runfiles", "logfiles", "runs"},
+    "journal": {"runfiles"},
+    "recovery": {"runfiles", "runs", "checkpoints", "journal"},
     "credits": {"runfiles", "logfiles", "runs"},
     "yardsticks": {"plots", "runs"},
     "sessionfiles": {"logfiles"},

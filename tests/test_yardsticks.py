@@ -42,6 +42,20 @@ def test_the_texts_files_are_counted(tmp_path: Path) -> None:
         assert figures(run) == [EVENLY]
 
 
+def test_of_a_text_that_is_too_large_nothing_is_counted(tmp_path: Path) -> None:
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "words.txt").write_text(WORDS)
+    text = read_text([texts])
+    changes = {"text_sha256": text.sha256, "text_paths": (str(texts),)}
+    with new_run(tmp_path / "runs", **changes) as run:
+        assert len(levels(run, len(WORDS))) == 3
+        assert len(levels(run, len(WORDS) - 1)) == 1
+        (texts / "more.gz").write_bytes(b"1234")
+        assert len(levels(run, len(WORDS) + 15)) == 1  # packed text is larger
+        assert len(levels(run)) == 1  # and this one has changed
+
+
 def test_a_stored_text_is_counted(tmp_path: Path) -> None:
     text = Text("Some prose", (WORDS,))
     kept = record(text_sha256=text.sha256, text_paths=())

@@ -104,6 +104,7 @@ def spread(steps: Sequence[int], most: int) -> list[int]:
     if most == 1:
         return [steps[-1]]
     logs = np.log1p(np.array(steps, np.float64) - steps[0])
-    wanted = np.linspace(0.0, logs[-1], most)
-    nearest = {int(np.abs(logs - log).argmin()) for log in wanted}
-    return [steps[place] for place in sorted(nearest)]
+    between = np.linspace(0.0, logs[-1], most)[1:-1]
+    nearest = {int(np.abs(logs - log).argmin()) for log in between}
+    # Not looked for: next to each other they may have the same logarithm.
+    return [steps[place] for place in sorted({0, *nearest, len(steps) - 1})]

@@ -55,6 +55,7 @@ from utilities.yardsticks import counted, levels
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+MOST_TEXT_BYTES = 32 << 20  # of another run, read for the page
 
 
 @dataclass(frozen=True)
@@ -421,7 +422,9 @@ def _show(server: PageServer, options: ServerOptions, prepared: Prepared) -> Non
     run, corpus = prepared.run, prepared.corpus
 
     def known(other: Run) -> tuple[Level, ...]:
-        return counted(corpus) if other.number == run.number else levels(other)
+        if other.number == run.number:
+            return counted(corpus)
+        return levels(other, MOST_TEXT_BYTES)  # in the memory of a training
 
     server.page.first, server.page.known = run.number, known
     where = place(dialable(options.page_host), server.port)

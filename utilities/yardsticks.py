@@ -4,6 +4,7 @@ Owns: finding the text again. Does not own the counting (`data`).
 """
 
 import math
+from contextlib import suppress
 from pathlib import Path
 
 from utilities.data import (
@@ -18,14 +19,22 @@ from utilities.errors import DataError, RunError
 from utilities.plots import Level
 from utilities.runs import Run
 
+_PACKED = 4  # times that a packed text is smaller
 
-def levels(run: Run) -> tuple[Level, ...]:
+
+def levels(run: Run, most_bytes: float = math.inf) -> tuple[Level, ...]:
     """Return losses to compare with: guessing evenly, by frequency, by pairs.
 
     The last two are counted on the text; they are left out where it has changed or
     gone.
+
+    Args:
+        run: whose text is looked for.
+        most_bytes: of its files that are read; of a larger text nothing is counted.
     """
     evenly = Level("guessing evenly", math.log(run.vocabulary.size))
+    if _bytes(run) > most_bytes:
+        return (evenly,)
     try:
         text = _text(run)
         if text.sha256 != run.record.text_sha256:
@@ -44,6 +53,17 @@ def counted(corpus: Corpus) -> tuple[Level, ...]:
         Level("by frequency", base.unigram),
         Level("by pairs of characters", base.bigram),
     )
+
+
+def _bytes(run: Run) -> int:
+    """Return the size of the files that hold a run's text; unpacked ones grow."""
+    total = 0
+    for place in map(Path, run.record.text_paths):
+        for path in (place, *place.rglob("*")):
+            with suppress(OSError):
+                size = path.stat().st_size if path.is_file() else 0
+                total += size * (_PACKED if path.suffix == ".gz" else 1)
+    return total
 
 
 def _text(run: Run) -> Text:

@@ -28,8 +28,8 @@ ROWS = (
     ("plaindata", "frames", "protocol", "wire"),
     (
         *("history", "events", "peers", "lateness", "steps", "pacing", "tally"),
-        *("ledger", "acceptance", "aggregation", "summing", "outbox", "coordinator"),
-        "worker",
+        *("ledger", "acceptance", "aggregation", "summing", "outbox", "returning"),
+        *("coordinator", "worker"),
     ),
     (
         *("outgoing", "communication", "runfiles", "logfiles", "records", "statefiles"),
@@ -47,8 +47,8 @@ ROWS = (
         *("inspect.outlook", "inspect.pngplot"),
         *("inspect.samples", "inspect.bits", "inspect.chat", "inspect.export"),
         *("inspect.report", "inspect.filecommands", "inspect.modelcommands"),
-        "inspect.pagecommand",
-        *("inspect.commandline", "inspect.__main__"),
+        *("inspect.proofs", "inspect.pagecommand", "inspect.commandline"),
+        "inspect.__main__",
     ),
 )
 WITHIN = {
@@ -69,8 +69,10 @@ WITHIN = {
     "outbox": {"events", "peers", "ledger"},
     "coordinator": {
         *("events", "peers", "lateness", "steps", "ledger", "acceptance", "pacing"),
-        *("tally", "aggregation", "summing", "outbox"),
+        *("tally", "aggregation", "summing", "outbox", "returning"),
     },
+    "returning": {"events", "history", "ledger", "outbox", "peers", "tally"},
+    "worker": {"history"},
     "communication": {"outgoing"},
     "logfiles": {"runfiles"},
     "statefiles": {"runfiles"},
@@ -119,8 +121,10 @@ WITHIN_INSPECT = {
     },
     "pagecommand": {"asking", "console"},
     "commandline": {
-        *("asking", "console", "filecommands", "modelcommands", "pagecommand"),
+        *("asking", "console", "filecommands", "modelcommands", "proofs"),
+        "pagecommand",
     },
+    "proofs": {"asking", "console", "filecommands"},
     "__main__": {"commandline", "console"},
 }
 WITHIN |= {

@@ -22,7 +22,8 @@ pacing, tally            how long a step lasts; what clients report of it
 ledger                   which state is true
 acceptance               how a client's state becomes the true one
 aggregation, summing     who adds up trials; each its own, the server the sums
-outbox, coordinator      what goes out; what the server decides
+outbox, returning        what goes out; clients that come back
+coordinator              what the server decides
 worker                   what a client computes
 outgoing, communication  what waits to be sent; sockets
 runfiles, checkpoints    files of a run: errors in words; states that prove themselves

@@ -42,10 +42,12 @@ from utilities.protocol import (
     Goodbye,
     Hello,
     Message,
+    Recalled,
     Result,
     State,
     Sum,
 )
+from utilities.returning import Retrace, Retraced, Returning
 from utilities.steps import BLOCK_TIMES, BlockStep, BlockTimes, OpenStep, TimedStep
 from utilities.summing import (
     Accounts,
@@ -58,8 +60,8 @@ from utilities.summing import (
 )
 from utilities.tally import Before, Closed, Tally, majority
 
-Event: TypeAlias = events.Event | Replayed | Saved | Computed
-Command: TypeAlias = events.Command | Append | Replay | Save | Compute
+Event: TypeAlias = events.Event | Replayed | Saved | Computed | Retraced
+Command: TypeAlias = events.Command | Append | Replay | Save | Compute | Retrace
 
 
 class Coordinator:
@@ -111,6 +113,7 @@ class Coordinator:
         self._limits = limits or Limits()
         self._began = now - seconds
         self._outbox = Outbox(setting, corpus)
+        self._returning = Returning(setting, run_seed, self._ledger, self._outbox)
         self._commands: list[Command] = []
         self._durable: list[Append] = []  # ahead of all others
 
@@ -134,7 +137,7 @@ class Coordinator:
         """
         match event:
             case Joined():
-                self._join(event.client, event.hello)
+                self._join(event.client, event.hello, now)
             case Received():
                 self._receive(event.client, event.message, now)
             case Left():
@@ -147,6 +150,11 @@ class Coordinator:
             case Computed():
                 assert self._summing is not None, "it waits for what it has ordered"
                 self._summing.computed(event)
+            case Retraced():
+                appended, notes = self._returning.regain(event, now - self._began)
+                self._durable += appended
+                self._commands += notes
+                self.step += len(appended)
             case Tick() if self._summing is not None:
                 self._summing.prepare()
             case Stop():
@@ -170,7 +178,8 @@ class Coordinator:
             heard: up to when all that has come was taken.
         """
         stage = self._open or self._summing
-        moments = [stage.wakeup(heard)] if stage is not None else []
+        moments = [self._returning.wakeup]
+        moments += [stage.wakeup(heard)] if stage is not None else []
         if not self._stopping:
             moments.append(self._limits.end)
         return min((m for m in moments if m is not None), default=None)
@@ -182,7 +191,7 @@ class Coordinator:
 
     # Clients come and go.
 
-    def _join(self, client: int, hello: Hello) -> None:
+    def _join(self, client: int, hello: Hello, now: float) -> None:
         name = unique_name(hello.name, {peer.name for peer in self.clients})
         refusal = refuse(hello)
         if refusal is not None:
@@ -195,6 +204,8 @@ class Coordinator:
         self._peers[client] = Peer(client, name)
         again = "" if hello.last_step is None else f" again (was at {hello.last_step})"
         self._note(f"{name} joined{again}; {len(self._peers)} here", kind="join")
+        peer = self._peers[client]
+        self._commands += self._returning.meet(peer, hello, self.step, now)
 
     def _leave(self, client: int, reason: str) -> None:
         peer = self._peers.pop(client, None)
@@ -204,6 +215,7 @@ class Coordinator:
         peer.ready = False
         self._outbox.forget(peer)
         self._accounts.close(peer)
+        self._returning.lose(peer)
         for stage in (self._open, self._summing):
             if stage is not None:
                 stage.lose(peer)
@@ -250,6 +262,8 @@ class Coordinator:
                 self._take_state(peer, message)
             case Sum():
                 self._take_sum(peer, message, now)
+            case Recalled():
+                self._commands += self._returning.take(peer, message.update)
             case Goodbye():
                 self._leave(client, message.reason or message.end)
                 self._drop(client, End.DROPPED, "goodbye")  # should it not close
@@ -299,6 +313,8 @@ class Coordinator:
                 if not self._sum_up(self._summing, now, heard):
                     return
                 continue
+            if self._returning.waits(heard) and not self._stopping:
+                return
             if not self._ready():  # no step is open; it begins anew for whoever comes
                 self._give_up()
                 self._welcome_waiting()
@@ -338,6 +354,7 @@ class Coordinator:
         else:
             self._open = BlockStep(*usual, self._seed, self._block_times, trip)
         self._tally = Tally(now, self._before)
+        self._returning.too_late()
         joiners = bool(self._waiting())
         self._states.open(self.step, now, ending=self._stopping, joiners=joiners)
         return self._open

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from utilities.addresses import dialable, only_here, place
 from utilities.communication import Hub, addresses, listen
@@ -36,6 +37,7 @@ from utilities.plots import Level
 from utilities.processes import QUIT, local_clients, signals
 from utilities.recovery import OnStep
 from utilities.reporting import Report, sample_text
+from utilities.returning import Retrace, Retraced, retrace
 from utilities.runlogs import RunLog, StepMetrics
 from utilities.runs import Run, RunStore
 from utilities.scoring import clean_loss
@@ -67,6 +69,9 @@ class Written:
     digest: bytes
     validation: float
     sample: str | None  # of a full checkpoint
+
+
+Done: TypeAlias = Replayed | Retraced | Written | Computed
 
 
 class Server:
@@ -101,7 +106,7 @@ class Server:
         lines = client_lines(options.host, hub.port, addresses())
         self._session = SessionLog(prepared.run.path, lines)
         self._rows = validation_rows(prepared.corpus.validation)
-        self._jobs: list[Future[Replayed | Written | Computed]] = []
+        self._jobs: list[Future[Done]] = []
         self._threads = ThreadPoolExecutor(1, "replay")
         self._sums = ThreadPoolExecutor(1, "sums")
         self._held: deque[tuple[Closed, float]] = deque()  # lines to be written, when
@@ -226,6 +231,9 @@ class Server:
             case Replay():
                 self._replaying = True
                 self._start(self._threads, lambda: self._replay(command))
+            case Retrace():
+                about = self._prepared.setting, self._prepared.corpus
+                self._start(self._threads, lambda: retrace(*about, command))
             case Compute():
                 self._start(self._sums, lambda: self._compute(command))
             case Save():
@@ -248,7 +256,7 @@ class Server:
     def _start(
         self,
         threads: ThreadPoolExecutor,
-        job: Callable[[], Replayed | Written | Computed],
+        job: Callable[[], Done],
     ) -> None:
         future = threads.submit(job)
         self._jobs.append(future)
@@ -276,7 +284,7 @@ class Server:
         sample = sample_text(prepared, state.weights) if command.checkpoint else None
         return Written(state.step, command.seconds, command.digest, validation, sample)
 
-    def _collect(self, result: Replayed | Written | Computed) -> None:
+    def _collect(self, result: Done) -> None:
         if not isinstance(result, Written):
             if isinstance(result, Replayed):
                 self._replaying = False

@@ -21,7 +21,8 @@ from utilities.reporting import quoted
 ROOT = Path(__file__).parents[2]
 NAMES = (
     *("list", "show", "plot", "compare", "forecast", "credits"),
-    *("samples", "generate", "chat", "bits", "export", "report", "serve"),
+    *("samples", "generate", "chat", "bits", "export", "report", "replay", "verify"),
+    "serve",
 )
 
 

@@ -159,6 +159,23 @@ def test_another_run_is_shown_by_choosing_it(tab: Tab, url: str) -> None:
     assert "run=0" in tab.page.evaluate("location.hash")
 
 
+def test_who_looks_at_a_run_that_has_ended_gets_the_next_one(
+    tmp_path: Path, browser: Any
+) -> None:
+    new_run(tmp_path).close()
+    page = Page(RunStore(tmp_path), time.monotonic, known=lambda _run: ())
+    with page_open(page, "127.0.0.1", 0) as server:
+        tab = Tab(browser, PATIENCE)
+        tab.page.clock.install()
+        tab.page.goto(f"http://127.0.0.1:{server.port}/")
+        until(lambda: tab.text("#status") == "not running", "the first run")
+        new_run(tmp_path).close()
+        tab.page.clock.fast_forward(11_000)
+        until(lambda: tab.page.title().startswith("Run 1:"), "the second run")
+        assert tab.complaints == []
+        tab.page.close()
+
+
 def test_overlays_can_be_in_the_address(tab: Tab, url: str) -> None:
     opened(tab, url, "run=0&with=1")
 

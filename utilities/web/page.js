@@ -15,6 +15,7 @@ const state = {
   overlays: new Map(), // number -> picture
   follow: true, // the slider stays at the newest sample
 };
+const IDLE = ['ended', 'not running'];
 let source = null, retry = null;
 
 // Small helpers.
@@ -167,7 +168,7 @@ function showClients() {
 }
 
 function showJoin() {
-  const lines = state.head && !['ended', 'not running'].includes(state.head.state) ? state.head.join : [];
+  const lines = state.head && !IDLE.includes(state.head.state) ? state.head.join : [];
   $('join').hidden = !lines.length;
   if (!said('join', $('join'), lines)) return;
   $('join-lines').replaceChildren(...lines.map(line => {
@@ -334,9 +335,12 @@ async function refreshRuns() {
   } catch {
     return; // the stream tells that there is no connection
   }
+  const before = state.newest;
   state.runs = answer.runs;
   state.newest = answer.newest;
-  if (state.run === null && state.newest !== null) choose(state.newest);
+  // Who looks at the newest run, which has ended, gets the one that has begun since.
+  const ended = state.run === before && state.head && IDLE.includes(state.head.state);
+  if (state.newest !== before && state.newest !== null && (state.run === null || ended)) choose(state.newest);
   if (state.run === null) trouble('There is no run yet.');
   showRuns();
 }
@@ -460,6 +464,7 @@ $('sample-slider').addEventListener('input', event => {
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', redrawAll);
 // Six connections to one server are all that a browser allows, over all its tabs.
 document.addEventListener('visibilitychange', connect);
+addEventListener('hashchange', () => location.reload()); // somebody has typed another address
 
 async function begin() {
   const [run, overlays] = readAddress();

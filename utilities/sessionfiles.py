@@ -69,15 +69,21 @@ class _Account:
     trials: int = 0
     steps: deque[tuple[float, int]] = field(
         default_factory=lambda: deque(maxlen=RECENT)
-    )  # moment and trials, on the clock
+    )  # moment on the clock, and its trials until then
     late: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT))
+
+    def add(self, now: float, trials: int) -> None:
+        """Count a step to which it has given trials."""
+        self.trials += trials
+        self.steps.append((now, self.trials))
+        self.late.append(False)
 
     def rate(self, now: float) -> float | None:
         """Return its trials a second over the last steps."""
         if not self.steps or now <= self.steps[0][0]:
             return None
-        trials = sum(trials for _, trials in self.steps) - self.steps[0][1]
-        return round(trials / (now - self.steps[0][0]), 1)
+        began, before = self.steps[0]
+        return round((self.trials - before) / (now - began), 1)
 
 
 class SessionLog:
@@ -122,9 +128,7 @@ class SessionLog:
                 continue
             trials = given.get(peer.name)
             if trials is not None:
-                account.trials += trials
-                account.steps.append((now, trials))
-                account.late.append(False)
+                account.add(now, trials)
             elif peer.owes(closed.step):
                 account.late.append(True)
 
@@ -178,7 +182,7 @@ class SessionLog:
             "joined": round(account.joined, 3),
             "trials": account.trials,
             "rate": account.rate(self._clock()),
-            "late": sum(account.late),
+            "late": account.late.count(True),
             "lateOf": len(account.late),
         }
 

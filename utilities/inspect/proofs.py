@@ -241,7 +241,7 @@ COMMANDS = (
         "verify",
         "prove checkpoints and journal against each other",
         "Prove a run's checkpoints and its journal against each other: each file\n"
-        "holds what was written, each state follows from the oldest one. Else status 6.",
+        "holds what was written, each state follows from the oldest. Else status 6.",
         ("verify 3", "verify 3 --json"),
         verify,
         add_options=_add_data,

@@ -74,6 +74,19 @@ def test_every_option_is_read() -> None:
     )
 
 
+def test_a_page_is_asked_for_with_or_without_a_port() -> None:
+    assert parse_server([]).page is None
+    assert parse_server(["--page"]).page == 55580
+    assert parse_server(["--page", "0", "--quiet"]).page == 0
+    assert parse_server(["--page"]).page_host == "127.0.0.1"
+    shared = parse_server(["--page", "--page-host", "0.0.0.0"])
+    assert shared.page_host == "0.0.0.0"
+    with pytest.raises(ConfigError, match=r"--page: expected a whole number from 0 to"):
+        parse_server(["--page", "65536"])
+    with pytest.raises(ConfigError, match=r"--pageHost: expected an address"):
+        parse_server(["--pageHost", " "])
+
+
 @pytest.mark.parametrize(
     ("flag", "value"),
     [("maxSteps", "3"), ("maxSeconds", "3.0"), ("localClients", "3")],

@@ -395,7 +395,7 @@ def test_from_another_folder_the_next_commands_name_the_one_to_be_in(
 def test_the_summary_says_what_was_reached_where_it_is_and_what_comes_next(
     speaker: Any, prepared: Prepared, moment: list[float], plain_python: None
 ) -> None:
-    done = speaker("--localClients 2")
+    done = speaker("--localClients 2 --page 0")
     done.report.step(CLOSED)
     done.report.step(replace(CLOSED, step=8, loss=None, trials=512))
     done.report.saved(9, 1.75, "one\n\n  two\n")
@@ -413,7 +413,7 @@ def test_the_summary_says_what_was_reached_where_it_is_and_what_comes_next(
         "    two",
         "",
         f"The run lies in {prepared.run.path}. Next:",
-        "  python basicServer.py --resume 0 --localClients 2",
+        "  python basicServer.py --resume 0 --localClients 2 --page 0",
         "  python -m utilities.inspect show 0",
         '  python -m utilities.inspect generate 0 --prompt "The "',
     ]

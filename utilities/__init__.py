@@ -35,6 +35,9 @@ scales, curves, plots    ranges and round numbers; the logs as curves; a picture
 svgplot, trained         the picture itself; a model that can write
 runs, runlogs, credits   the folders of runs; their logs; who has taught them
 journal, recovery        the record of steps; the newest state, after any crash
+yardsticks               what trivial methods reach on a run's text
+sessionfiles, follow     what a server tells of itself; logs as they grow
+feed, page, pageserver   what is new of a run; who is told what; connections
 options                  what is typed: command lines
 display                  what is seen: bars and lines
 setup, reporting         from options to a run; what the server says

@@ -9,6 +9,7 @@ import re
 from utilities.errors import NetworkError
 
 DEFAULT_PORT = 55551
+PAGE_PORT = 55580  # of the live page
 LOCALHOST = "127.0.0.1"
 ANY = {"": LOCALHOST, "0.0.0.0": LOCALHOST, "::": "::1"}  # listen on all: dial instead
 

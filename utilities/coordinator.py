@@ -203,7 +203,8 @@ class Coordinator:
             return
         self._peers[client] = Peer(client, name, announced=hello.name)
         again = "" if hello.last_step is None else f" again (was at {hello.last_step})"
-        self._orders.note(f"{name} joined{again}; {len(self._peers)} here")
+        text = f"{name} joined{again}; {len(self._peers)} here"
+        self._orders.note(text, kind="join")
         peer = self._peers[client]
         self._orders += self._returning.meet(peer, hello, self.step, now)
 
@@ -211,7 +212,8 @@ class Coordinator:
         peer = self._peers.pop(client, None)
         if peer is None:
             return
-        self._orders.note(f"{peer.name} left: {reason}; {len(self._peers)} here")
+        text = f"{peer.name} left: {reason}; {len(self._peers)} here"
+        self._orders.note(text, kind="leave")
         peer.ready = False
         self._outbox.forget(peer)
         self._accounts.close(peer)
@@ -253,9 +255,8 @@ class Coordinator:
         """Let replicas take part no more until they have got the true state."""
         for peer in peers:
             if peer.ready:
-                self._orders.note(
-                    f"{peer.name}: {reason}; its state is replaced", warning=True
-                )
+                text = f"{peer.name}: {reason}; its state is replaced"
+                self._orders.note(text, warning=True, kind="audit")
                 peer.ready, peer.reason = False, reason
             if self._open is not None:
                 self._open.discard(peer)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from utilities.addresses import DEFAULT_PORT, LOCALHOST, place
+from utilities.addresses import DEFAULT_PORT, LOCALHOST, PAGE_PORT, place
 from utilities.config import (
     KEYS,
     RULES,
@@ -94,6 +94,8 @@ class ServerOptions:
     resume_number: int | None = None  # None: the newest run
     salvage: bool = False  # go on without what is damaged
     local_clients: int = 0
+    page: int | None = None  # port of the live page; None: no page
+    page_host: str = LOCALHOST
     max_steps: int | None = None
     max_seconds: float | None = None
     seed: int | None = None
@@ -201,6 +203,23 @@ def _add_text_and_network(parser: Parser) -> None:
         metavar="N",
         help="clients to start on this machine, one core each [0]",
     )
+    parser.option(
+        net,
+        "page",
+        nargs="?",
+        type=_number(int, 0, 65535),
+        const=PAGE_PORT,
+        metavar="PORT",
+        help=f"show all runs on a live page, for browsers [no page; {PAGE_PORT}]",
+    )
+    parser.option(
+        net,
+        "pageHost",
+        type=_named,
+        default=LOCALHOST,
+        metavar="HOST",
+        help=f"address of the page; whoever reaches it can read it [{LOCALHOST}]",
+    )
 
 
 def _add_run(parser: Parser) -> None:
@@ -304,6 +323,8 @@ def parse_server(arguments: Sequence[str]) -> ServerOptions:
         resume_number=number,
         salvage=values["salvage"],
         local_clients=values["localClients"],
+        page=values["page"],
+        page_host=values["pageHost"],
         max_steps=values["maxSteps"],
         max_seconds=values["maxSeconds"],
         seed=values["seed"],

@@ -256,6 +256,8 @@ class Report:
             again += f" --port {options.port}"
         if options.local_clients:
             again += f" --localClients {options.local_clients}"
+        if options.page is not None:
+            again += f" --page {options.page}"
         say()
         place = "" if here else f", in {PROJECT}"
         say(f"The run lies in {self._prepared.run.path}. Next{place}:")

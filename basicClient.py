@@ -13,7 +13,7 @@ from utilities.processes import one_core, run_program
 def work() -> None:
     """Take part as the command line asks."""
     from utilities.client import lend
-    from utilities.options import parse_client
+    from utilities.clientoptions import parse_client
 
     lend(parse_client(sys.argv[1:], platform.node()))
 

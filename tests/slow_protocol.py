@@ -76,6 +76,7 @@ RULES: dict[str, tuple[set[type], list[object], list[object]]] = {
     "flag": ({bool}, [True, False], []),
     "digest": ({bytes}, [bytes(32)], [b"", bytes(31), bytes(33), bytes(64)]),
     "digest or none": ({bytes}, [b"", bytes(32)], [bytes(1), bytes(31), bytes(33)]),
+    "16 bytes or none": ({bytes}, [b"", bytes(16)], [bytes(1), bytes(15), bytes(17)]),
     "up to 512 bytes": ({bytes}, [b"", bytes(512)], [bytes(513)]),
     "mapping": ({dict}, [{}, {"a": [None]}], []),
     "text of 32": text_rule(32),
@@ -102,6 +103,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "arithmeticTest": "digest",
         "lastStep": "count or none",
         "lastDigest": "digest or none",
+        "identity": "16 bytes or none",
         "auth": "up to 512 bytes",
     },
     "welcome": {

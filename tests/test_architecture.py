@@ -18,7 +18,7 @@ FUNCTION_LINES = 60
 
 # A module imports from rows above its own; within a row only what is listed below.
 ROWS = (
-    ("errors", "misc", "addresses", "descriptors", "causes"),
+    ("errors", "misc", "addresses", "descriptors", "causes", "manners", "machine"),
     ("config",),
     ("model", "noise", "data"),  # these three do not know each other
     (
@@ -36,8 +36,8 @@ ROWS = (
         *("runs", "runlogs", "credits"),
     ),
     (
-        *("options", "setup", "display", "reporting"),
-        *("processes", "shelf", "team", "client", "serving"),
+        *("options", "clientoptions", "setup", "display", "reporting"),
+        *("processes", "shelf", "team", "identity", "client", "serving"),
     ),
     (
         *("inspect.console", "inspect.asking", "inspect.textplot", "inspect.words"),
@@ -80,10 +80,13 @@ WITHIN = {
     },
     "runlogs": {"runfiles", "logfiles", "runs"},
     "credits": {"runfiles", "logfiles", "runs"},
+    "clientoptions": {"options"},
     "setup": {"options"},
     "reporting": {"options", "setup", "display"},
     "team": {"shelf"},
-    "client": {"options", "setup", "display", "processes", "team"},
+    "client": {
+        *("clientoptions", "setup", "display", "processes", "team", "identity"),
+    },
     "serving": {"options", "setup", "display", "reporting", "processes"},
 }
 # The same within the package inspect, for its modules by their short names.

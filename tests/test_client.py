@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from utilities import client as client_module
-from utilities.client import FIRST_PAUSE, LONGEST_PAUSE, Client, Pace, lend
+from utilities import manners
+from utilities.client import Client, Pace, lend
+from utilities.clientoptions import ClientOptions
 from utilities.communication import connect, listen
 from utilities.config import Config
 from utilities.errors import (
@@ -22,7 +24,6 @@ from utilities.errors import (
     TrainingError,
 )
 from utilities.evolution import Segment, Setting, Update, advance, initial_state
-from utilities.options import ClientOptions
 from utilities.protocol import (
     Begin,
     End,
@@ -127,7 +128,7 @@ class Stage:
 def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    monkeypatch.setattr(client_module, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(manners, "FIRST_PAUSE", 0.01)
     servers: list[tuple[Server, threading.Thread]] = []
     with listen("127.0.0.1", 0) as listener:
         listener.settimeout(PATIENCE)
@@ -277,9 +278,7 @@ def test_a_client_that_is_dropped_comes_back_and_says_where_it_was(
     assert "Connected again." in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "script", [[1], [0], [1, (BATCH,)], [1, (WELCOME, update(5))]], ids=str
-)
+@pytest.mark.parametrize("script", [[1], [0], [1, (WELCOME, update(5))]], ids=str)
 def test_a_server_that_is_lost_or_breaks_the_rules_is_tried_again(
     stage: Stage, script: Script, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -303,7 +302,7 @@ def test_the_first_connection_is_tried_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(NetworkError, match="nothing listens there"):
-        lend(ClientOptions(f"127.0.0.1:{port}", "desk", quiet=True))
+        lend(ClientOptions(f"127.0.0.1:{port}", "desk", quiet=True, nice=0))
 
 
 # Pauses.
@@ -313,8 +312,9 @@ def test_the_first_connection_is_tried_once() -> None:
 def pauses(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return the pauses that the client makes; none takes any time."""
     made: list[float] = []
+    monkeypatch.setattr(manners, "FIRST_PAUSE", 1.0)
+    stage.client._tries.settled()
     monkeypatch.setattr(stage.client, "_sleep", made.append)
-    stage.client._pause = FIRST_PAUSE
     return made
 
 
@@ -324,7 +324,7 @@ def test_pauses_grow_up_to_a_minute_and_differ(
     stage.meets(*LOST * 9, [1, (FINISHED,)])
 
     for number, pause in enumerate(pauses):
-        longest = min(FIRST_PAUSE * 2**number, LONGEST_PAUSE)
+        longest = min(2**number, 60)
         assert longest / 2 <= pause <= longest
     assert len({pause / min(2**n, 60) for n, pause in enumerate(pauses)}) > 1
 
@@ -332,11 +332,10 @@ def test_pauses_grow_up_to_a_minute_and_differ(
 def test_pauses_begin_anew_after_a_long_session(
     stage: Stage, pauses: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "FIRST_PAUSE", FIRST_PAUSE)
     monkeypatch.setattr(client_module, "SETTLED_SECONDS", -1.0)
     stage.meets(*LOST * 5, [1, (FINISHED,)])
 
-    assert max(pauses) <= FIRST_PAUSE
+    assert max(pauses) <= 1.0
 
 
 def test_a_server_that_does_not_answer_is_tried_until_it_does(
@@ -430,11 +429,11 @@ def test_the_rate_is_that_of_the_time_spent_on_trials(
     fake = SimpleNamespace(monotonic=lambda: 5.0)
     monkeypatch.setattr(client_module, "time", fake)
     stage.client._on_block(100)
-    stage.client._show("waiting", 0.0)
+    stage.client._show(client_module.WAITING, 0.0)
 
     assert shown == [
         "step 0, working, 100 trials/s, 1,500 trials",
-        "step 0, waiting, 0 trials/s, 1,500 trials",
+        "step 0, waiting for the next step, 0 trials/s, 1,500 trials",
     ]
 
 

@@ -4,8 +4,9 @@ import argparse
 import re
 from pathlib import Path
 
+from utilities.clientoptions import client_parser
 from utilities.config import KEYS, Config
-from utilities.options import client_parser, server_parser
+from utilities.options import server_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

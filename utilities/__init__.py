@@ -4,6 +4,7 @@ In reading order; a module imports only from lines above its own:
 
 errors, misc, addresses  the exception tree; small helpers; HOST:PORT
 descriptors, causes      how many connections; why an address cannot be used
+manners, machine         when a guest works; priority, mains, a folder for settings
 config                   the keys of a run: defaults, ranges, spelling
 model, noise, data       the network and its optimizers; random signs; the text
 population, generation   losses of many perturbed copies; text from a trained model
@@ -29,10 +30,11 @@ statefiles               which checkpoints lie there
 scales, curves, plots    ranges and round numbers; the logs as curves; a picture's data
 svgplot, trained         the picture itself; a model that can write
 runs, runlogs, credits   the folders of runs; their logs; who has taught them
-options                  what is typed: command lines
+options, clientoptions   what is typed: command lines
 display                  what is seen: bars and lines
 setup, reporting         from options to a run; what the server says
 processes                signals, local clients, exit codes
+identity                 who a client is, over restarts
 shelf, team              arrays that processes share; the processes of a client
 serving, client          the two processes
 inspect                  python -m utilities.inspect: a package with its own list

@@ -23,6 +23,19 @@ def cannot_listen(address: str, error: OSError | UnicodeError) -> str:
     return f"{where}: {because(error)}; --host takes an address of this machine"
 
 
+def no_server(address: str, said: str) -> str:
+    """Return that something else than our server answers.
+
+    Args:
+        address: HOST:PORT.
+        said: what was wrong with its answer.
+    """
+    return (
+        f"{address} does not answer as basicServer.py of this version does ({said}): "
+        "check the port, and run the same version on both machines"
+    )
+
+
 def cannot_connect(
     address: str, error: OSError | UnicodeError, *, unknown: bool, waited: float
 ) -> str:

@@ -20,7 +20,7 @@ from utilities.evolution import Rewards, Segment, Totals, Update
 from utilities.misc import camel_case
 from utilities.model import Floats, Tokens
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 MAX_TRIALS = 1 << 24  # losses of one result: 64 MB; far beyond what one client scores
 MAX_REWARDS = 1 << 28  # of one step over all clients
 MAX_SEGMENTS = 1 << 20  # of an update, over all clients
@@ -45,6 +45,7 @@ class Hello:
     arithmetic_test: bytes  # SHA-256 of known products, roots and quotients
     last_step: int | None = None  # of a client that rejoins
     last_digest: bytes = b""
+    identity: bytes = b""  # of a client that is told from others over restarts
     auth: bytes = b""  # reserved
 
 
@@ -265,6 +266,7 @@ SPECS: dict[str, Spec] = {
                 "arithmetic_test": DIGEST,
                 "last_step": _step_or_none,
                 "last_digest": octets(0, 32),
+                "identity": octets(0, 16),
                 "auth": lambda value: isinstance(value, bytes) and len(value) <= 512,
             },
             {},

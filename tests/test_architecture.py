@@ -28,7 +28,8 @@ ROWS = (
     ("plaindata", "frames", "protocol", "wire"),
     (
         *("events", "peers", "lateness", "steps", "ledger", "acceptance", "pacing"),
-        *("tally", "aggregation", "summing", "outbox", "coordinator", "worker"),
+        *("tally", "aggregation", "summing", "outbox", "names", "coordinator"),
+        "worker",
     ),
     (
         *("outgoing", "communication", "runfiles", "logfiles", "records", "statefiles"),
@@ -66,8 +67,9 @@ WITHIN = {
     "outbox": {"events", "peers", "ledger"},
     "coordinator": {
         *("events", "peers", "lateness", "steps", "ledger", "acceptance", "pacing"),
-        *("tally", "aggregation", "summing", "outbox"),
+        *("tally", "aggregation", "summing", "outbox", "names"),
     },
+    "names": {"peers"},
     "communication": {"outgoing"},
     "logfiles": {"runfiles"},
     "statefiles": {"runfiles"},

@@ -40,7 +40,8 @@ def niceness(code: str, **settings: Any) -> list[str]:
         encoding="ascii",
         **settings,
     )
-    return ended.stdout.split()
+    output: str = ended.stdout
+    return output.split()
 
 
 @pytest.mark.skipif(not hasattr(os, "nice"), reason="POSIX only")

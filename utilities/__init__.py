@@ -21,7 +21,8 @@ ledger                   which state is true
 acceptance               how a client's state becomes the true one
 pacing, tally            how long a step lasts; what clients report of it
 aggregation, summing     who adds up trials; each its own, the server the sums
-outbox, coordinator      what goes out; what the server decides
+outbox, names            what goes out; what clients are called
+coordinator              what the server decides
 worker                   what a client computes
 outgoing, communication  what waits to be sent; sockets
 runfiles, checkpoints    files of a run: errors in words; states that prove themselves

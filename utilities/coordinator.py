@@ -33,9 +33,10 @@ from utilities.evolution import (
 )
 from utilities.lateness import blame, late_sums
 from utilities.ledger import Check, Purpose, Replay, Replayed, Save, Saved
+from utilities.names import RETURNED, Names, arrival
 from utilities.outbox import Outbox
 from utilities.pacing import StepLength
-from utilities.peers import Peer, refuse, unique_name
+from utilities.peers import Peer, refuse
 from utilities.protocol import (
     Begin,
     End,
@@ -102,6 +103,7 @@ class Coordinator:
         self._states = Acceptance(setting, state, now)
         self._ledger = self._states.ledger
         self._peers: dict[int, Peer] = {}
+        self._names = Names()
         self._open: OpenStep | None = None
         self._summing: Summing | None = None  # of the step at hand, once it is scored
         self._closing: Closed | None = None  # its figures
@@ -188,18 +190,19 @@ class Coordinator:
     # Clients come and go.
 
     def _join(self, client: int, hello: Hello) -> None:
-        name = unique_name(hello.name, {peer.name for peer in self.clients})
         refusal = refuse(hello)
         if refusal is not None:
-            self._note(f"{name} refused: {refusal}", warning=True)
+            self._note(f"{hello.name} refused: {refusal}", warning=True)
             self._drop(client, End.REFUSED, refusal)
             return
         if self.finished:
             self._drop(client, End.FINISHED, "the run has ended")
             return
-        self._peers[client] = Peer(client, name)
-        again = "" if hello.last_step is None else f" again (was at {hello.last_step})"
-        self._note(f"{name} joined{again}; {len(self._peers)} here")
+        for ghost in self._names.ghosts(hello, self.clients):
+            self._leave(ghost.id, RETURNED)
+            self._drop(ghost.id, End.DROPPED, RETURNED)
+        peer = self._peers[client] = self._names.peer(client, hello, self.clients)
+        self._note(f"{arrival(peer, hello)}; {len(self._peers)} here")
 
     def _leave(self, client: int, reason: str) -> None:
         peer = self._peers.pop(client, None)
@@ -285,11 +288,9 @@ class Coordinator:
             self._tally.add_sum(message)
 
     def _take_state(self, peer: Peer, message: State) -> None:
-        size = self.setting.layout.size
-        if len(message.weights) != size:
-            raise ProtocolError(
-                f"state: expected {size} weights, got {len(message.weights)}"
-            )
+        size, got = self.setting.layout.size, len(message.weights)
+        if got != size:
+            raise ProtocolError(f"state: expected {size} weights, got {got}")
         peer.deliver_state(message.step)
         if message.step == self.step:
             self._states.offer(peer, message)
@@ -494,8 +495,7 @@ class Coordinator:
 
     def _end(self, now: float) -> None:
         """End the run once its present state is saved."""
-        seconds = now - self._began
-        orders, done = self._states.conclude(self.step, now, seconds)
+        orders, done = self._states.conclude(self.step, now, now - self._began)
         self._commands += orders
         if not done:
             return
@@ -515,6 +515,5 @@ class Coordinator:
 
     def _flush(self) -> list[Command]:
         """Return what one event caused; messages ahead of goodbyes."""
-        commands = [*self._outbox.flush(), *self._commands]
-        self._commands = []
+        commands, self._commands = [*self._outbox.flush(), *self._commands], []
         return commands

@@ -77,6 +77,7 @@ class Peer:
     batches: set[int] = field(default_factory=set)  # token batches that it holds
     reports: deque[float] = field(default_factory=lambda: deque(maxlen=REPORTS))
     debts: Debts[Debt] = field(default_factory=Debts)
+    identity: bytes = b""  # of its machine; empty: it keeps none
 
     def allowance(self, run: float) -> float:
         """Return the seconds that it may take to apply an update.

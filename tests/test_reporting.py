@@ -249,6 +249,35 @@ def test_it_is_said_once_that_nobody_is_there_and_how_to_start_a_client(
     assert alone.said() == line
 
 
+def test_after_a_minute_the_usual_reasons_are_told_once(
+    speaker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "addresses", lambda: ["10.9.8.7"])
+    monkeypatch.setattr(reporting, "firewalls", lambda: {"ufw"})
+    monkeypatch.setattr("sys.platform", "linux")
+    alone = speaker("--host 0.0.0.0")
+    alone.report.waiting(0, 159.9)
+    alone.said()
+    alone.report.waiting(0, 160.0)
+    said = alone.said()
+    alone.report.waiting(0, 300.0)
+
+    assert said.startswith("Nobody has come for a minute.")
+    assert "\n  sudo ufw allow 4711/tcp\n" in said
+    assert said.endswith("\n  python basicClient.py --doctor 10.9.8.7:4711")
+    assert alone.said() == ""
+
+
+def test_who_has_had_clients_is_told_no_reasons(speaker: Any) -> None:
+    left = speaker("--host 0.0.0.0")
+    left.report.waiting(2, 110.0)
+    left.report.waiting(0, 120.0)
+    left.said()
+    left.report.waiting(0, 500.0)
+
+    assert left.said() == ""
+
+
 def test_local_clients_get_a_moment_before_anything_is_said(speaker: Any) -> None:
     served = speaker("--localClients 2")
     served.report.waiting(0, 104.9)

@@ -5,6 +5,7 @@ In reading order; a module imports only from lines above its own:
 errors, misc, addresses  the exception tree; small helpers; HOST:PORT
 descriptors, causes      how many connections; why an address cannot be used
 manners, machine         when a guest works; priority, mains, a folder for settings
+hints                    what keeps clients away, with the commands that help
 config                   the keys of a run: defaults, ranges, spelling
 model, noise, data       the network and its optimizers; random signs; the text
 population, generation   losses of many perturbed copies; text from a trained model
@@ -25,6 +26,7 @@ outbox, names            what goes out; what clients are called
 coordinator              what the server decides
 worker                   what a client computes
 outgoing, communication  what waits to be sent; sockets
+reach                    names, routes, this machine's addresses
 runfiles, checkpoints    files of a run: errors in words; states that prove themselves
 logfiles, records        the logs as they are read; what config.json may hold
 statefiles               which checkpoints lie there

@@ -101,7 +101,7 @@ def test_who_waits_in_vain_is_told_the_usual_reasons(platform: str, host: str) -
 def test_a_server_for_this_machine_only_says_that_first(host: str) -> None:
     lines = nobody_came(host, LINE, DOCTOR, "no matter")
 
-    assert f"cannot reach {host}; --host" in lines[1]
+    assert f"others cannot reach {host}; --host" in lines[1]
     assert "--localClients 2" in lines[2]
     assert lines[-1] == f"  {LINE}"
 

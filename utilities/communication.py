@@ -1,7 +1,7 @@
 """Sockets: the server's hub of many clients and the client's one connection.
 
-Beside `reach` the only module that talks to sockets. `Hub` never blocks: it reads what has arrived,
-writes what fits, and turns bytes into events of `utilities.events`. A client that
+Beside `reach` the only module that talks to sockets. `Hub` never blocks: it reads what
+has arrived, writes what fits, and turns bytes into events of `utilities.events`. A client that
 breaks the rules, does not read, or does not introduce itself is closed with one line;
 nobody else notices. `Connection` is the client's end. What a message means is decided
 elsewhere.

@@ -19,7 +19,7 @@ MACOS_FIREWALL = "/usr/libexec/ApplicationFirewall/socketfilterfw"
 def firewalls(
     ufw: Path = UFW_CONFIG, firewalld: Collection[Path] = FIREWALLD_RUNS
 ) -> set[str]:
-    """Return the firewalls of Linux that are switched on, as far as anybody may know."""
+    """Return the firewalls of Linux that are on, as far as anybody may know."""
     found = set()
     try:
         lines = ufw.read_text("utf-8", "replace").splitlines()
@@ -50,8 +50,8 @@ def open_port(platform: str, port: int, python: str, found: Collection[str]) -> 
 
 def _windows(port: int) -> str:
     return (
-        "Windows' firewall. In a terminal of an administrator (the network should be a\n"
-        "private one, not a public one):\n"
+        "Windows' firewall. In a terminal of an administrator (the network should be\n"
+        "a private one, not a public one):\n"
         f'  netsh advfirewall firewall add rule name="{RULE}" dir=in action=allow '
         f"protocol=TCP localport={port} profile=private\n"
         "or in PowerShell:\n"
@@ -98,9 +98,9 @@ def nobody_came(
     """
     if only_here(host):
         return [
-            "Nobody has come for a minute. This server is for this machine only: others",
-            f"cannot reach {host}; --host chooses another address. To have clients here",
-            "start it with --localClients 2, or in another terminal:",
+            "Nobody has come for a minute. This server is for this machine only:",
+            f"others cannot reach {host}; --host chooses another address. To have",
+            "clients here start it with --localClients 2, or in another terminal:",
             f"  {client_line}",
         ]
     first, *rest = firewall.splitlines()

@@ -10,12 +10,17 @@ import sys
 from utilities.processes import one_core, run_program
 
 
-def work() -> None:
-    """Take part as the command line asks."""
+def work() -> int:
+    """Take part as the command line asks, or check whether that would work."""
+    from utilities.checkup import report
     from utilities.client import lend
     from utilities.clientoptions import parse_client
 
-    lend(parse_client(sys.argv[1:], platform.node()))
+    options = parse_client(sys.argv[1:], platform.node())
+    if options.doctor:
+        return report(options)
+    lend(options)
+    return 0
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ FUNCTION_LINES = 60
 # A module imports from rows above its own; within a row only what is listed below.
 ROWS = (
     ("errors", "misc", "addresses", "descriptors", "causes", "manners", "machine"),
-    ("hints",),
+    ("hints", "doctor"),
     ("config",),
     ("model", "noise", "data"),  # these three do not know each other
     (
@@ -40,7 +40,7 @@ ROWS = (
     ),
     (
         *("options", "clientoptions", "setup", "display", "reporting"),
-        *("processes", "shelf", "team", "identity", "client", "serving"),
+        *("processes", "shelf", "team", "identity", "checkup", "client", "serving"),
     ),
     (
         *("inspect.console", "inspect.asking", "inspect.textplot", "inspect.words"),
@@ -53,6 +53,7 @@ ROWS = (
 )
 WITHIN = {
     "addresses": {"errors"},
+    "doctor": {"hints"},
     "scoring": {"population", "whitening", "evolution"},
     "sums": {"evolution"},
     "evolution": {"whitening"},
@@ -88,6 +89,7 @@ WITHIN = {
     "setup": {"options"},
     "reporting": {"options", "setup", "display"},
     "team": {"shelf"},
+    "checkup": {"clientoptions", "setup", "display", "processes", "identity"},
     "client": {
         *("clientoptions", "setup", "display", "processes", "team", "identity"),
     },

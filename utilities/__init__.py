@@ -5,7 +5,7 @@ In reading order; a module imports only from lines above its own:
 errors, misc, addresses  the exception tree; small helpers; HOST:PORT
 descriptors, causes      how many connections; why an address cannot be used
 manners, machine         when a guest works; priority, mains, a folder for settings
-hints                    what keeps clients away, with the commands that help
+hints, doctor            what keeps clients away, with the commands that help; checks
 config                   the keys of a run: defaults, ranges, spelling
 model, noise, data       the network and its optimizers; random signs; the text
 population, generation   losses of many perturbed copies; text from a trained model
@@ -39,6 +39,7 @@ setup, reporting         from options to a run; what the server says
 processes                signals, local clients, exit codes
 identity                 who a client is, over restarts
 shelf, team              arrays that processes share; the processes of a client
+checkup                  the readings that --doctor judges
 serving, client          the two processes
 inspect                  python -m utilities.inspect: a package with its own list
 """

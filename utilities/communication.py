@@ -1,10 +1,10 @@
 """Sockets: the server's hub of many clients and the client's one connection.
 
 Beside `reach` the only module that talks to sockets. `Hub` never blocks: it reads what
-has arrived, writes what fits, and turns bytes into events of `utilities.events`. A client that
-breaks the rules, does not read, or does not introduce itself is closed with one line;
-nobody else notices. `Connection` is the client's end. What a message means is decided
-elsewhere.
+has arrived, writes what fits, and turns bytes into events of `utilities.events`. A
+client that breaks the rules, does not read, or does not introduce itself is closed with
+one line; nobody else notices. `Connection` is the client's end. What a message means is
+decided elsewhere.
 
 Last words need care on both ends: who closes a connection while something unread has
 come in resets it, and what was said last may never be read. So each end shuts its own

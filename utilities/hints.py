@@ -117,13 +117,17 @@ def nobody_came(
 
 
 def on_the_way(port: int) -> list[str]:
-    """Return how each system lets clients in, for who sees only the client's side."""
+    """Return how each system lets clients in, for who sees only the client's side.
+
+    What begins with two spaces is a command.
+    """
     return [
-        f"on Linux with ufw: sudo ufw allow {port}/tcp",
-        f"on Linux with firewalld: sudo firewall-cmd --add-port={port}/tcp",
-        "on Windows, as administrator: netsh advfirewall firewall add rule "
-        f'name="{RULE}" dir=in action=allow protocol=TCP localport={port} '
-        "profile=private",
+        "on Linux with ufw, and with firewalld:",
+        f"  sudo ufw allow {port}/tcp",
+        f"  sudo firewall-cmd --add-port={port}/tcp",
+        "on Windows, as administrator:",
+        f'  netsh advfirewall firewall add rule name="{RULE}" dir=in action=allow '
+        f"protocol=TCP localport={port} profile=private",
         "on macOS: System Settings, Network, Firewall: allow Python; for the client: "
         "Privacy & Security, Local Network: allow this terminal",
     ]

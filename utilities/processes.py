@@ -57,21 +57,20 @@ def worker_count(asked: int, available: int) -> int:
     return asked or max(1, available - 1)
 
 
-def run_program(name: str, work: Callable[[], None]) -> int:
+def run_program(name: str, work: Callable[[], int | None]) -> int:
     """Do the work of a program; return its exit code, after one line if it failed.
 
     Raises:
         ModuleNotFoundError: one of our own modules is missing.
     """
     try:
-        work()
+        return work() or 0
     except TrainingError as error:
         return _complain(name, str(error), error.exit_code)
     except ModuleNotFoundError as error:
         return _complain(name, missing_package(error), TrainingError.exit_code)
     except KeyboardInterrupt:
         return QUIT
-    return 0
 
 
 def _complain(name: str, message: str, exit_code: int) -> int:

@@ -140,7 +140,9 @@ class Report:
     def _reachable(self) -> list[str]:
         if self._options.host not in ANY:
             return [self._options.host]
-        return addresses() or ["<this machine's address>"]
+        v4_only = self._options.host == "0.0.0.0"
+        found = [a for a in addresses() if not (v4_only and ":" in a)]
+        return found or ["<this machine's address>"]
 
     def _client_line(self, address: str) -> str:
         return f"python basicClient.py {place(address, self._port)}"

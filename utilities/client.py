@@ -216,7 +216,7 @@ class Client:
         seconds = self._tries.wait(now)
         if self._tries.told:
             words = lost_words(seconds, self._tries.seconds(now))
-            log.info("The server does not answer; %s.", words)
+            log.info("%s.", words.capitalize())
         self._sleep(seconds)
 
     def _sleep(self, seconds: float) -> None:

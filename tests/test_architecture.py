@@ -18,7 +18,10 @@ FUNCTION_LINES = 60
 
 # A module imports from rows above its own; within a row only what is listed below.
 ROWS = (
-    ("errors", "misc", "addresses", "descriptors", "causes", "manners", "machine"),
+    (
+        *("errors", "misc", "disk", "addresses", "descriptors", "causes", "manners"),
+        "machine",
+    ),
     ("hints", "doctor"),
     ("config",),
     ("model", "noise", "data"),  # these three do not know each other
@@ -28,15 +31,16 @@ ROWS = (
     ),
     ("plaindata", "frames", "protocol", "wire"),
     (
-        *("events", "peers", "lateness", "steps", "ledger", "acceptance", "pacing"),
-        *("tally", "aggregation", "summing", "outbox", "names", "coordinator"),
+        *("history", "events", "peers", "lateness", "steps", "pacing", "tally"),
+        *("ledger", "acceptance", "aggregation", "summing", "outbox", "names"),
+        "coordinator",
         "worker",
     ),
     (
         *("outgoing", "communication", "reach"),
         *("runfiles", "logfiles", "records", "statefiles"),
         *("checkpoints", "scales", "curves", "plots", "svgplot", "trained"),
-        *("runs", "runlogs", "credits"),
+        *("runs", "runlogs", "credits", "journal", "recovery"),
     ),
     (
         *("options", "clientoptions", "setup", "display", "reporting"),
@@ -62,7 +66,7 @@ WITHIN = {
     "scheduling": {"whitening", "evolution", "scoring", "engine"},
     "wire": {"plaindata", "frames", "protocol"},
     "tally": {"pacing"},
-    "ledger": {"peers"},
+    "ledger": {"history", "peers", "tally"},
     "lateness": {"events", "peers"},
     "steps": {"peers", "lateness"},
     "acceptance": {"events", "peers", "ledger"},
@@ -84,6 +88,8 @@ WITHIN = {
         *("scales", "curves", "svgplot", "trained"),
     },
     "runlogs": {"runfiles", "logfiles", "runs"},
+    "journal": {"runfiles"},
+    "recovery": {"runfiles", "runs", "checkpoints", "journal"},
     "credits": {"runfiles", "logfiles", "runs"},
     "clientoptions": {"options"},
     "setup": {"options"},

@@ -45,6 +45,7 @@ from tests.slow_protocol import (
     transcripts,
     with_head,
 )
+from utilities.config import MAX_PARAMETERS
 from utilities.errors import ProtocolError
 from utilities.evolution import Segment
 from utilities.plaindata import MAX_BYTES
@@ -68,9 +69,9 @@ EACH_ARRAY = pytest.mark.parametrize(
 )
 
 
-def inbox_for(kind: str, **arguments: int) -> Inbox:
+def inbox_for(kind: str, parameters: int = MAX_PARAMETERS) -> Inbox:
     """Return an inbox in the first phase in which a kind is legal."""
-    inbox = Inbox(sender_of(kind), **arguments)
+    inbox = Inbox(sender_of(kind), parameters)
     receive(inbox, opening_of(kind))
     return inbox
 

@@ -24,10 +24,11 @@ from tests.desk import (
     new_coordinator,
     replayed,
 )
-from utilities.coordinator import Command, Event, Limits
+from utilities.coordinator import Command, Event
 from utilities.errors import ProtocolError
 from utilities.events import Drop, Joined, Left, Received, Send, Tick
 from utilities.ledger import Replay, Replayed, Save, Saved
+from utilities.pacing import Limits
 from utilities.protocol import Goodbye, Hello, Message, Welcome
 from utilities.summing import Compute
 from utilities.wire import Inbox, Side, encode

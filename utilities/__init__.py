@@ -3,6 +3,7 @@
 In reading order; a module imports only from lines above its own:
 
 errors, misc, addresses  the exception tree; small helpers; HOST:PORT
+disk                     all that a run writes goes through it
 descriptors, causes      how many connections; why an address cannot be used
 manners, machine         when a guest works; priority, mains, a folder for settings
 hints, doctor            what keeps clients away, with the commands that help; checks
@@ -16,11 +17,12 @@ selftest, engine         what all replicas must compute alike; who computes it
 scheduling               which part of it each process of a client computes
 plaindata, frames        pickled plain data; frames of bytes
 protocol, wire           messages; their bytes, and who may say what when
+history                  steps that were taken: as bytes, and the newest in memory
 events                   the seam between decisions and the world
 peers, lateness, steps   a client; who is late, and why; an open step
+pacing, tally            how long a step lasts; what clients report of it
 ledger                   which state is true
 acceptance               how a client's state becomes the true one
-pacing, tally            how long a step lasts; what clients report of it
 aggregation, summing     who adds up trials; each its own, the server the sums
 outbox, names            what goes out; what clients are called
 coordinator              what the server decides
@@ -33,6 +35,7 @@ statefiles               which checkpoints lie there
 scales, curves, plots    ranges and round numbers; the logs as curves; a picture's data
 svgplot, trained         the picture itself; a model that can write
 runs, runlogs, credits   the folders of runs; their logs; who has taught them
+journal, recovery        the record of steps; the newest state, after any crash
 options, clientoptions   what is typed: command lines
 display                  what is seen: bars and lines
 setup, reporting         from options to a run; what the server says

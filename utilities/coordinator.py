@@ -14,7 +14,7 @@ update goes to everybody and the next one opens.
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 from utilities import events
@@ -32,10 +32,10 @@ from utilities.evolution import (
     shape,
 )
 from utilities.lateness import blame, late_sums
-from utilities.ledger import Check, Purpose, Replay, Replayed, Save, Saved
+from utilities.ledger import Append, Check, Purpose, Replay, Replayed, Save, Saved
 from utilities.names import RETURNED, Names, arrival
 from utilities.outbox import Outbox
-from utilities.pacing import StepLength
+from utilities.pacing import Limits, StepLength
 from utilities.peers import Peer, refuse
 from utilities.protocol import (
     Begin,
@@ -60,15 +60,7 @@ from utilities.summing import (
 from utilities.tally import Before, Closed, Tally, majority
 
 Event: TypeAlias = events.Event | Replayed | Saved | Computed
-Command: TypeAlias = events.Command | Replay | Save | Compute | Closed
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When a session ends by itself; None: never."""
-
-    last_step: int | None = None
-    end: float | None = None  # on the clock of `now`
+Command: TypeAlias = events.Command | Append | Replay | Save | Compute
 
 
 class Coordinator:
@@ -83,6 +75,7 @@ class Coordinator:
         now: float,
         seconds: float = 0.0,
         limits: Limits | None = None,
+        saved: int | None = None,
     ) -> None:
         """Start from an accepted state.
 
@@ -90,17 +83,18 @@ class Coordinator:
             setting: of the run.
             corpus: gives the token batches.
             run_seed: that all segments' seeds derive from; never leaves the server.
-            state: the initial one or a checkpoint's.
+            state: the initial one or what was recovered.
             now: on the clock that every event is stamped with.
             seconds: that the run has trained before.
             limits: when to stop.
+            saved: step of the newest checkpoint; None: that of the state.
         """
         self.setting = setting
         self._config = setting.config
         self.step = state.step
         self.finished = False
         self._run_seed = run_seed
-        self._states = Acceptance(setting, state, now)
+        self._states = Acceptance(setting, state, now, saved)
         self._ledger = self._states.ledger
         self._peers: dict[int, Peer] = {}
         self._names = Names()
@@ -120,6 +114,7 @@ class Coordinator:
         self._began = now - seconds
         self._outbox = Outbox(setting, corpus)
         self._commands: list[Command] = []
+        self._durable: list[Append] = []  # ahead of all others
 
     # The one way in.
 
@@ -288,9 +283,11 @@ class Coordinator:
             self._tally.add_sum(message)
 
     def _take_state(self, peer: Peer, message: State) -> None:
-        size, got = self.setting.layout.size, len(message.weights)
-        if got != size:
-            raise ProtocolError(f"state: expected {size} weights, got {got}")
+        size = self.setting.layout.size
+        if len(message.weights) != size:
+            raise ProtocolError(
+                f"state: expected {size} weights, got {len(message.weights)}"
+            )
         peer.deliver_state(message.step)
         if message.step == self.step:
             self._states.offer(peer, message)
@@ -300,7 +297,8 @@ class Coordinator:
     def _go_on(self, now: float, heard: float) -> None:
         """Close and open steps as far as what has come allows."""
         while not self.finished:
-            self._stopping = self._stopping or self._over(now)
+            over = self._limits.over(self.step, now)
+            self._stopping = self._stopping or over
             if self._summing is not None:
                 if not self._sum_up(self._summing, now, heard):
                     return
@@ -328,12 +326,6 @@ class Coordinator:
         """Close a step without an update."""
         self._open = None
         self._states.abandon()
-
-    def _over(self, now: float) -> bool:
-        last, end = self._limits.last_step, self._limits.end
-        return (last is not None and self.step >= last) or (
-            end is not None and now >= end
-        )
 
     def _begin(self, now: float) -> OpenStep | None:
         """Open the next step, if there is to be one and somebody to do it."""
@@ -476,7 +468,8 @@ class Coordinator:
         """Send the update of a step, and make room for the next one."""
         closed, self._closing = self._closing, None
         assert closed is not None, "what is finished has been scored"
-        self._commands.append(replace(closed, seconds=now - self._began))
+        closed = replace(closed, seconds=now - self._began)
+        self._durable.append(Append(update, closed))
         self._length.observe(self._tally.observed(now))
         self._ledger.append(update, closed.digest)
         for peer in self._ready():
@@ -495,7 +488,8 @@ class Coordinator:
 
     def _end(self, now: float) -> None:
         """End the run once its present state is saved."""
-        orders, done = self._states.conclude(self.step, now, now - self._began)
+        seconds = now - self._began
+        orders, done = self._states.conclude(self.step, now, seconds)
         self._commands += orders
         if not done:
             return
@@ -514,6 +508,10 @@ class Coordinator:
         self._commands.append(Drop(client, Goodbye(end.value, reason)))
 
     def _flush(self) -> list[Command]:
-        """Return what one event caused; messages ahead of goodbyes."""
-        commands, self._commands = [*self._outbox.flush(), *self._commands], []
+        """Return what one event caused; messages ahead of goodbyes.
+
+        A step is durable before anybody hears of it.
+        """
+        commands = [*self._durable, *self._outbox.flush(), *self._commands]
+        self._durable, self._commands = [], []
         return commands

@@ -110,16 +110,22 @@ def _rows(segments: tuple[Segment, ...]) -> NDArray[np.uint64]:
 class Inbox:
     """Turn the bytes of one peer into messages; after an error it stays closed."""
 
-    def __init__(self, side: Side, parameters: int = MAX_PARAMETERS) -> None:
+    def __init__(
+        self,
+        side: Side,
+        parameters: int = MAX_PARAMETERS,
+        phase: Phase = Phase.OPENING,
+    ) -> None:
         """Read what a side sends.
 
         Args:
             side: who sends.
             parameters: P, where it is known: no state may be larger.
+            phase: where the session stands.
         """
         self._side = side
         self._most = parameters
-        self._phase = Phase.OPENING
+        self._phase = phase
         self._reader = FrameReader()
         self._spec: Spec | None = None
         self._plain: dict[str, Any] = {}

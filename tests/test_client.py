@@ -732,3 +732,22 @@ def test_states_are_words(
         "lost the server: next try in 1 s",
     ):
         assert words in told, told
+
+
+@pytest.mark.parametrize(("local", "levels"), [(False, [7]), (True, [])])
+def test_a_guest_gives_way_and_a_local_client_does_not(
+    monkeypatch: pytest.MonkeyPatch, local: bool, levels: list[int]
+) -> None:
+    asked: list[int] = []
+
+    def be_nice(level: int) -> bool:
+        asked.append(level)
+        return True
+
+    monkeypatch.setattr(client_module, "be_nice", be_nice)
+    monkeypatch.setattr(client_module, "end_with_parent", lambda: None)
+    monkeypatch.setattr(client_module, "config_folder", lambda: None)
+    monkeypatch.setattr(Client, "run", lambda self: None)
+    lend(ClientOptions("lab", "desk", end_with_parent=local, nice=7))
+
+    assert asked == levels

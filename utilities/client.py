@@ -339,10 +339,12 @@ def lend(options: ClientOptions) -> None:
         TrainingError: says in one line what is wrong and what to do.
         KeyboardInterrupt: a second Ctrl-C.
     """
-    be_nice(options.nice)  # before there are workers, which are what their parent is
     if options.end_with_parent:
+        # A local client is no guest: whoever started its server wants it to work. On a
+        # busy machine a nice one has a tenth of a core, and is late at every step.
         end_with_parent()
         Client(options).run()  # it is known by its name, and ends with its server
         return
+    be_nice(options.nice)  # before there are workers, which are what their parent is
     with kept_identity(config_folder(), platform.node()) as identity:
         Client(options, identity).run()

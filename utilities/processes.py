@@ -24,6 +24,7 @@ from utilities.misc import Deadline
 
 ROOT = Path(__file__).resolve().parent.parent
 LAST_SECONDS = 3.0  # that local clients get to end by themselves
+SLOW_SECONDS = 5.0  # of importing, after which something is said
 QUIT = 130  # exit code after a second Ctrl-C, as shells have it: 128 + SIGINT
 THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
@@ -71,6 +72,20 @@ def run_program(name: str, work: Callable[[], int | None]) -> int:
         return _complain(name, missing_package(error), TrainingError.exit_code)
     except KeyboardInterrupt:
         return QUIT
+
+
+@contextmanager
+def slow_start(name: str) -> Iterator[None]:
+    """Say what takes so long, where importing does: the first time, on some systems."""
+    words = "still loading numpy; a virus scanner may be reading it for the first time"
+    timer = threading.Timer(SLOW_SECONDS, _complain, (name, words, 0))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def _complain(name: str, message: str, exit_code: int) -> int:

@@ -134,8 +134,9 @@ def test_a_server_that_welcomes_is_left_with_a_goodbye() -> None:
         (in_bytes(Goodbye(End.FINISHED.value, "done")), 3, "it says goodbye: done"),
         (b"SSH-2.0-OpenSSH_9.2\r\n" * 3, 4, "127.0.0.1:"),
         (in_bytes(SAMPLES["welcome"]), 4, "the server's configuration is not under"),
+        (in_bytes(SAMPLES["resume"]), 4, "127.0.0.1:"),  # nobody was away
     ],
-    ids=["refused", "finished", "another program", "another configuration"],
+    ids=["refused", "finished", "another program", "configuration", "resume"],
 )
 def test_a_server_that_does_not_is_told_by_kind(
     answer: bytes, code: int, words: str

@@ -391,13 +391,16 @@ def test_weights_and_moments_of_different_lengths_are_refused(
 
 HERE_LEGAL = {
     ("client", "opening"): {"hello"},
-    ("client", "joined"): {"state", "result", "sum", "goodbye"},
-    ("server", "opening"): {"welcome", "goodbye"},
+    ("client", "joined"): {"state", "result", "sum", "recalled", "goodbye"},
+    ("server", "opening"): {"welcome", "resume", "recall", "goodbye"},
     ("server", "joined"): {
-        *("welcome", "tokens", "begin", "shares", "update", "goodbye"),
+        *("welcome", "resume", "tokens", "begin", "shares", "update", "goodbye"),
     },
 }
-OPENINGS = {"client": ("hello",), "server": ("welcome", "goodbye")}
+OPENINGS = {
+    "client": ("hello",),
+    "server": ("welcome", "resume", "recall", "goodbye"),
+}
 
 
 @EACH_KIND

@@ -203,7 +203,7 @@ def _server(address: str, dial: Callable[[], Connection]) -> Row:
             connection.close()
         if welcome is None:
             return doctor.server_waits(time.monotonic() - began)
-        config = agreed_setting(welcome).config
+        config = agreed_setting(welcome.config, welcome.text_sha256).config
     except ProtocolError as error:
         return doctor.failed(
             "server", IncompatibleError(no_server(address, str(error)))
@@ -235,7 +235,8 @@ def welcomed(connection: Connection, moment: float) -> Welcome | None:
 def _first(message: Message) -> Welcome:
     if isinstance(message, Welcome):
         return message
-    assert isinstance(message, Goodbye), "nothing else can come first"
+    if not isinstance(message, Goodbye):
+        raise ProtocolError(f"expected a welcome, got {type(message).__name__}")
     if message.end == End.REFUSED.value:
         raise IncompatibleError(f"it refuses this machine: {message.reason}")
     raise NetworkError(f"it says goodbye: {message.reason}")

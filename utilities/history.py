@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from utilities.errors import ProtocolError
-from utilities.evolution import Update
+from utilities.evolution import Setting, Update, trials_of
 from utilities.frames import FrameReader, text_frame
 from utilities.protocol import MAX_COUNT, SECONDS, Check, real, whole
 from utilities.wire import Inbox, Phase, Side, encode
@@ -104,6 +104,25 @@ def _contribution(row: object) -> tuple[str, int, int]:
             return name, trials, reward
         case _:
             raise ValueError("a contribution is not acceptable")
+
+
+def check_update(setting: Setting, update: Update) -> None:
+    """Raise ProtocolError unless an update has what it announces."""
+    trials = trials_of(setting, update.segments)
+    if not update.summed and not trials == update.trials == len(update.rewards):
+        raise ProtocolError(
+            f"update: {trials} trials in segments, {update.trials} announced, "
+            f"{len(update.rewards)} rewards"
+        )
+    if not update.summed:
+        return
+    size, rewards = setting.layout.size, len(update.rewards)
+    if trials or rewards or not update.trials or len(update.total) != size:
+        raise ProtocolError(
+            f"update: expected a total of {size} weights alone, got {trials} trials in "
+            f"segments, {update.trials} announced, {rewards} rewards, "
+            f"a total of {len(update.total)}"
+        )
 
 
 def held(update: Update) -> int:

@@ -42,7 +42,7 @@ class Names:
             here: all others.
         """
         name = self._name(hello, {peer.name for peer in here})
-        return Peer(client, name, identity=hello.identity)
+        return Peer(client, name, announced=hello.name, identity=hello.identity)
 
     def _name(self, hello: Hello, taken: set[str]) -> str:
         wanted, given = self._known.pop(hello.identity, ("", ""))

@@ -14,11 +14,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TypeAlias
 
 from utilities.addresses import dialable, place
+from utilities.audits import Rescore, Rescored, Resum, Resummed
 from utilities.communication import Hub, listen
-from utilities.coordinator import Command, Coordinator, Event
+from utilities.coordinator import Coordinator
 from utilities.credits import CreditLog
 from utilities.data import validation_rows
 from utilities.display import Display
@@ -27,14 +29,16 @@ from utilities.events import Drop, Finish, Note, Received, Send, Stop, Tick
 from utilities.evolution import advance, total
 from utilities.frames import Buffer
 from utilities.history import Entry, pack
-from utilities.ledger import Append, Replay, Replayed, Save, Saved
+from utilities.ledger import Replay, Replayed, Save, Saved
+from utilities.opening import Limits
 from utilities.options import ServerOptions
-from utilities.pacing import Limits
+from utilities.orders import Command, Event
 from utilities.processes import QUIT, local_clients, signals
 from utilities.recovery import OnStep
 from utilities.reporting import Report, sample_text
+from utilities.returning import Retrace, Retraced, retrace
 from utilities.runlogs import RunLog, StepMetrics
-from utilities.scoring import clean_loss
+from utilities.scoring import clean_loss, score
 from utilities.selftest import (
     ARITHMETIC_EXPECTED,
     NOISE_EXPECTED,
@@ -43,7 +47,7 @@ from utilities.selftest import (
 )
 from utilities.setup import Prepared, prepare
 from utilities.summing import Compute, Computed
-from utilities.tally import Closed
+from utilities.tally import Append, Closed
 from utilities.wire import encode
 
 log = logging.getLogger(__name__)
@@ -60,6 +64,9 @@ class Written:
     digest: bytes
     validation: float
     sample: str | None  # of a full checkpoint
+
+
+Done: TypeAlias = Replayed | Retraced | Rescored | Resummed | Written | Computed
 
 
 class Server:
@@ -92,7 +99,7 @@ class Server:
         for entry in prepared.entries:
             self._credits.add(entry.step, entry.contributions)
         self._rows = validation_rows(prepared.corpus.validation)
-        self._jobs: list[Future[Replayed | Written | Computed]] = []
+        self._jobs: list[Future[Done]] = []
         self._threads = ThreadPoolExecutor(1, "replay")
         self._sums = ThreadPoolExecutor(1, "sums")
         self._held: deque[tuple[Closed, float]] = deque()  # lines to be written, when
@@ -204,8 +211,15 @@ class Server:
             case Replay():
                 self._replaying = True
                 self._start(self._threads, lambda: self._replay(command))
+            case Retrace():
+                about = self._prepared.setting, self._prepared.corpus
+                self._start(self._threads, lambda: retrace(*about, command))
             case Compute():
                 self._start(self._sums, lambda: self._compute(command))
+            case Rescore():
+                self._start(self._threads, lambda: self._rescore(command))
+            case Resum():  # no step waits for it
+                self._start(self._threads, lambda: self._resum(command))
             case Save():
                 self._saving.append(command.state.step)
                 self._write_lines()
@@ -225,7 +239,7 @@ class Server:
     def _start(
         self,
         threads: ThreadPoolExecutor,
-        job: Callable[[], Replayed | Written | Computed],
+        job: Callable[[], Done],
     ) -> None:
         future = threads.submit(job)
         self._jobs.append(future)
@@ -237,6 +251,17 @@ class Server:
             tokens = self._prepared.corpus.token_batch(update.token_batch)
             state = advance(setting, state, update, tokens)
         return Replayed(state)
+
+    def _rescore(self, command: Rescore) -> Rescored:
+        state, setting = self._replay(command.replay).state, self._prepared.setting
+        tokens = self._prepared.corpus.token_batch(command.token_batch)
+        scores = score(setting, state.weights, tokens, command.segment)
+        return Rescored(command.case, state.digest(setting.fingerprint), scores)
+
+    def _resum(self, command: Resum) -> Resummed:
+        tokens = self._prepared.corpus.token_batch(command.token_batch)
+        trials = command.segments, command.rewards
+        return Resummed(total(self._prepared.setting, tokens, *trials))
 
     def _compute(self, command: Compute) -> Computed:
         tokens = self._prepared.corpus.token_batch(command.token_batch)
@@ -253,7 +278,7 @@ class Server:
         sample = sample_text(prepared, state.weights) if command.checkpoint else None
         return Written(state.step, command.seconds, command.digest, validation, sample)
 
-    def _collect(self, result: Replayed | Written | Computed) -> None:
+    def _collect(self, result: Done) -> None:
         if not isinstance(result, Written):
             if isinstance(result, Replayed):
                 self._replaying = False
@@ -314,6 +339,7 @@ class Server:
             trial_seconds=closed.trial_seconds,
             update_seconds=closed.update_seconds,
             gradient_quality=closed.gradient_quality,
+            **asdict(closed.audits),
         )
 
     def _write_last_line(self) -> None:

@@ -61,10 +61,12 @@ class Phase(enum.Enum):
 
 LEGAL: dict[tuple[Side, Phase], frozenset[str]] = {
     (Side.CLIENT, Phase.OPENING): frozenset({"hello"}),
-    (Side.CLIENT, Phase.JOINED): frozenset({"state", "result", "sum", "goodbye"}),
-    (Side.SERVER, Phase.OPENING): frozenset({"welcome", "goodbye"}),
+    (Side.CLIENT, Phase.JOINED): frozenset(
+        {"state", "result", "sum", "recalled", "goodbye"}
+    ),
+    (Side.SERVER, Phase.OPENING): frozenset({"welcome", "resume", "recall", "goodbye"}),
     (Side.SERVER, Phase.JOINED): frozenset(
-        {"welcome", "tokens", "begin", "shares", "update", "goodbye"}
+        {"welcome", "resume", "tokens", "begin", "shares", "update", "goodbye"}
     ),
 }
 

@@ -18,7 +18,11 @@ FUNCTION_LINES = 60
 
 # A module imports from rows above its own; within a row only what is listed below.
 ROWS = (
-    ("errors", "misc", "disk", "addresses", "descriptors", "causes"),
+    (
+        *("errors", "misc", "disk", "addresses", "descriptors", "causes", "manners"),
+        "machine",
+    ),
+    ("hints", "doctor"),
     ("config",),
     ("model", "noise", "data"),  # these three do not know each other
     (
@@ -29,18 +33,19 @@ ROWS = (
     (
         *("history", "events", "peers", "ledger", "agreement", "audits", "lateness"),
         *("steps", "blocks", "opening", "acceptance", "pacing", "aggregation"),
-        *("tally", "summing", "outbox", "returning", "orders"),
+        *("tally", "summing", "outbox", "returning", "orders", "names"),
         *("coordinator", "worker"),
     ),
     (
-        *("outgoing", "communication", "runfiles", "logfiles", "records", "statefiles"),
+        *("outgoing", "communication", "reach"),
+        *("runfiles", "logfiles", "records", "statefiles"),
         *("checkpoints", "scales", "curves", "plots", "svgplot", "trained"),
         *("runs", "runlogs", "credits", "journal", "recovery", "yardsticks"),
         *("sessionfiles", "follow", "feed", "page", "pageserver"),
     ),
     (
-        *("options", "setup", "display", "reporting"),
-        *("processes", "shelf", "team", "client", "serving"),
+        *("options", "clientoptions", "setup", "display", "reporting"),
+        *("processes", "shelf", "team", "identity", "checkup", "client", "serving"),
     ),
     (
         *("inspect.console", "inspect.asking", "inspect.textplot", "inspect.words"),
@@ -54,6 +59,7 @@ ROWS = (
 )
 WITHIN = {
     "addresses": {"errors"},
+    "doctor": {"hints"},
     "scoring": {"population", "whitening", "evolution"},
     "sums": {"evolution"},
     "evolution": {"whitening"},
@@ -75,8 +81,9 @@ WITHIN = {
     "coordinator": {
         *("events", "peers", "lateness", "steps", "ledger", "acceptance", "pacing"),
         *("tally", "aggregation", "summing", "outbox", "audits", "opening"),
-        *("returning", "orders"),
+        *("returning", "orders", "names"),
     },
+    "names": {"peers"},
     "orders": {
         *("audits", "events", "ledger", "outbox", "returning", "summing", "tally"),
     },
@@ -105,10 +112,14 @@ WITHIN = {
     },
     "page": {"runfiles", "runs", "yardsticks", "feed"},
     "pageserver": {"communication", "page"},
+    "clientoptions": {"options"},
     "setup": {"options"},
     "reporting": {"options", "setup", "display"},
     "team": {"shelf"},
-    "client": {"options", "setup", "display", "processes", "team"},
+    "checkup": {"clientoptions", "setup", "display", "processes", "identity"},
+    "client": {
+        *("clientoptions", "setup", "display", "processes", "team", "identity"),
+    },
     "serving": {"options", "setup", "display", "reporting", "processes"},
 }
 # The same within the package inspect, for its modules by their short names.
@@ -218,7 +229,7 @@ def test_only_communication_talks_to_sockets(path: Path) -> None:
     uses = {name.split(".")[0] for name in imported(path)} & network
     # The page is for browsers: its connections are those of the standard library's
     # server, on a socket that `communication` opens.
-    allowed = {"communication": network, "pageserver": {"http"}}
+    allowed = {"communication": network, "reach": network, "pageserver": {"http"}}
 
     assert uses <= allowed.get(path.stem, set())
 

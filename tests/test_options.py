@@ -12,11 +12,8 @@ from utilities.misc import RUNS, kebab_case
 from utilities.options import (
     EXIT_CODES,
     GROUPS,
-    ClientOptions,
     ServerOptions,
-    client_parser,
     merged,
-    parse_client,
     parse_server,
     read_config_file,
     server_parser,
@@ -28,12 +25,6 @@ def refusal(*arguments: str) -> str:
     with pytest.raises(ConfigError) as caught:
         parse_server(arguments)
     assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def client_refusal(*arguments: str) -> str:
-    with pytest.raises(ConfigError) as caught:
-        parse_client(arguments, "desk")
     return str(caught.value)
 
 
@@ -198,17 +189,6 @@ def test_help_shows_each_key_once_in_the_users_spelling(
         assert kebab_case(key) == key or f"--{kebab_case(key)} " not in text
 
 
-@pytest.mark.parametrize("parser", [server_parser, client_parser])
-def test_help_fits_a_terminal_and_ends_with_the_exit_codes(
-    parser: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = help_text(parser(), monkeypatch)
-
-    assert max(map(len, text.splitlines())) <= 80
-    assert text.rstrip().endswith(EXIT_CODES)
-    assert "examples" in text
-
-
 def test_help_tells_defaults_units_and_choices(monkeypatch: pytest.MonkeyPatch) -> None:
     text = " ".join(help_text(server_parser(), monkeypatch).split())
 
@@ -220,15 +200,11 @@ def test_help_tells_defaults_units_and_choices(monkeypatch: pytest.MonkeyPatch) 
     assert "--trialsPerStep N" in text
     assert "as many as fit [null]" in text
     assert "linearly to 2 % over 5000 steps" in text
-    assert "[127.0.0.1:55551]" in help_text(client_parser(), monkeypatch)
 
 
-@pytest.mark.parametrize("parse", [parse_server, lambda line: parse_client(line, "d")])
-def test_help_ends_the_program_well(
-    parse: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_ends_the_program_well(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        parse(["--help"])
+        parse_server(["--help"])
 
     assert caught.value.code == 0
     assert capsys.readouterr().out.startswith("usage: basic")
@@ -240,59 +216,6 @@ def test_every_key_belongs_to_one_group() -> None:
 
 def test_exit_codes_are_all_explained() -> None:
     assert re.findall(r"\d+", EXIT_CODES) == ["0", "1", "2", "3", "4", "5", "6", "130"]
-
-
-# The client's options.
-
-
-def test_a_client_without_options_has_the_name_of_its_machine() -> None:
-    assert parse_client([], "desk") == ClientOptions("127.0.0.1", "desk")
-
-
-@pytest.mark.parametrize(
-    ("machine", "name"),
-    [("", "client"), ("a\tb", "ab"), ("\n", "client"), ("x" * 99, "x" * 64)],
-)
-def test_a_machine_with_an_odd_name_is_named_as_far_as_it_goes(
-    machine: str, name: str
-) -> None:
-    assert parse_client([], machine).name == name
-
-
-def test_every_option_of_a_client_is_read() -> None:
-    line = "lab:80 --name Bärbel --quiet --endWithParent --workers 7"
-
-    assert parse_client(line.split(), "desk") == ClientOptions(
-        "lab:80", "Bärbel", quiet=True, end_with_parent=True, workers=7
-    )
-
-
-@pytest.mark.parametrize("count", [0, 1, 256])
-def test_workers_are_counted_or_left_to_the_machine(count: int) -> None:
-    assert parse_client(["--workers", str(count)], "desk").workers == count
-
-
-@pytest.mark.parametrize("name", ["", "a\nb", "x" * 65, "\x1b[31m", "\udcff"])
-def test_a_name_that_could_not_be_shown_is_refused(name: str) -> None:
-    message = client_refusal(f"--name={name}")
-
-    assert message.startswith("--name: expected 1 to 64 printable characters, got '")
-    assert message.isprintable()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("--nam x", "--nam: no such option; did you mean --name?"),
-        ("--name", "argument --name: expected one argument"),
-        ("lab desk", "desk: not an option"),
-        ("--workers -1", "--workers: expected a whole number from 0 to 256, got -1"),
-        ("--workers 2.5", "--workers: expected a whole number from 0 to 256"),
-        ("--worker 2", "--worker: no such option; did you mean --workers?"),
-    ],
-)
-def test_what_a_client_does_not_accept_is_refused(arguments: str, message: str) -> None:
-    assert message in client_refusal(*arguments.split())
 
 
 # Files of keys.

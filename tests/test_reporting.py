@@ -202,8 +202,10 @@ def test_an_open_server_prints_a_line_for_each_of_its_addresses(
     open_one.report.greet()
     said = open_one.said()
 
-    assert "\n  python basicClient.py 10.9.8.7:4711\n" in said
-    assert said.endswith("\n  python basicClient.py [2001:db8::7]:4711")
+    assert "\n  python basicClient.py 10.9.8.7:4711" in said
+    # Who listens on all addresses of IPv4 is not reached by one of IPv6.
+    both = said.endswith("\n  python basicClient.py [2001:db8::7]:4711")
+    assert both == (host == "::")
     assert "not authenticated" in said.replace("\n", " ")
 
 
@@ -247,6 +249,35 @@ def test_it_is_said_once_that_nobody_is_there_and_how_to_start_a_client(
 
     line = "Waiting for clients. Start one with: python basicClient.py 127.0.0.1:4711"
     assert alone.said() == line
+
+
+def test_after_a_minute_the_usual_reasons_are_told_once(
+    speaker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "addresses", lambda: ["10.9.8.7"])
+    monkeypatch.setattr(reporting, "firewalls", lambda: {"ufw"})
+    monkeypatch.setattr("sys.platform", "linux")
+    alone = speaker("--host 0.0.0.0")
+    alone.report.waiting(0, 159.9)
+    alone.said()
+    alone.report.waiting(0, 160.0)
+    said = alone.said()
+    alone.report.waiting(0, 300.0)
+
+    assert said.startswith("Nobody has come for a minute.")
+    assert "\n  sudo ufw allow 4711/tcp\n" in said
+    assert said.endswith("\n  python basicClient.py --doctor 10.9.8.7:4711")
+    assert alone.said() == ""
+
+
+def test_who_has_had_clients_is_told_no_reasons(speaker: Any) -> None:
+    left = speaker("--host 0.0.0.0")
+    left.report.waiting(2, 110.0)
+    left.report.waiting(0, 120.0)
+    left.said()
+    left.report.waiting(0, 500.0)
+
+    assert left.said() == ""
 
 
 def test_local_clients_get_a_moment_before_anything_is_said(speaker: Any) -> None:

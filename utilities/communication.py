@@ -1,10 +1,10 @@
 """Sockets: the server's hub of many clients and the client's one connection.
 
-The only module that imports socket. `Hub` never blocks: it reads what has arrived,
-writes what fits, and turns bytes into events of `utilities.events`. A client that
-breaks the rules, does not read, or does not introduce itself is closed with one line;
-nobody else notices. `Connection` is the client's end. What a message means is decided
-elsewhere.
+Beside `reach` the only module that talks to sockets. `Hub` never blocks: it reads what
+has arrived, writes what fits, and turns bytes into events of `utilities.events`. A
+client that breaks the rules, does not read, or does not introduce itself is closed with
+one line; nobody else notices. `Connection` is the client's end. What a message means is
+decided elsewhere.
 
 Last words need care on both ends: who closes a connection while something unread has
 come in resets it, and what was said last may never be read. So each end shuts its own
@@ -101,18 +101,6 @@ def listen(host: str, port: int) -> socket.socket:
         raise NetworkError(cannot_listen(place(host, port), error)) from error
     listener.setblocking(False)
     return listener
-
-
-def addresses() -> list[str]:
-    """Return addresses at which others may reach this machine, likeliest first."""
-    found: list[str] = []
-    with contextlib.suppress(OSError), socket.socket(type=socket.SOCK_DGRAM) as probe:
-        # Nothing is sent: connecting a datagram socket only looks up the route.
-        probe.connect(("192.0.2.1", 9))
-        found.append(probe.getsockname()[0])
-    with contextlib.suppress(OSError):
-        found += socket.gethostbyname_ex(socket.gethostname())[2]
-    return [a for a in dict.fromkeys(found) if not a.startswith("127.")]
 
 
 @dataclass(eq=False)

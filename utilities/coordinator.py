@@ -31,11 +31,12 @@ from utilities.evolution import (
 )
 from utilities.lateness import blame, late_sums
 from utilities.ledger import Check, Purpose, Replayed, Saved
+from utilities.names import RETURNED, Names, arrival
 from utilities.opening import Limits, Opening
 from utilities.orders import Command, Event, Orders
 from utilities.outbox import Outbox
 from utilities.pacing import StepLength
-from utilities.peers import Peer, refuse, unique_name
+from utilities.peers import Peer, refuse
 from utilities.protocol import (
     Begin,
     End,
@@ -97,6 +98,7 @@ class Coordinator:
         self._states = Acceptance(setting, state, now, saved)
         self._ledger = self._states.ledger
         self._peers: dict[int, Peer] = {}
+        self._names = Names()
         self._open: OpenStep | None = None
         self._summing: Summing | None = None  # of the step at hand, once it is scored
         self._closing: Closed | None = None  # its figures
@@ -192,20 +194,20 @@ class Coordinator:
     # Clients come and go.
 
     def _join(self, client: int, hello: Hello, now: float) -> None:
-        name = unique_name(hello.name, {peer.name for peer in self.clients})
         refusal = refuse(hello) or self._audits.refusal(hello.name)
         if refusal is not None:
-            self._orders.note(f"{name} refused: {refusal}", warning=True)
+            self._orders.note(f"{hello.name} refused: {refusal}", warning=True)
             self._orders.drop(client, End.REFUSED, refusal)
             return
         if self.finished:
             self._orders.drop(client, End.FINISHED, "the run has ended")
             return
-        self._peers[client] = Peer(client, name, announced=hello.name)
-        again = "" if hello.last_step is None else f" again (was at {hello.last_step})"
-        text = f"{name} joined{again}; {len(self._peers)} here"
+        for ghost in self._names.ghosts(hello, self.clients):
+            self._leave(ghost.id, RETURNED)
+            self._orders.drop(ghost.id, End.DROPPED, RETURNED)
+        peer = self._peers[client] = self._names.peer(client, hello, self.clients)
+        text = f"{arrival(peer, hello)}; {len(self._peers)} here"
         self._orders.note(text, kind="join")
-        peer = self._peers[client]
         self._orders += self._returning.meet(peer, hello, self.step, now)
 
     def _leave(self, client: int, reason: str) -> None:

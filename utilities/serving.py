@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 from utilities.addresses import dialable, only_here, place
 from utilities.audits import Rescore, Rescored, Resum, Resummed
-from utilities.communication import Hub, addresses, listen
+from utilities.communication import Hub, listen
 from utilities.coordinator import Coordinator
 from utilities.credits import CreditLog
 from utilities.data import validation_rows
@@ -37,6 +37,7 @@ from utilities.page import Page, machine_names
 from utilities.pageserver import PageServer, page_open
 from utilities.plots import Level
 from utilities.processes import QUIT, local_clients, signals
+from utilities.reach import addresses
 from utilities.recovery import OnStep
 from utilities.reporting import Report, sample_text
 from utilities.returning import Retrace, Retraced, retrace

@@ -14,6 +14,7 @@ import pytest
 from tests.loopback import (
     BEGIN,
     BYE,
+    CODE,
     HELLO,
     HTTP,
     LARGE,
@@ -22,13 +23,16 @@ from tests.loopback import (
     WELCOME,
     Bench,
     Peer,
+    Served,
     in_bytes,
 )
-from utilities import communication
-from utilities.communication import Connection, addresses, connect, listen
+from utilities import connection as connection_module
+from utilities.connection import Connection
 from utilities.errors import NetworkError, ProtocolError
 from utilities.events import Joined, Left, Received
+from utilities.lines import addresses, connect, listen
 from utilities.protocol import Begin, Message, State, TokenBatch, Welcome
+from utilities.sealing import bundled
 from utilities.wire import encode
 
 
@@ -206,7 +210,7 @@ class Line:
     """A client's connection and the raw socket at its other end."""
 
     connection: Connection
-    server: socket.socket
+    server: Served
 
     def receive(self, count: int) -> list[Message]:
         """Return that many messages, however they come."""
@@ -222,11 +226,17 @@ class Line:
 def line() -> Iterator[Line]:
     with listen("127.0.0.1", 0) as listener:
         listener.settimeout(PATIENCE)
-        connection = Connection(connect("127.0.0.1", listener.getsockname()[1]))
-        server, _ = listener.accept()
-    server.settimeout(PATIENCE)
-    with server:
-        yield Line(connection, server)
+        dialled = connect("127.0.0.1", listener.getsockname()[1])
+        accepted, _ = listener.accept()
+        served: list[Served] = []
+        thread = threading.Thread(
+            target=lambda: served.append(Served(accepted).shake())
+        )
+        thread.start()
+        connection = Connection(dialled, CODE)
+        thread.join()
+    with accepted:
+        yield Line(connection, served[0])
     connection.close()
 
 
@@ -237,10 +247,10 @@ def test_messages_of_the_server_are_received_in_order(line: Line) -> None:
 
 
 def test_half_a_message_is_waited_for(line: Line) -> None:
-    data = in_bytes(WELCOME)
-    line.server.sendall(data[:-1])
+    data = line.server.sealed(in_bytes(WELCOME))
+    line.server.socket.sendall(data[:-1])
     assert line.connection.receive(wait=True) == []
-    line.server.sendall(data[-1:])
+    line.server.socket.sendall(data[-1:])
 
     assert len(line.receive(1)) == 1
 
@@ -253,12 +263,12 @@ def test_receiving_waits_only_where_asked_and_not_for_long(line: Line) -> None:
     end = time.monotonic()
 
     assert middle - began < 0.2
-    assert communication.WAIT_SECONDS * 0.9 < end - middle < PATIENCE
+    assert connection_module.WAIT_SECONDS * 0.9 < end - middle < PATIENCE
 
 
 def test_a_server_that_closes_is_lost_after_its_last_words(line: Line) -> None:
     line.server.sendall(in_bytes(WELCOME, BYE))
-    line.server.close()
+    line.server.socket.close()
 
     assert line.receive(2)[1] == BYE
     for _ in range(2):
@@ -268,8 +278,8 @@ def test_a_server_that_closes_is_lost_after_its_last_words(line: Line) -> None:
 
 def test_last_words_are_heard_even_where_sending_fails(line: Line) -> None:
     line.server.sendall(in_bytes(WELCOME, BYE))
-    line.server.shutdown(socket.SHUT_WR)
-    line.server.close()
+    line.server.socket.shutdown(socket.SHUT_WR)
+    line.server.socket.close()
     for _ in range(3):  # the first is answered by a reset, which the others meet
         line.connection.send([RESULT])
         time.sleep(0.01)
@@ -280,7 +290,7 @@ def test_last_words_are_heard_even_where_sending_fails(line: Line) -> None:
 
 
 def test_a_connection_that_is_reset_is_lost(line: Line) -> None:
-    Peer(line.server).reset()
+    Peer(line.server.socket).reset()
 
     with pytest.raises(NetworkError, match="the server is lost: Connection reset"):
         line.connection.receive(wait=True)
@@ -289,7 +299,7 @@ def test_a_connection_that_is_reset_is_lost(line: Line) -> None:
 def test_a_server_that_takes_nothing_any_more_is_lost(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(communication, "SILENT_SECONDS", 0.05)
+    monkeypatch.setattr(connection_module, "SILENT_SECONDS", 0.05)
     zeros = np.zeros(1 << 22, np.float32)
     line.connection.send([State(1, 1, zeros, zeros, zeros)])
 
@@ -300,14 +310,15 @@ def test_a_server_that_takes_nothing_any_more_is_lost(
 def test_a_server_that_takes_a_little_now_and_then_is_not_lost(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(communication, "SILENT_SECONDS", 0.4)
+    monkeypatch.setattr(connection_module, "SILENT_SECONDS", 0.4)
     zeros = np.zeros(1 << 20, np.float32)
     message = State(1, 1, zeros, zeros, zeros)
-    size, taken = len(in_bytes(message)), 0
+    size, taken = len(in_bytes(message)), 0  # and some records' lengths and tags
     sending = threading.Thread(target=line.connection.send, args=([message],))
     sending.start()
     while taken < size:  # over a second for all of it
-        taken += len(line.server.recv(min(size - taken, 1 << 20), socket.MSG_WAITALL))
+        wanted = min(size - taken, 1 << 20)
+        taken += len(line.server.socket.recv(wanted, socket.MSG_WAITALL))
         time.sleep(0.1)
     sending.join()
 
@@ -324,12 +335,12 @@ def test_small_messages_leave_together_and_large_ones_whole(line: Line) -> None:
 
     sent = threading.Thread(target=send)
     sent.start()
-    received = b""
-    while len(received) < len(expected):
-        received += line.server.recv(1 << 20)
+    received: list[Message] = []
+    while len(received) < 3:
+        received += line.server.receive() or []
     sent.join()
 
-    assert received == expected
+    assert in_bytes(*received) == expected
 
 
 def test_a_server_that_breaks_the_rules_is_told_apart(line: Line) -> None:
@@ -340,10 +351,11 @@ def test_a_server_that_breaks_the_rules_is_told_apart(line: Line) -> None:
 
 
 def test_a_clients_last_words_arrive_though_it_has_not_read_all(bench: Bench) -> None:
-    connection = Connection(connect("127.0.0.1", bench.port))
+    connection = bench.connection()
     connection.send([HELLO])
     bench.until(lambda: bench.of(Joined))
-    bench.hub.send(1, [*encode(WELCOME), *encode(LARGE), *encode(BEGIN)])
+    said = [part for m in (WELCOME, LARGE, BEGIN) for part in encode(m)]
+    bench.hub.send(1, bundled(said))
     parting = threading.Thread(target=connection.part, args=(BYE,))
     parting.start()
     bench.until(lambda: bench.of(Left))
@@ -355,7 +367,7 @@ def test_a_clients_last_words_arrive_though_it_has_not_read_all(bench: Bench) ->
 
 
 def test_parting_from_a_server_that_is_gone_takes_no_time(line: Line) -> None:
-    Peer(line.server).reset()
+    Peer(line.server.socket).reset()
     began = time.monotonic()
     line.connection.part(BYE)
 
@@ -365,7 +377,7 @@ def test_parting_from_a_server_that_is_gone_takes_no_time(line: Line) -> None:
 def test_parting_from_a_server_that_does_not_answer_takes_two_seconds_at_most(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(communication, "GOODBYE_SECONDS", 0.1)
+    monkeypatch.setattr(connection_module, "GOODBYE_SECONDS", 0.1)
     began = time.monotonic()
     line.connection.part(BYE)
 

@@ -44,7 +44,7 @@ def test_without_options_everything_has_its_default() -> None:
     options = parse_server([])
 
     assert options == ServerOptions()
-    assert (options.host, options.port) == ("127.0.0.1", 55551)
+    assert (options.host, options.listens_on, options.port) == (None, "*", 55551)
     assert options.runs == RUNS == Path("trainingRuns")
     assert not options.resume
     assert options.keys == {}
@@ -226,7 +226,17 @@ def test_every_key_belongs_to_one_group() -> None:
 
 
 def test_exit_codes_are_all_explained() -> None:
-    assert re.findall(r"\d+", EXIT_CODES) == ["0", "1", "2", "3", "4", "5", "6", "130"]
+    assert re.findall(r"\d+", EXIT_CODES) == [
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+        "5",
+        "6",
+        "7",
+        "130",
+    ]
 
 
 # The client's options.
@@ -420,5 +430,5 @@ def test_keys_that_do_not_go_together_are_refused() -> None:
 
 
 def test_an_empty_host_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"--host: expected an address; 0\.0\.0\.0"):
+    with pytest.raises(ConfigError, match=r"--host: expected an address; \* stands"):
         parse_server(["--host", ""])

@@ -11,12 +11,14 @@ import pytest
 
 from utilities import reporting
 from utilities.display import WIDTH, Display
+from utilities.joincodes import Code
 from utilities.options import ServerOptions, parse_server
 from utilities.reporting import SAMPLE_LENGTH, Report, clock, quoted, sample_text
 from utilities.setup import Prepared, prepare
 from utilities.tally import Closed
 
 WORDS = "The cat sat on the mat and saw a rat. " * 60
+CODE = Code(b"sixteen secrets!")
 CLOSED = Closed(7, 3.5, 2.0, 1024, 2, 0, 0, b"d" * 32)
 
 
@@ -78,12 +80,15 @@ class Speaker:
 @pytest.fixture
 def speaker(prepared: Prepared, moment: list[float]) -> Any:
     def make(
-        line: str = "", options: ServerOptions | None = None, **changes: Any
+        line: str = "",
+        options: ServerOptions | None = None,
+        code: Code = CODE,
+        **changes: Any,
     ) -> Speaker:
         spoken = Spoken()
         options = options or parse_server(line.split())
         changed = replace(prepared, **changes)
-        return Speaker(Report(spoken, options, changed, 4711), spoken)
+        return Speaker(Report(spoken, options, changed, 4711, code), spoken)
 
     return make
 
@@ -189,7 +194,7 @@ def test_a_server_for_this_machine_says_how_to_open_it(speaker: Any, host: str) 
 
     shown = "[::1]:4711" if host == "::1" else f"{host}:4711"
     assert f"Listening on {shown}, for this machine only" in said
-    assert "--host 0.0.0.0" in said
+    assert "leave out --host" in said
     assert "basicClient.py" not in said
 
 
@@ -204,7 +209,8 @@ def test_an_open_server_prints_a_line_for_each_of_its_addresses(
 
     assert "\n  python basicClient.py 10.9.8.7:4711\n" in said
     assert said.endswith("\n  python basicClient.py [2001:db8::7]:4711")
-    assert "not authenticated" in said.replace("\n", " ")
+    assert said.count(CODE.shown()) == 1
+    assert f"Join code: {CODE.shown()}\n" in said
 
 
 def test_an_open_server_that_knows_none_of_its_addresses_says_what_to_fill_in(
@@ -241,7 +247,7 @@ def test_no_line_of_the_greeting_is_too_long(speaker: Any, prepared: Prepared) -
 def test_it_is_said_once_that_nobody_is_there_and_how_to_start_a_client(
     speaker: Any,
 ) -> None:
-    alone = speaker()
+    alone = speaker("--host 127.0.0.1")
     for _ in range(3):
         alone.report.waiting(0, 100.0)
 

@@ -4,6 +4,7 @@ In reading order; a module imports only from lines above its own:
 
 errors, misc, addresses  the exception tree; small helpers; HOST:PORT
 descriptors, causes      how many connections; why an address cannot be used
+complaints, joincodes    lines that a log can bear; the shared secret as people type it
 config                   the keys of a run: defaults, ranges, spelling
 model, noise, data       the network and its optimizers; random signs; the text
 population, generation   losses of many perturbed copies; text from a trained model
@@ -14,6 +15,8 @@ selftest, engine         what all replicas must compute alike; who computes it
 scheduling               which part of it each process of a client computes
 plaindata, frames        pickled plain data; frames of bytes
 protocol, wire           messages; their bytes, and who may say what when
+handshake, sealing       proof of the secret, before all else; records that prove it
+sessions                 one end of a connection, from its first byte on
 events                   the seam between decisions and the world
 peers, lateness, steps   a client; who is late, and why; an open step
 ledger                   which state is true
@@ -22,16 +25,19 @@ pacing, tally            how long a step lasts; what clients report of it
 aggregation, summing     who adds up trials; each its own, the server the sums
 outbox, coordinator      what goes out; what the server decides
 worker                   what a client computes
-outgoing, communication  what waits to be sent; sockets
+outgoing, lines          what waits to be sent; sockets and TLS
+communication            the server's hub of many clients
+connection, codefiles    the client's one connection; where join codes are kept
 runfiles, checkpoints    files of a run: errors in words; states that prove themselves
 logfiles, records        the logs as they are read; what config.json may hold
 statefiles               which checkpoints lie there
 scales, curves, plots    ranges and round numbers; the logs as curves; a picture's data
 svgplot, trained         the picture itself; a model that can write
 runs, runlogs, credits   the folders of runs; their logs; who has taught them
-options                  what is typed: command lines
+joinoptions, options     what is typed: who may take part; command lines
 display                  what is seen: bars and lines
-setup, reporting         from options to a run; what the server says
+setup, admission         from options to a run; and to a join code, on both ends
+reporting                what the server says
 processes                signals, local clients, exit codes
 shelf, team              arrays that processes share; the processes of a client
 serving, client          the two processes

@@ -53,3 +53,11 @@ def cannot_connect(
             "Privacy & Security, Local Network"
         )
     return f"{where}: {because(error)}"
+
+
+def no_proof(reason: str) -> str:
+    """Return why nothing came of a connection before its ends had proved themselves."""
+    return (
+        f"the server did not prove that it has the join code: {reason}; is it "
+        "this program, and is its code one for TLS (60 characters) where it uses that?"
+    )

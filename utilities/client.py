@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from utilities.addresses import parse_address, place
-from utilities.communication import Connection, connect
+from utilities.admission import Door
+from utilities.connection import Connection
 from utilities.display import Display, duration
 from utilities.errors import IncompatibleError, NetworkError, ProtocolError
 from utilities.evolution import Update
@@ -74,7 +75,9 @@ class Client:
         self._options = options
         self._host, self._port = parse_address(options.address)
         self._display = Display(quiet=options.quiet)
+        self._door = Door(options, self._host, self._port, self._display.say)
         self._workers = worker_count(options.workers, cores())
+        self._connection: Connection | None = None
         self._team = Team(self._workers) if self._workers > 1 else None
         self._worker = Worker(time.monotonic, self._on_block, self._team)
         self._random = random.SystemRandom()
@@ -90,11 +93,13 @@ class Client:
 
         Raises:
             NetworkError: the server cannot be reached the first time.
+            AuthenticationError: there is no join code, or it is wrong.
             IncompatibleError: the server refused this client.
             TrainingError: a worker process has died.
             KeyboardInterrupt: a second Ctrl-C.
         """
-        connection: Connection | None = Connection(connect(self._host, self._port))
+        connection: Connection | None = self._door.first()
+        self._connection = connection
         self._greet()
         with ExitStack() as stack:
             stack.callback(self._display.close)
@@ -155,7 +160,7 @@ class Client:
             self._sleep(wait)
             try:
                 if not self._stopping:
-                    connection = Connection(connect(self._host, self._port))
+                    connection = self._connection = self._door.again()
                     log.info("Connected again.")
                     return connection
             except NetworkError as error:
@@ -225,6 +230,8 @@ class Client:
         return None
 
     def _on_block(self, _trials: int) -> None:
+        if self._connection is not None:
+            self._connection.pump()
         self._show("working", self._spent + time.monotonic() - self._work_began)
 
     def _parted(self, goodbye: Goodbye) -> bool:

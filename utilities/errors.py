@@ -7,6 +7,7 @@
     ├── DataError               5   a text cannot be read or is too small
     ├── RunError                6   a run folder cannot be read, locked or written
     │   └── CheckpointError     6   a checkpoint is damaged
+    ├── AuthenticationError     7   a join code is missing, wrong or not to be trusted
     └── ProtocolError           1   a peer broke the rules of the wire
 
 A message names who, what was expected, what came, and what to do next. Broken
@@ -52,6 +53,12 @@ class RunError(TrainingError):
 
 class CheckpointError(RunError):
     """Refuse a checkpoint whose content does not hash to its digest."""
+
+
+class AuthenticationError(TrainingError):
+    """Report a join code that is missing or wrong; never quote it."""
+
+    exit_code = 7
 
 
 class ProtocolError(TrainingError):

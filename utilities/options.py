@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from utilities.addresses import DEFAULT_PORT, LOCALHOST, place
+from utilities.addresses import ALL, DEFAULT_PORT, LOCALHOST, place
 from utilities.config import (
     KEYS,
     RULES,
@@ -25,11 +25,19 @@ from utilities.config import (
     parse_keys,
 )
 from utilities.errors import ConfigError
+from utilities.joincodes import Code, masked
+from utilities.joinoptions import (
+    add_client_options,
+    add_server_options,
+    check_open,
+    split_code,
+)
 from utilities.misc import RUNS, kebab_case
 
 EXIT_CODES = (
     "exit codes: 0 ok, 1 internal or a package missing, 2 options, 3 network,\n"
-    "4 versions, 5 text, 6 run folder or disk, 130 quit by Ctrl-C without saving"
+    "4 versions, 5 text, 6 run folder or disk, 7 join code, 130 quit by Ctrl-C\n"
+    "without saving"
 )
 GROUPS = {
     "model": ("modelType", "hiddenSize", "nLayers", "vocabSize"),
@@ -71,6 +79,7 @@ class Parser(argparse.ArgumentParser):
         Raises:
             ConfigError: always.
         """
+        message = masked(message)
         unknown = re.match(r"unrecognized arguments: (\S+)", message)
         if unknown:
             word = unknown[1].split("=")[0]
@@ -85,7 +94,7 @@ class Parser(argparse.ArgumentParser):
 class ServerOptions:
     """What basicServer.py was asked for."""
 
-    host: str = LOCALHOST
+    host: str | None = None  # see `listens_on`
     port: int = DEFAULT_PORT
     data: tuple[Path, ...] = ()
     config: Path | None = None
@@ -98,6 +107,31 @@ class ServerOptions:
     seed: int | None = None
     quiet: bool = False
     keys: Mapping[str, str] = field(default_factory=dict)  # configuration flags
+    token_file: Path | None = None
+    no_auth: bool = False
+    anybody_may_join: bool = False
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would let in more than is meant.
+
+        Raises:
+            ConfigError: says which option is missing or too many.
+        """
+        check_open(
+            self.listens_on,
+            open_to_all=self.no_auth,
+            meant=self.anybody_may_join,
+            coded=self.token_file is not None or self.tls_cert is not None,
+        )
+        if self.tls_key is not None and self.tls_cert is None:
+            raise ConfigError("--tlsKey: expected --tlsCert as well")
+
+    @property
+    def listens_on(self) -> str:
+        """Return the address to listen on: all, if clients prove themselves."""
+        return self.host or (LOCALHOST if self.no_auth else ALL)
 
 
 @dataclass(frozen=True)
@@ -109,6 +143,9 @@ class ClientOptions:
     quiet: bool = False
     end_with_parent: bool = False
     workers: int = 1  # 0: all cores but one
+    code: Code | None = field(default=None, repr=False)  # that was typed
+    token_file: Path | None = None
+    no_auth: bool = False
 
 
 def _number(kind: type, low: float, high: float) -> Any:
@@ -141,7 +178,7 @@ def server_parser() -> Parser:
 
             examples
               python basicServer.py --localClients 2 --maxSeconds 60
-              python basicServer.py --host 0.0.0.0 --data mytexts/
+              python basicServer.py --data mytexts/
               python basicServer.py --resume
               python basicClient.py HOST            on every other machine"""
         ),
@@ -159,7 +196,7 @@ def server_parser() -> Parser:
 def _named(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError(
-            "expected an address; 0.0.0.0 stands for all of this machine's"
+            "expected an address; * stands for all of this machine's"
         )
     return text
 
@@ -181,8 +218,8 @@ def _add_text_and_network(parser: Parser) -> None:
         net,
         "host",
         type=_named,
-        default=LOCALHOST,
-        help=f"address to listen on; 0.0.0.0: all of this machine's [{LOCALHOST}]",
+        metavar="HOST",
+        help=f"address to listen on [all; with --noAuth {LOCALHOST}]",
     )
     parser.option(
         net,
@@ -200,6 +237,7 @@ def _add_text_and_network(parser: Parser) -> None:
         metavar="N",
         help="clients to start on this machine, one core each [0]",
     )
+    add_server_options(parser)
 
 
 def _add_run(parser: Parser) -> None:
@@ -288,6 +326,11 @@ def parse_server(arguments: Sequence[str]) -> ServerOptions:
     return ServerOptions(
         host=values["host"],
         port=values["port"],
+        token_file=values["tokenFile"],
+        no_auth=values["noAuth"],
+        anybody_may_join=values["anybodyMayJoin"],
+        tls_cert=values["tlsCert"],
+        tls_key=values["tlsKey"],
         data=tuple(values["data"]),
         config=values["config"],
         runs=values["runs"],
@@ -306,7 +349,7 @@ def client_parser() -> Parser:
     """Return the parser of basicClient.py."""
     parser = Parser(
         prog="basicClient.py",
-        usage="basicClient.py [HOST[:PORT]] [options]",
+        usage="basicClient.py [[CODE@]HOST[:PORT]] [options]",
         description=textwrap.dedent(
             """\
             Lend cores of this machine to a training run of basicServer.py.
@@ -323,9 +366,11 @@ def client_parser() -> Parser:
         "address",
         nargs="?",
         default=LOCALHOST,
-        metavar="HOST[:PORT]",
-        help=f"the address that the server printed [{place(LOCALHOST, DEFAULT_PORT)}]",
+        metavar="[CODE@]HOST[:PORT]",
+        help="the address that the server printed, after its join code if you like "
+        f"(others can see command lines) [{place(LOCALHOST, DEFAULT_PORT)}]",
     )
+    add_client_options(parser)
     parser.option(
         parser,
         "workers",
@@ -366,9 +411,15 @@ def parse_client(arguments: Sequence[str], machine: str) -> ClientOptions:
         raise ConfigError(
             f"--name: expected 1 to 64 printable characters, got {name!r}"
         )
+    code, address = split_code(values["address"])
+    if values["noAuth"] and (code is not None or values["tokenFile"] is not None):
+        raise ConfigError("--noAuth: there is no code with it, but one is given")
     return ClientOptions(
-        values["address"],
+        address,
         name,
+        code=code,
+        token_file=values["tokenFile"],
+        no_auth=values["noAuth"],
         quiet=values["quiet"],
         end_with_parent=values["endWithParent"],
         workers=values["workers"],

@@ -17,7 +17,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from utilities.addresses import dialable, place
-from utilities.communication import Hub, listen
+from utilities.admission import gate_of, tls_of
+from utilities.communication import Gate, Hub
 from utilities.coordinator import Command, Coordinator, Event, Limits
 from utilities.credits import CreditLog
 from utilities.data import validation_rows
@@ -25,13 +26,14 @@ from utilities.display import Display
 from utilities.errors import IncompatibleError, ProtocolError, RunError
 from utilities.events import Drop, Finish, Note, Received, Send, Stop, Tick
 from utilities.evolution import advance, total
-from utilities.frames import Buffer
 from utilities.ledger import Replay, Replayed, Save, Saved
+from utilities.lines import listen
 from utilities.options import ServerOptions
 from utilities.processes import QUIT, local_clients, signals
 from utilities.reporting import Report, sample_text
 from utilities.runlogs import RunLog, StepMetrics
 from utilities.scoring import clean_loss
+from utilities.sealing import Bundle, bundled
 from utilities.selftest import (
     ARITHMETIC_EXPECTED,
     NOISE_EXPECTED,
@@ -62,8 +64,11 @@ class Written:
 class Server:
     """One session of a run."""
 
-    def __init__(self, options: ServerOptions, prepared: Prepared, hub: Hub) -> None:
+    def __init__(
+        self, options: ServerOptions, prepared: Prepared, hub: Hub, gate: Gate
+    ) -> None:
         """Join the parts; nothing is started yet."""
+        self._gate = gate
         self._options = options
         self._prepared = prepared
         self._hub = hub
@@ -99,7 +104,7 @@ class Server:
         self._finished = False
         total = options.max_steps or options.max_seconds
         self._display = Display(quiet=options.quiet, total=total)
-        self._report = Report(self._display, options, prepared, hub.port)
+        self._report = Report(self._display, options, prepared, hub.port, gate.code)
 
     # The loop.
 
@@ -110,13 +115,14 @@ class Server:
             TrainingError: the run's folder cannot be written any more.
         """
         self._report.greet()
-        address = place(dialable(self._options.host), self._hub.port)
+        address = place(dialable(self._options.listens_on), self._hub.port)
+        locals_ = local_clients(self._options.local_clients, address, self._gate.code)
         with contextlib.ExitStack() as stack:
             for threads in (self._threads, self._sums):
                 stack.callback(threads.shutdown, cancel_futures=True)
             stack.callback(self._display.close)
             stack.enter_context(signals(self._signal))
-            stack.enter_context(local_clients(self._options.local_clients, address))
+            stack.enter_context(locals_)
             stack.callback(self._hub.close)  # before local clients are waited for
             self._display.start()
             while not (self._finished and not self._jobs):
@@ -174,18 +180,18 @@ class Server:
             self._hub.refuse(event.client, str(error))
 
     def _carry_out(self, commands: list[Command]) -> None:
-        encoded: dict[int, list[Buffer]] = {}
+        encoded: dict[int, list[Bundle]] = {}
         for command in commands:
             self._execute(command, encoded)
 
-    def _execute(self, command: Command, encoded: dict[int, list[Buffer]]) -> None:
+    def _execute(self, command: Command, encoded: dict[int, list[Bundle]]) -> None:
         match command:
             case Send():
                 for message in command.messages:  # broadcasts are encoded once
                     if id(message) not in encoded:
-                        encoded[id(message)] = encode(message)
-                parts = [p for m in command.messages for p in encoded[id(m)]]
-                self._hub.send(command.client, parts)
+                        encoded[id(message)] = bundled(encode(message))
+                bundles = [b for m in command.messages for b in encoded[id(m)]]
+                self._hub.send(command.client, bundles)
             case Drop():
                 self._hub.drop(command.client, command.goodbye)
             case Replay():
@@ -326,10 +332,13 @@ def serve(options: ServerOptions) -> None:
         TrainingError: says in one line what is wrong and what to do.
     """
     check_machine()
-    listener = listen(options.host, options.port)
+    tls = tls_of(options)
+    listener = listen(options.listens_on, options.port)
     with contextlib.ExitStack() as stack:
         stack.callback(listener.close)
         prepared = prepare(options)
         stack.callback(prepared.run.close)
-        hub = Hub(listener, prepared.setting.layout.size, time.monotonic)
-        Server(options, prepared, hub).run()
+        record = prepared.run.record
+        gate = gate_of(options, tls, f"{prepared.run.number} {record.text_sha256}")
+        hub = Hub(listener, gate, prepared.setting.layout.size, time.monotonic)
+        Server(options, prepared, hub, gate).run()

@@ -45,10 +45,11 @@ log = logging.getLogger(__name__)
 
 READS = 16  # of one client before the others have their turn
 # Strangers have not proved yet that they know the join code. A lab may come all at
-# once, or from behind one address; where there are too many the oldest goes, since an
-# honest one is done after one exchange. Each can have us hold 72 bytes, with TLS 16 kB.
-MOST_STRANGERS = 512
-MOST_STRANGERS_OF_ONE = 128  # from one address
+# once, and from behind one address; where there are too many the oldest goes, since an
+# honest one is done after one exchange. Each has us hold some kilobytes, with TLS some
+# ten: 40 MB in all.
+MOST_STRANGERS = 768
+MOST_STRANGERS_OF_ONE = 512  # from one address
 MOST_OF_ONE = 4096  # connections from one address, so that others find room
 ACCEPTED = 64  # connections of one turn; those before them say hello meanwhile
 SPARE_DESCRIPTORS = 32  # for the files of the run, whoever connects

@@ -294,7 +294,9 @@ def test_strangers_at_the_port_disturb_nobody(lab: Lab) -> None:
     complaints = server.err.splitlines()
     assert len(complaints) == 3
     assert all(" (127.0.0.1) is turned away: " in line for line in complaints)
-    assert sum("no proof of the join code within 1 s" in line for line in complaints) == 1
+    assert (
+        sum("no proof of the join code within 1 s" in line for line in complaints) == 1
+    )
     late = [m for m in lab.metrics() if m["late"]]
     assert len(late) <= 2, late
     assert max(durations(lab).values()) < 1.5

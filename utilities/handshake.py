@@ -15,6 +15,7 @@ The keys of what follows come from the secret and all bytes of greeting and answ
 for each direction; `utilities.sealing` uses them.
 """
 
+import abc
 import enum
 import hmac
 import secrets
@@ -69,7 +70,7 @@ def keys_of(secret: bytes, said: bytes) -> Keys:
     return Keys(proof(secret, TO_SERVER, said), proof(secret, TO_CLIENT, said))
 
 
-class Handshake:
+class Handshake(abc.ABC):
     """One end's part; takes bytes as they arrive and holds one structure at most."""
 
     def __init__(self, code: Code, bind: bytes) -> None:
@@ -119,8 +120,9 @@ class Handshake:
                 f"{MAGIC!r}, got {begun!r}"
             )
 
+    @abc.abstractmethod
     def _take(self, whole: bytes) -> None:
-        raise NotImplementedError
+        """Take the structure that was due."""
 
 
 class ServerHandshake(Handshake):

@@ -160,19 +160,20 @@ class Door:
                 "ask for it: use CODE@HOST:PORT (others see command lines), "
                 f"--tokenFile or the variable {ENVIRONMENT}; the server prints its code"
             )
-        for left in reversed(range(TRIES)):
+        tries = 0
+        while True:
             text = getpass.getpass(f"Join code of {self._address}: ")
             try:
                 code = read_code(text)
                 connection = self._connected(code)
             except (AuthenticationError, ConfigError) as error:
-                if not left:
+                tries += 1
+                if tries == TRIES:
                     raise
                 self._say(f"Not this one: {error}.")
                 continue
             self._keep(code)
             return connection
-        raise AssertionError("the last try returns or raises")
 
     def _keep(self, code: Code) -> None:
         keep_code(self._folder, self._address, code)

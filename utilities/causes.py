@@ -1,13 +1,15 @@
 """Why an address cannot be used: each usual cause in a sentence, with the way out."""
 
 import errno
+import re
 import sys
 
 
 def because(error: OSError) -> str:
     """Return what the system says of an error."""
     words = error.strerror or str(error) or "connection broken"
-    return words.partition(" (while ")[0]  # what create_server adds, we say ourselves
+    words = words.partition(" (while ")[0]  # what create_server adds, we say ourselves
+    return re.sub(r"^\[\w+(: \w+)?\] | \(_ssl\.c:\d+\)$", "", words)
 
 
 def cannot_listen(address: str, error: OSError | UnicodeError) -> str:

@@ -1,5 +1,6 @@
 """Listening, connecting and a client's connection, over real loopback sockets."""
 
+import contextlib
 import errno
 import socket
 import sys
@@ -27,6 +28,7 @@ from tests.loopback import (
     in_bytes,
 )
 from utilities import connection as connection_module
+from utilities import sessions
 from utilities.connection import Connection
 from utilities.errors import NetworkError, ProtocolError
 from utilities.events import Joined, Left, Received
@@ -382,3 +384,137 @@ def test_parting_from_a_server_that_does_not_answer_takes_two_seconds_at_most(
     line.connection.part(BYE)
 
     assert 0.09 < time.monotonic() - began < 1
+
+
+# While somebody computes.
+
+
+def test_what_comes_while_somebody_computes_is_taken_in_and_read_later(
+    line: Line,
+) -> None:
+    taken = threading.Event()
+    said = in_bytes(WELCOME, *[LARGE] * 8, BEGIN)  # 24 MB: more than sockets hold
+
+    def send() -> None:
+        line.server.sendall(said)
+        taken.set()
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    end = time.monotonic() + PATIENCE
+    while not taken.is_set():
+        assert time.monotonic() < end, "nobody takes it"
+        line.connection.pump()
+    sending.join()
+
+    kinds = [type(m) for m in line.receive(10)]
+    assert kinds == [Welcome, *[TokenBatch] * 8, Begin]
+
+
+def test_no_more_is_taken_in_meanwhile_than_there_is_room_for(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "MAX_PUMPED", 100_000)
+    line.server.socket.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        line.server.sendall(in_bytes(WELCOME, *[LARGE] * 16))
+    for _ in range(100):
+        line.connection.pump()
+
+    assert sum(map(len, line.connection._unread)) < 100_000 + (1 << 18)
+    assert [type(m) for m in line.receive(2)][:2] == [Welcome, TokenBatch]
+
+
+def test_a_loss_that_is_found_meanwhile_is_told_after_what_came_before(
+    line: Line,
+) -> None:
+    line.server.sendall(in_bytes(WELCOME, BYE))
+    line.server.socket.close()
+    end = time.monotonic() + PATIENCE
+    while not line.connection._lost:
+        assert time.monotonic() < end
+        line.connection.pump()
+
+    assert line.receive(2)[1] == BYE
+    with pytest.raises(NetworkError, match="it closed the connection"):
+        line.connection.receive(wait=True)
+
+
+def test_a_server_that_stops_in_a_message_is_lost_but_not_while_we_compute(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(sessions, "MESSAGE_SECONDS", 0.2)
+    data = line.server.sealed(in_bytes(WELCOME))
+    line.server.socket.sendall(data[:100])
+    assert line.connection.receive(wait=True) == []
+    time.sleep(0.5)  # as if it computed
+    line.server.socket.sendall(data[100:200])
+    assert line.connection.receive(wait=True) == []
+
+    with pytest.raises(NetworkError, match="a message does not come to its end"):
+        line.receive(1)
+
+
+# Servers that are none.
+
+
+@pytest.mark.parametrize("data", [b"", HTTP, b"ESNET\0", bytes(200)])
+def test_what_is_no_server_is_told(
+    data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "CONNECT_SECONDS", 0.2)
+    with listen("127.0.0.1", 0) as listener:
+        dialled = connect("127.0.0.1", listener.getsockname()[1])
+        listener.settimeout(PATIENCE)
+        accepted, _ = listener.accept()
+        with accepted:
+            accepted.sendall(data)
+            with pytest.raises((NetworkError, ProtocolError)) as caught:
+                Connection(dialled, CODE)
+
+    said = str(caught.value)
+    if (HTTP.startswith(data[:6]) and data) or data == bytes(200):
+        assert "does not speak this program's protocol" in said
+    else:
+        assert "did not prove that it has the join code: timed out" in said
+    assert dialled.fileno() == -1, "it is closed"
+
+
+def test_a_server_that_drips_its_greeting_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection_module, "CONNECT_SECONDS", 0.5)
+    with listen("127.0.0.1", 0) as listener:
+        dialled = connect("127.0.0.1", listener.getsockname()[1])
+        listener.settimeout(PATIENCE)
+        accepted, _ = listener.accept()
+        with accepted:
+            ended = threading.Event()
+
+            def drip() -> None:
+                for byte in b"ESNET\0\1\0\0\0" + bytes(70):
+                    with contextlib.suppress(OSError):
+                        accepted.sendall(bytes([byte]))
+                    if ended.wait(0.1):
+                        return
+
+            dripping = threading.Thread(target=drip)
+            dripping.start()
+            began = time.monotonic()
+            with pytest.raises(NetworkError, match="timed out"):
+                Connection(dialled, CODE)
+            took = time.monotonic() - began
+            ended.set()
+            dripping.join()
+
+    assert 0.4 < took < 4
+
+
+def test_a_server_that_hangs_up_at_once_is_told() -> None:
+    with listen("127.0.0.1", 0) as listener:
+        dialled = connect("127.0.0.1", listener.getsockname()[1])
+        listener.settimeout(PATIENCE)
+        listener.accept()[0].close()
+        with pytest.raises(NetworkError, match="it closed the connection"):
+            Connection(dialled, CODE)

@@ -126,7 +126,7 @@ def test_a_code_in_a_text_is_masked(code: Code) -> None:
         shown.replace("-", " "),
     ):
         hidden = masked(f"unknown: {typed}@lab:80, sorry")
-        assert hidden == "unknown: (a join code)@lab:80, sorry"
+        assert hidden == "unknown: [join-code]@lab:80, sorry"
 
 
 def test_other_text_is_not_masked() -> None:

@@ -24,7 +24,6 @@ from tests.loopback import (
     in_bytes,
 )
 from utilities import communication, lines
-from utilities.addresses import origin
 from utilities.communication import HELLO_SECONDS, MOST_STRANGERS, SHAKE_SECONDS
 from utilities.complaints import LINES, STRETCH
 from utilities.events import Left, Received
@@ -209,15 +208,6 @@ def test_one_address_cannot_have_all_connections(
     plain.settle()
     assert plain.hub._origins == {"127.0.0.1": 2}
     plain.joined()
-
-
-def test_addresses_are_counted_by_machine() -> None:
-    assert origin("10.0.0.7") == "10.0.0.7"
-    assert (
-        origin("2001:db8::7") == origin("2001:db8::ffff:1:2:3") == "2001:0db8:0000:0000"
-    )
-    assert origin("2001:db8:0:1::7") != origin("2001:db8::7")
-    assert origin("fe80::1%eth0") == "fe80:0000:0000:0000"
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 on this machine")

@@ -8,6 +8,7 @@ import pytest
 
 from utilities.config import KEYS, Config
 from utilities.errors import ConfigError
+from utilities.joincodes import Code
 from utilities.misc import RUNS, kebab_case
 from utilities.options import (
     EXIT_CODES,
@@ -432,3 +433,95 @@ def test_keys_that_do_not_go_together_are_refused() -> None:
 def test_an_empty_host_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"--host: expected an address; \* stands"):
         parse_server(["--host", ""])
+
+
+# Who may take part.
+
+CODE = Code(b"sixteen secrets!")
+
+
+def test_a_server_listens_on_all_addresses_unless_it_is_open_to_all() -> None:
+    assert parse_server([]).listens_on == "*"
+    assert parse_server(["--noAuth"]).listens_on == "127.0.0.1"
+    assert parse_server(["--host", "10.0.0.7"]).listens_on == "10.0.0.7"
+
+
+def test_the_options_of_admission_are_read() -> None:
+    line = "--tokenFile t --tls-cert c --tlsKey k"
+    options = parse_server(line.split())
+    assert (options.token_file, options.tls_cert, options.tls_key) == (
+        Path("t"),
+        Path("c"),
+        Path("k"),
+    )
+    options = parse_server(["--noAuth", "--anybodyMayJoin", "--host", "::"])
+    assert (options.no_auth, options.anybody_may_join) == (True, True)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "*", "10.0.0.7", "lab"])
+def test_an_open_server_on_other_addresses_needs_a_second_word(host: str) -> None:
+    said = refusal("--noAuth", "--host", host)
+
+    assert f"with --host {host} whoever reaches this port could take part" in said
+    assert "--anybodyMayJoin" in said
+    with pytest.raises(ConfigError):
+        ServerOptions(host=host, no_auth=True)
+    assert ServerOptions(host=host, no_auth=True, anybody_may_join=True).no_auth
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.1.2.3"])
+def test_an_open_server_for_this_machine_needs_none(host: str) -> None:
+    assert parse_server(["--noAuth", "--host", host]).listens_on == host
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("--noAuth --tokenFile t", "--noAuth: there is no code with it"),
+        ("--noAuth --tlsCert c", "--noAuth: there is no code with it"),
+        ("--tlsKey k", "--tlsKey: expected --tlsCert as well"),
+    ],
+)
+def test_options_of_admission_that_do_not_go_together_are_refused(
+    line: str, told: str
+) -> None:
+    assert told in refusal(*line.split())
+
+
+def test_a_code_may_stand_before_the_address() -> None:
+    for address in ("lab", "10.0.0.7:80", "[::1]:80"):
+        options = parse_client([f"{CODE.shown()}@{address}"], "desk")
+        assert (options.code, options.address) == (CODE, address)
+    assert parse_client(["lab:80"], "desk").code is None
+    assert parse_client(["lab", "--tokenFile", "t"], "desk").token_file == Path("t")
+    assert parse_client(["lab", "--noAuth"], "desk").no_auth
+
+
+def test_a_code_with_a_typing_error_is_told_without_it() -> None:
+    wrong = CODE.shown()[:-1] + "?"
+    for typed in (wrong, CODE.shown()[:-2], "hunter2"):
+        said = client_refusal(f"{typed}@lab")
+        assert said.startswith("CODE@HOST:PORT: the join code has a ")
+        assert typed not in said
+        assert CODE.shown()[:5] not in said
+
+
+@pytest.mark.parametrize(
+    "line", [f"{CODE.shown()}@lab --noAuth", "lab --noAuth --tokenFile t"]
+)
+def test_a_client_without_authentication_takes_no_code(line: str) -> None:
+    assert "one is given" in client_refusal(*line.split())
+
+
+def test_a_code_in_a_wrong_place_is_not_repeated() -> None:
+    said = client_refusal("lab", CODE.shown())
+
+    assert said == "[join-code]: not an option; --help lists them all"
+    assert CODE.shown() not in refusal("--host", "lab", CODE.shown())
+    assert CODE.shown() not in refusal(f"--hast={CODE.shown()}")
+
+
+def test_options_do_not_show_a_code() -> None:
+    options = parse_client([f"{CODE.shown()}@lab"], "desk")
+    assert CODE.shown() not in repr(options)
+    assert "secrets" not in repr(options)

@@ -11,7 +11,7 @@ import pytest
 
 from utilities import reporting
 from utilities.display import WIDTH, Display
-from utilities.joincodes import Code
+from utilities.joincodes import OPEN, Code
 from utilities.options import ServerOptions, parse_server
 from utilities.reporting import SAMPLE_LENGTH, Report, clock, quoted, sample_text
 from utilities.setup import Prepared, prepare
@@ -210,7 +210,7 @@ def test_an_open_server_prints_a_line_for_each_of_its_addresses(
     assert "\n  python basicClient.py 10.9.8.7:4711\n" in said
     assert said.endswith("\n  python basicClient.py [2001:db8::7]:4711")
     assert said.count(CODE.shown()) == 1
-    assert f"Join code: {CODE.shown()}\n" in said
+    assert f"Join code, kept in trainingRuns/join-code:\n  {CODE.shown()}\n" in said
 
 
 def test_an_open_server_that_knows_none_of_its_addresses_says_what_to_fill_in(
@@ -228,6 +228,51 @@ def test_a_server_on_one_address_prints_that_one(speaker: Any) -> None:
     one.report.greet()
 
     assert one.said().endswith("\n  python basicClient.py 10.9.8.7:4711")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "10.9.8.7"])
+def test_an_open_server_says_what_that_means_and_how_to_join_it(
+    speaker: Any, host: str
+) -> None:
+    bare = speaker(f"--noAuth --anybodyMayJoin --host {host}", code=OPEN)
+    bare.report.greet()
+    bare.report.waiting(0, 100.0)
+    said = bare.said()
+
+    assert "whoever reaches this port can\ntake part, vote on every step, and" in said
+    assert "Join code" not in said
+    assert f"python basicClient.py {host}:4711 --noAuth" in said
+
+
+@pytest.mark.parametrize(
+    ("addresses", "pin", "warned"),
+    [
+        (["192.168.1.10", "10.0.0.7", "lab"], b"", False),
+        (["10.0.0.7", "8.8.8.8"], b"", True),
+        (["10.0.0.7", "2600::1"], b"", True),
+        (["8.8.8.8"], b"p" * 19, False),
+    ],
+)
+def test_a_server_in_the_internet_without_tls_is_warned_of(
+    speaker: Any,
+    addresses: list[str],
+    pin: bytes,
+    warned: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reporting, "addresses", lambda: addresses)
+    one = speaker(code=replace(CODE, pin=pin))
+    one.report.greet()
+
+    assert ("Traffic is not encrypted" in one.said()) is warned
+
+
+def test_the_code_of_a_server_with_tls_fits_a_line(speaker: Any) -> None:
+    one = speaker(code=replace(CODE, pin=b"p" * 19))
+    one.report.greet()
+    _, *lines = one.said().splitlines()
+
+    assert max(map(len, lines)) <= WIDTH
 
 
 def test_no_line_of_the_greeting_is_too_long(speaker: Any, prepared: Prepared) -> None:
@@ -464,3 +509,22 @@ def test_the_command_that_resumes_repeats_what_is_not_stored(
     ) in said
     assert "  python -m utilities.inspect --runs 'my runs' show 0\n" in said
     assert "  python -m utilities.inspect --runs 'my runs' generate 0 " in said
+
+
+def test_the_command_that_resumes_repeats_who_may_take_part(
+    speaker: Any, plain_python: None
+) -> None:
+    secret = ServerOptions(
+        token_file=Path("my token"), tls_cert=Path("c.pem"), tls_key=Path("k.pem")
+    )
+    bare = ServerOptions(no_auth=True, anybody_may_join=True)
+    said = []
+    for options in (secret, bare):
+        done = speaker(options=options)
+        done.report.summary()
+        said.append(done.said())
+
+    files = " --tokenFile 'my token' --tlsCert c.pem --tlsKey k.pem\n"
+    assert f" --resume 0{files}" in said[0]
+    assert " --resume 0 --noAuth --anybodyMayJoin\n" in said[1]
+    assert not any(CODE.shown() in text for text in said)

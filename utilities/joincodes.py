@@ -95,7 +95,7 @@ def read_code(text: str) -> Code:
 
 def masked(text: str) -> str:
     """Return text without anything in it that looks like a code."""
-    return _LIKE_A_CODE.sub("(a join code)", text)
+    return _LIKE_A_CODE.sub("[join-code]", text)
 
 
 def _check(body: str) -> str:

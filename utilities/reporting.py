@@ -137,8 +137,8 @@ class Report:
             say("Nobody is asked for a code (--noAuth): whoever reaches this port can")
             say("take part, vote on every step, and read text and weights.")
         else:
-            say(f"Join code: {self._code.shown()}")
-            say(f"  ({secret_origin(self._options)})")
+            say(f"Join code, {secret_origin(self._options)}:")
+            say(f"  {self._code.shown()}")
         if only_here(host):
             say(f"Listening on {where}, for this machine only. To let others take")
             say("part, leave out --host and --noAuth.")

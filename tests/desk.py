@@ -12,7 +12,7 @@ import numpy as np
 
 from tests.messages import comparable
 from utilities.config import Config
-from utilities.coordinator import Command, Coordinator, Event, Limits
+from utilities.coordinator import Command, Coordinator, Event
 from utilities.data import Corpus, Text, build_corpus, build_vocabulary, log_frequencies
 from utilities.events import Drop, Finish, Joined, Left, Note, Received, Send, Tick
 from utilities.evolution import (
@@ -25,8 +25,9 @@ from utilities.evolution import (
     initial_state,
     total,
 )
-from utilities.ledger import Replay, Replayed, Save, Saved
+from utilities.ledger import Append, Replay, Replayed, Save, Saved
 from utilities.noise import Floats
+from utilities.pacing import Limits
 from utilities.peers import Peer
 from utilities.protocol import (
     PROTOCOL_VERSION,
@@ -200,9 +201,10 @@ class Log:
                     self.drops.append(command)
                 case Note():
                     self.notes.append(command)
-                case Closed():
-                    self.closed.append(command)
-                    true = command.digest == self.truth.digest(command.step)
+                case Append():
+                    self.closed.append(command.closed)
+                    closed = command.closed
+                    true = closed.digest == self.truth.digest(closed.step)
                     assert true or self.doubtful
                 case Save():
                     self.saves.append(command)

@@ -19,8 +19,8 @@ FUNCTION_LINES = 60
 # A module imports from rows above its own; within a row only what is listed below.
 ROWS = (
     (
-        *("errors", "misc", "addresses", "descriptors", "causes", "complaints"),
-        "joincodes",
+        *("errors", "misc", "disk", "addresses", "descriptors", "causes"),
+        *("complaints", "joincodes"),
     ),
     ("config",),
     ("model", "noise", "data"),  # these three do not know each other
@@ -33,14 +33,15 @@ ROWS = (
         "sessions",
     ),
     (
-        *("events", "peers", "lateness", "steps", "ledger", "acceptance", "pacing"),
-        *("tally", "aggregation", "summing", "outbox", "coordinator", "worker"),
+        *("history", "events", "peers", "lateness", "steps", "pacing", "tally"),
+        *("ledger", "acceptance", "aggregation", "summing", "outbox", "returning"),
+        *("coordinator", "worker"),
     ),
     (
         *("outgoing", "lines", "communication", "connection", "codefiles"),
         *("runfiles", "logfiles", "records", "statefiles"),
         *("checkpoints", "scales", "curves", "plots", "svgplot", "trained"),
-        *("runs", "runlogs", "credits"),
+        *("runs", "runlogs", "credits", "journal", "recovery"),
     ),
     (
         *("joinoptions", "options", "setup", "admission", "display", "reporting"),
@@ -52,7 +53,7 @@ ROWS = (
         *("inspect.outlook", "inspect.yardsticks", "inspect.pngplot"),
         *("inspect.samples", "inspect.bits", "inspect.chat", "inspect.export"),
         *("inspect.report", "inspect.filecommands", "inspect.modelcommands"),
-        *("inspect.commandline", "inspect.__main__"),
+        *("inspect.proofs", "inspect.commandline", "inspect.__main__"),
     ),
 )
 WITHIN = {
@@ -68,7 +69,7 @@ WITHIN = {
     "sealing": {"frames"},
     "sessions": {"frames", "protocol", "wire", "handshake", "sealing"},
     "tally": {"pacing"},
-    "ledger": {"peers"},
+    "ledger": {"history", "peers", "tally"},
     "lateness": {"events", "peers"},
     "steps": {"peers", "lateness"},
     "acceptance": {"events", "peers", "ledger"},
@@ -76,10 +77,12 @@ WITHIN = {
     "outbox": {"events", "peers", "ledger"},
     "coordinator": {
         *("events", "peers", "lateness", "steps", "ledger", "acceptance", "pacing"),
-        *("tally", "aggregation", "summing", "outbox"),
+        *("tally", "aggregation", "summing", "outbox", "returning"),
     },
     "communication": {"outgoing", "lines"},
     "connection": {"outgoing", "lines"},
+    "returning": {"events", "history", "ledger", "outbox", "peers", "tally"},
+    "worker": {"history"},
     "logfiles": {"runfiles"},
     "statefiles": {"runfiles"},
     "curves": {"scales"},
@@ -90,6 +93,8 @@ WITHIN = {
         *("scales", "curves", "svgplot", "trained"),
     },
     "runlogs": {"runfiles", "logfiles", "runs"},
+    "journal": {"runfiles"},
+    "recovery": {"runfiles", "runs", "checkpoints", "journal"},
     "credits": {"runfiles", "logfiles", "runs"},
     "options": {"joinoptions"},
     "setup": {"options"},
@@ -116,7 +121,8 @@ WITHIN_INSPECT = {
         *("asking", "bits", "chat", "console", "export", "filecommands", "forecast"),
         *("outlook", "report", "samples", "summary", "words", "yardsticks"),
     },
-    "commandline": {"asking", "console", "filecommands", "modelcommands"},
+    "proofs": {"asking", "console", "filecommands"},
+    "commandline": {"asking", "console", "filecommands", "modelcommands", "proofs"},
     "__main__": {"commandline", "console"},
 }
 WITHIN |= {

@@ -14,10 +14,10 @@ from tests.desk import (
     together,
 )
 from utilities import ledger
-from utilities.coordinator import Limits
 from utilities.events import Stop
 from utilities.evolution import Update, segment_seed
 from utilities.ledger import Replayed, Saved
+from utilities.pacing import Limits
 from utilities.protocol import (
     Begin,
     Goodbye,

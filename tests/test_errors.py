@@ -14,6 +14,7 @@ STATUSES = {
     "RunError": 6,
     "CheckpointError": 6,
     "AuthenticationError": 7,
+    "DamageError": 6,
     "ProtocolError": 1,
 }
 

@@ -10,9 +10,9 @@ import pytest
 
 from tests.desk import Lesson, Truth, lesson
 from tests.wire import FINE, Fate, Link, Node, Wire
-from utilities.coordinator import Limits
 from utilities.events import Stop
 from utilities.evolution import TrainState
+from utilities.pacing import Limits
 from utilities.protocol import Message, Result, State, Sum
 
 

@@ -24,11 +24,13 @@ from tests.desk import (
     new_coordinator,
     replayed,
 )
-from utilities.coordinator import Command, Event, Limits
+from utilities.coordinator import Command, Event
 from utilities.errors import ProtocolError
 from utilities.events import Drop, Joined, Left, Received, Send, Tick
 from utilities.ledger import Replay, Replayed, Save, Saved
+from utilities.pacing import Limits
 from utilities.protocol import Goodbye, Hello, Message, Welcome
+from utilities.returning import Retrace, retrace
 from utilities.summing import Compute
 from utilities.wire import Inbox, Side, encode
 from utilities.worker import Worker
@@ -120,8 +122,9 @@ class Node:
             self.said_goodbye.append(message)
             return
         self.worker.handle(message)
+        self._welcomed = True  # nothing else comes first
         if isinstance(message, Welcome):
-            self.deviates, self._welcomed = False, True
+            self.deviates = False
 
     def _send(self, link: Link | None, replies: list[Message]) -> None:
         if self.stopped:
@@ -241,6 +244,9 @@ class Wire:
             case Replay():
                 state = replayed(self.start, command)
                 self.after(self._job_seconds, lambda: self.happen(Replayed(state)))
+            case Retrace():
+                found = retrace(self.start.setting, self.start.corpus, command)
+                self.after(self._job_seconds, lambda: self.happen(found))
             case Compute():
                 result = computed(self.start, command)
                 self.after(self._job_seconds, lambda: self.happen(result))
@@ -280,9 +286,15 @@ class Wire:
         node.link = link
         self._links[link.client] = (link, node)
         worker = node.worker
-        self.up(
-            link, hello(node.name, last_step=worker.step, last_digest=worker.digest)
-        )
+        held = {"last_digest": worker.digest, "batches": worker.batches}
+        self.up(link, hello(node.name, last_step=worker.step, **held))
+
+    def restart(self, step: int) -> None:
+        """Lose the server, which finds itself at an earlier step when it is back."""
+        for link, node in list(self._links.values()):
+            self._hang_up(link, node)
+        start = replace(self.start, state=self.truth.state(step))
+        self.coordinator = new_coordinator(start)
 
     def cut(self, node: Node, reason: str = "cable pulled") -> None:
         """Break a client's connection; both ends notice."""

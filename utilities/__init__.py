@@ -3,6 +3,7 @@
 In reading order; a module imports only from lines above its own:
 
 errors, misc, addresses  the exception tree; small helpers; HOST:PORT
+disk                     all that a run writes goes through it
 descriptors, causes      how many connections; why an address cannot be used
 complaints, joincodes    lines that a log can bear; the shared secret as people type it
 config                   the keys of a run: defaults, ranges, spelling
@@ -17,13 +18,15 @@ plaindata, frames        pickled plain data; frames of bytes
 protocol, wire           messages; their bytes, and who may say what when
 handshake, sealing       proof of the secret, before all else; records that prove it
 sessions                 one end of a connection, from its first byte on
+history                  steps that were taken: as bytes, and the newest in memory
 events                   the seam between decisions and the world
 peers, lateness, steps   a client; who is late, and why; an open step
+pacing, tally            how long a step lasts; what clients report of it
 ledger                   which state is true
 acceptance               how a client's state becomes the true one
-pacing, tally            how long a step lasts; what clients report of it
 aggregation, summing     who adds up trials; each its own, the server the sums
-outbox, coordinator      what goes out; what the server decides
+outbox, returning        what goes out; clients that come back
+coordinator              what the server decides
 worker                   what a client computes
 outgoing, lines          what waits to be sent; sockets and TLS
 communication            the server's hub of many clients
@@ -34,6 +37,7 @@ statefiles               which checkpoints lie there
 scales, curves, plots    ranges and round numbers; the logs as curves; a picture's data
 svgplot, trained         the picture itself; a model that can write
 runs, runlogs, credits   the folders of runs; their logs; who has taught them
+journal, recovery        the record of steps; the newest state, after any crash
 joinoptions, options     what is typed: who may take part; command lines
 display                  what is seen: bars and lines
 setup, admission         from options to a run; and to a join code, on both ends

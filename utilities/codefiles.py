@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
+from utilities.disk import Disk
 from utilities.errors import AuthenticationError, ConfigError
 from utilities.joincodes import Code, new_code, read_code
-from utilities.misc import sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def write_file(path: Path, code: Code) -> None:
     """
     temporary = _written(path, code)
     temporary.replace(path)
-    sync_folder(path.parent)
+    Disk().sync_folder(path.parent)
 
 
 def _written(path: Path, code: Code) -> Path:
@@ -108,7 +108,7 @@ def server_code(path: Path) -> Code:
             except OSError:  # no links on this file system
                 temporary.replace(path)
             temporary.unlink(missing_ok=True)
-            sync_folder(path.parent)
+            Disk().sync_folder(path.parent)
         except OSError as error:
             raise AuthenticationError(
                 f"cannot keep a join code in {path}: {error.strerror}; "

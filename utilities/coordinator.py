@@ -14,7 +14,7 @@ update goes to everybody and the next one opens.
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 from utilities import events
@@ -32,9 +32,9 @@ from utilities.evolution import (
     shape,
 )
 from utilities.lateness import blame, late_sums
-from utilities.ledger import Check, Purpose, Replay, Replayed, Save, Saved
+from utilities.ledger import Append, Check, Purpose, Replay, Replayed, Save, Saved
 from utilities.outbox import Outbox
-from utilities.pacing import StepLength
+from utilities.pacing import Limits, StepLength
 from utilities.peers import Peer, refuse, unique_name
 from utilities.protocol import (
     Begin,
@@ -42,10 +42,12 @@ from utilities.protocol import (
     Goodbye,
     Hello,
     Message,
+    Recalled,
     Result,
     State,
     Sum,
 )
+from utilities.returning import Retrace, Retraced, Returning
 from utilities.steps import BLOCK_TIMES, BlockStep, BlockTimes, OpenStep, TimedStep
 from utilities.summing import (
     Accounts,
@@ -58,16 +60,8 @@ from utilities.summing import (
 )
 from utilities.tally import Before, Closed, Tally, majority
 
-Event: TypeAlias = events.Event | Replayed | Saved | Computed
-Command: TypeAlias = events.Command | Replay | Save | Compute | Closed
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When a session ends by itself; None: never."""
-
-    last_step: int | None = None
-    end: float | None = None  # on the clock of `now`
+Event: TypeAlias = events.Event | Replayed | Saved | Computed | Retraced
+Command: TypeAlias = events.Command | Append | Replay | Save | Compute | Retrace
 
 
 class Coordinator:
@@ -82,6 +76,7 @@ class Coordinator:
         now: float,
         seconds: float = 0.0,
         limits: Limits | None = None,
+        saved: int | None = None,
     ) -> None:
         """Start from an accepted state.
 
@@ -89,17 +84,18 @@ class Coordinator:
             setting: of the run.
             corpus: gives the token batches.
             run_seed: that all segments' seeds derive from; never leaves the server.
-            state: the initial one or a checkpoint's.
+            state: the initial one or what was recovered.
             now: on the clock that every event is stamped with.
             seconds: that the run has trained before.
             limits: when to stop.
+            saved: step of the newest checkpoint; None: that of the state.
         """
         self.setting = setting
         self._config = setting.config
         self.step = state.step
         self.finished = False
         self._run_seed = run_seed
-        self._states = Acceptance(setting, state, now)
+        self._states = Acceptance(setting, state, now, saved)
         self._ledger = self._states.ledger
         self._peers: dict[int, Peer] = {}
         self._open: OpenStep | None = None
@@ -117,7 +113,9 @@ class Coordinator:
         self._limits = limits or Limits()
         self._began = now - seconds
         self._outbox = Outbox(setting, corpus)
+        self._returning = Returning(setting, run_seed, self._ledger, self._outbox)
         self._commands: list[Command] = []
+        self._durable: list[Append] = []  # ahead of all others
 
     # The one way in.
 
@@ -139,7 +137,7 @@ class Coordinator:
         """
         match event:
             case Joined():
-                self._join(event.client, event.hello)
+                self._join(event.client, event.hello, now)
             case Received():
                 self._receive(event.client, event.message, now)
             case Left():
@@ -152,6 +150,11 @@ class Coordinator:
             case Computed():
                 assert self._summing is not None, "it waits for what it has ordered"
                 self._summing.computed(event)
+            case Retraced():
+                appended, notes = self._returning.regain(event, now - self._began)
+                self._durable += appended
+                self._commands += notes
+                self.step += len(appended)
             case Tick() if self._summing is not None:
                 self._summing.prepare()
             case Stop():
@@ -175,7 +178,8 @@ class Coordinator:
             heard: up to when all that has come was taken.
         """
         stage = self._open or self._summing
-        moments = [stage.wakeup(heard)] if stage is not None else []
+        moments = [self._returning.wakeup]
+        moments += [stage.wakeup(heard)] if stage is not None else []
         if not self._stopping:
             moments.append(self._limits.end)
         return min((m for m in moments if m is not None), default=None)
@@ -187,7 +191,7 @@ class Coordinator:
 
     # Clients come and go.
 
-    def _join(self, client: int, hello: Hello) -> None:
+    def _join(self, client: int, hello: Hello, now: float) -> None:
         name = unique_name(hello.name, {peer.name for peer in self.clients})
         refusal = refuse(hello)
         if refusal is not None:
@@ -200,6 +204,8 @@ class Coordinator:
         self._peers[client] = Peer(client, name)
         again = "" if hello.last_step is None else f" again (was at {hello.last_step})"
         self._note(f"{name} joined{again}; {len(self._peers)} here")
+        peer = self._peers[client]
+        self._commands += self._returning.meet(peer, hello, self.step, now)
 
     def _leave(self, client: int, reason: str) -> None:
         peer = self._peers.pop(client, None)
@@ -209,6 +215,7 @@ class Coordinator:
         peer.ready = False
         self._outbox.forget(peer)
         self._accounts.close(peer)
+        self._returning.lose(peer)
         for stage in (self._open, self._summing):
             if stage is not None:
                 stage.lose(peer)
@@ -256,6 +263,8 @@ class Coordinator:
                 self._take_state(peer, message)
             case Sum():
                 self._take_sum(peer, message, now)
+            case Recalled():
+                self._commands += self._returning.take(peer, message.update)
             case Goodbye():
                 self._leave(client, message.reason or message.end)
                 self._drop(client, End.DROPPED, "goodbye")  # should it not close
@@ -299,11 +308,14 @@ class Coordinator:
     def _go_on(self, now: float, heard: float) -> None:
         """Close and open steps as far as what has come allows."""
         while not self.finished:
-            self._stopping = self._stopping or self._over(now)
+            over = self._limits.over(self.step, now)
+            self._stopping = self._stopping or over
             if self._summing is not None:
                 if not self._sum_up(self._summing, now, heard):
                     return
                 continue
+            if self._returning.waits(heard) and not self._stopping:
+                return
             if not self._ready():  # no step is open; it begins anew for whoever comes
                 self._give_up()
                 self._welcome_waiting()
@@ -328,12 +340,6 @@ class Coordinator:
         self._open = None
         self._states.abandon()
 
-    def _over(self, now: float) -> bool:
-        last, end = self._limits.last_step, self._limits.end
-        return (last is not None and self.step >= last) or (
-            end is not None and now >= end
-        )
-
     def _begin(self, now: float) -> OpenStep | None:
         """Open the next step, if there is to be one and somebody to do it."""
         saved = self._closed_all or self._states.saved(self.step)
@@ -349,6 +355,7 @@ class Coordinator:
         else:
             self._open = BlockStep(*usual, self._seed, self._block_times, trip)
         self._tally = Tally(now, self._before)
+        self._returning.too_late()
         joiners = bool(self._waiting())
         self._states.open(self.step, now, ending=self._stopping, joiners=joiners)
         return self._open
@@ -475,7 +482,8 @@ class Coordinator:
         """Send the update of a step, and make room for the next one."""
         closed, self._closing = self._closing, None
         assert closed is not None, "what is finished has been scored"
-        self._commands.append(replace(closed, seconds=now - self._began))
+        closed = replace(closed, seconds=now - self._began)
+        self._durable.append(Append(update, closed))
         self._length.observe(self._tally.observed(now))
         self._ledger.append(update, closed.digest)
         for peer in self._ready():
@@ -514,7 +522,10 @@ class Coordinator:
         self._commands.append(Drop(client, Goodbye(end.value, reason)))
 
     def _flush(self) -> list[Command]:
-        """Return what one event caused; messages ahead of goodbyes."""
-        commands = [*self._outbox.flush(), *self._commands]
-        self._commands = []
+        """Return what one event caused; messages ahead of goodbyes.
+
+        A step is durable before anybody hears of it.
+        """
+        commands = [*self._durable, *self._outbox.flush(), *self._commands]
+        self._durable, self._commands = [], []
         return commands

@@ -35,6 +35,19 @@ LEAST_QUALITY = 1e-3  # below, the cosine is lost in its own noise
 
 
 @dataclass(frozen=True)
+class Limits:
+    """When a session ends by itself; None: never."""
+
+    last_step: int | None = None
+    end: float | None = None  # on the coordinator's clock
+
+    def over(self, step: int, now: float) -> bool:
+        """Return whether the session ends before a step."""
+        last, end = self.last_step, self.end
+        return (last is not None and step >= last) or (end is not None and now >= end)
+
+
+@dataclass(frozen=True)
 class Observed:
     """What one step gave."""
 

@@ -88,7 +88,6 @@ RULES: dict[str, tuple[set[type], list[object], list[object]]] = {
     "flag": ({bool}, [True, False], []),
     "digest": ({bytes}, [bytes(32)], [b"", bytes(31), bytes(33), bytes(64)]),
     "digest or none": ({bytes}, [b"", bytes(32)], [bytes(1), bytes(31), bytes(33)]),
-    "up to 512 bytes": ({bytes}, [b"", bytes(512)], [bytes(513)]),
     "mapping": ({dict}, [{}, {"a": [None]}], []),
     "text of 32": text_rule(32),
     "text of 64": text_rule(64),
@@ -115,7 +114,6 @@ FIELDS: dict[str, dict[str, str]] = {
         "lastStep": "count or none",
         "lastDigest": "digest or none",
         "batches": "few counts",
-        "auth": "up to 512 bytes",
     },
     "welcome": {
         "config": "mapping",

@@ -5,8 +5,7 @@ each in a frame of its own, in declared order. `SPECS` declares every message on
 a field may hold, what dtype and how many numbers an array may have. Bytes are turned
 into messages and back by `utilities.wire`.
 
-Authentication comes later: it will exchange fixed-size structures before the first
-frame, and `Hello.auth` is reserved for what has to be bound to it.
+By then both ends have proved who they are: see `utilities.handshake`.
 """
 
 import enum
@@ -47,7 +46,6 @@ class Hello:
     last_step: int | None = None  # of a client that rejoins
     last_digest: bytes = b""
     batches: tuple[int, ...] = ()  # token batches that it holds
-    auth: bytes = b""  # reserved
 
 
 @dataclass(frozen=True)
@@ -327,7 +325,6 @@ SPECS: dict[str, Spec] = {
                 "last_step": _step_or_none,
                 "last_digest": octets(0, 32),
                 "batches": _few_steps,
-                "auth": lambda value: isinstance(value, bytes) and len(value) <= 512,
             },
             {},
         ),

@@ -297,7 +297,6 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
         st.none() | COUNTS,
         st.just(b"") | DIGESTS,
         st.lists(COUNTS, max_size=8).map(tuple),
-        st.binary(max_size=512),
     ),
     st.builds(
         Resume,

@@ -21,10 +21,17 @@ from tests.loopback import (
     PARAMETERS,
     RUN,
     certificate,
-    gate,
 )
+from tests.loopback import gate as usual_gate
 from utilities import admission
-from utilities.admission import TRIES, Door, gate_of, secret_origin, tls_of
+from utilities.admission import (
+    TRIES,
+    Door,
+    gate_of,
+    known_code,
+    secret_origin,
+    tls_of,
+)
 from utilities.codefiles import keep_code, kept_code, server_code, user_folder
 from utilities.communication import Gate, Hub
 from utilities.errors import (
@@ -34,7 +41,7 @@ from utilities.errors import (
     TrainingError,
 )
 from utilities.joincodes import OPEN, Code, new_code
-from utilities.lines import listen
+from utilities.lines import ServerTls, listen
 from utilities.options import ClientOptions, ServerOptions, parse_client
 
 OTHER = Code(b"another 16 bytes")
@@ -52,13 +59,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # A server.
 
 
+def gate(options: ServerOptions, tls: ServerTls | None, run: str) -> Gate:
+    return gate_of(options, known_code(options), tls, run)
+
+
 def test_a_server_makes_its_secret_below_its_runs_and_finds_it_again(
     tmp_path: Path,
 ) -> None:
     options = ServerOptions(runs=tmp_path / "runs")
-    made = gate_of(options, None, "0").code
+    made = gate(options, None, "0").code
 
-    assert gate_of(options, None, "1").code == made
+    assert gate(options, None, "1").code == made
     assert server_code(tmp_path / "runs" / "join-code") == made
     assert secret_origin(options) == f"kept in {tmp_path / 'runs' / 'join-code'}"
     assert tls_of(options) is None
@@ -69,12 +80,12 @@ def test_a_token_file_comes_before_the_environment_and_that_before_its_own(
 ) -> None:
     own = ServerOptions(runs=tmp_path)
     file = ServerOptions(runs=tmp_path, token_file=tmp_path / "elsewhere")
-    gate_of(own, None, "0")
+    gate(own, None, "0")
     monkeypatch.setenv("ES_JOIN_CODE", CODE.shown())
 
-    assert gate_of(own, None, "0").code == CODE
+    assert gate(own, None, "0").code == CODE
     assert secret_origin(own) == "from the variable ES_JOIN_CODE"
-    assert gate_of(file, None, "0").code == server_code(tmp_path / "elsewhere") != CODE
+    assert gate(file, None, "0").code == server_code(tmp_path / "elsewhere") != CODE
     assert secret_origin(file) == f"kept in {tmp_path / 'elsewhere'}"
 
 
@@ -85,7 +96,7 @@ def test_a_code_names_the_certificate_that_is_shown(
     options = ServerOptions(runs=tmp_path, tls_cert=CERTIFICATE)
     tls = tls_of(options)
     assert tls is not None
-    found = gate_of(options, tls, "0")
+    found = gate(options, tls, "0")
 
     assert found.code == Code(CODE.secret, tls.bind[:19]), "not the one it had before"
     assert len(found.code.shown()) == 71
@@ -97,13 +108,29 @@ def test_without_authentication_everybody_has_the_code(
     monkeypatch.setenv("ES_JOIN_CODE", CODE.shown())
     options = ServerOptions(runs=tmp_path / "runs", no_auth=True)
 
-    assert gate_of(options, None, "0").code == OPEN
+    assert gate(options, None, "0").code == OPEN
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_wrong_with_a_code_is_found_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "runs" / "join-code"
+    options = ServerOptions(runs=tmp_path / "runs")
+    assert known_code(options) is None
+    assert not file.parent.exists()
+    file.parent.mkdir()
+    file.write_text("not a code", "ascii")
+    with pytest.raises(ConfigError, match="join-code: the join code has a"):
+        known_code(options)
+    monkeypatch.setenv("ES_JOIN_CODE", "not a code")
+    with pytest.raises(ConfigError, match="ES_JOIN_CODE: the join code has a"):
+        known_code(options)
 
 
 def test_a_run_is_known_by_its_own_mark(tmp_path: Path) -> None:
     options = ServerOptions(runs=tmp_path)
-    marks = [gate_of(options, None, name).run for name in ("0", "1", "0")]
+    marks = [gate(options, None, name).run for name in ("0", "1", "0")]
 
     assert marks[0] == marks[2] != marks[1]
     assert {len(mark) for mark in marks} == {16}
@@ -175,14 +202,14 @@ class Serving:
 
 @pytest.fixture
 def serving() -> Iterator[Serving]:
-    served = Serving(gate())
+    served = Serving(usual_gate())
     yield served
     served.close()
 
 
 @pytest.fixture
 def safe() -> Iterator[Serving]:
-    served = Serving(gate(certificate()))
+    served = Serving(usual_gate(certificate()))
     yield served
     served.close()
 
@@ -264,6 +291,19 @@ def test_typing_errors_and_wrong_codes_are_told_and_asked_again(
     assert "the server does not accept the join code" in second
     assert wrong not in second
     assert kept_code(folder, address(serving)) == CODE
+
+
+def test_who_types_nothing_and_ends_the_input_is_told(
+    serving: Serving, monkeypatch: Patch
+) -> None:
+    def ended(_prompt: str) -> str:
+        raise EOFError
+
+    lost = Doorman(serving.hub.port, monkeypatch, "something")
+    monkeypatch.setattr(getpass, "getpass", ended)
+
+    assert lost.refused(ConfigError) == "no join code was typed"
+    assert len(lost.said) == TRIES - 1
 
 
 def test_after_three_wrong_codes_it_ends_and_nothing_is_kept(
@@ -426,13 +466,24 @@ def test_a_refusal_between_successes_counts_for_nothing(
         client.door.again().close()
 
 
+def test_another_run_is_told(serving: Serving, monkeypatch: Patch) -> None:
+    client = Doorman(serving.hub.port, monkeypatch, code=CODE)
+    client.enters()
+    client.door.again().close()
+    assert client.said == []
+    client.door._run = b"another run"
+    client.door.again().close()
+
+    assert client.said == ["The server is at another run now."]
+
+
 # TLS.
 
 
 def test_a_code_with_a_certificate_gets_in_and_is_kept_as_a_whole(
     safe: Serving, folder: Path, monkeypatch: Patch
 ) -> None:
-    code = gate(certificate()).code
+    code = usual_gate(certificate()).code
     assert Doorman(safe.hub.port, monkeypatch, code=code).enters() == RUN
     assert kept_code(folder, address(safe)) == code
     assert Doorman(safe.hub.port, monkeypatch).enters() == RUN
@@ -452,7 +503,7 @@ def test_another_certificate_is_refused_before_anything_is_said(
 def test_a_code_for_tls_does_not_get_into_a_server_without(
     serving: Serving, monkeypatch: Patch
 ) -> None:
-    code = gate(certificate()).code
+    code = usual_gate(certificate()).code
     said = Doorman(serving.hub.port, monkeypatch, code=code).refused(NetworkError)
 
     assert "does not speak TLS, though its join code says so" in said
@@ -474,6 +525,11 @@ def test_options_and_gates_do_not_show_what_is_secret() -> None:
     options = parse_client([f"{CODE.shown()}@lab:80"], "desk")
 
     assert (options.address, options.code) == ("lab:80", CODE)
-    for shown in (repr(options), str(options), repr(gate()), repr(gate().code)):
+    for shown in (
+        repr(options),
+        str(options),
+        repr(usual_gate()),
+        repr(usual_gate().code),
+    ):
         assert CODE.shown() not in shown
         assert "secrets!" not in shown

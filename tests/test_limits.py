@@ -322,6 +322,21 @@ def test_a_record_that_was_tampered_with_closes_the_connection(
     assert len(bench.of(Received)) == (how == "repeated")
 
 
+def test_members_who_break_the_rules_again_and_again_leave_few_lines(
+    plain: Bench, log: Log
+) -> None:
+    for _ in range(3 * LINES):
+        peer, client = plain.joined()
+        plain.hub.refuse(client, "again")
+        peer.socket.close()
+    plain.settle()
+    assert len(log()) == LINES
+    plain.clock.now += STRETCH
+    plain.until(lambda: len(log()) > LINES)
+
+    assert f"{2 * LINES} more clients broke the rules in 10 s; the last" in log()[-1]
+
+
 # TLS.
 
 

@@ -61,22 +61,38 @@ def secret_origin(options: ServerOptions) -> str:
     return f"kept in {secret_file(options)}"
 
 
-def gate_of(options: ServerOptions, tls: ServerTls | None, run: str) -> Gate:
-    """Return what clients have to prove; a secret is made where there is none.
+def known_code(options: ServerOptions) -> Code | None:
+    """Return the code of a server, None if it has to be made.
+
+    Raises:
+        AuthenticationError: the secret cannot be read.
+        ConfigError: what is given as a code is none.
+    """
+    if options.no_auth:
+        return OPEN
+    if options.token_file is None:
+        code = from_environment(os.environ)
+        if code is not None:
+            return code
+    path = secret_file(options)
+    return read_file(path) if path.exists() else None
+
+
+def gate_of(
+    options: ServerOptions, known: Code | None, tls: ServerTls | None, run: str
+) -> Gate:
+    """Return what clients have to prove.
 
     Args:
         options: of the server.
+        known: its code, None to make one.
         tls: its certificate.
         run: what tells the run from others.
 
     Raises:
-        AuthenticationError: the secret cannot be read or kept.
-        ConfigError: what is given as a code is none.
+        AuthenticationError: the secret cannot be kept.
     """
-    code = OPEN
-    if not options.no_auth:
-        given = None if options.token_file else from_environment(os.environ)
-        code = given or server_code(secret_file(options))
+    code = known or server_code(secret_file(options))
     code = replace(code, pin=tls.bind[:PIN_BYTES] if tls else b"")
     return Gate(code, proof(code.secret, b"es1 run", run.encode())[:RUN], tls)
 
@@ -104,6 +120,7 @@ class Door:
         self._say = say
         self._folder = user_folder(os.environ)
         self._code = OPEN
+        self._run = b""  # that the server was at
         self._refused = 0
 
     def first(self) -> Connection:
@@ -162,9 +179,8 @@ class Door:
             )
         tries = 0
         while True:
-            text = getpass.getpass(f"Join code of {self._address}: ")
             try:
-                code = read_code(text)
+                code = read_code(self._typed())
                 connection = self._connected(code)
             except (AuthenticationError, ConfigError) as error:
                 tries += 1
@@ -175,12 +191,20 @@ class Door:
             self._keep(code)
             return connection
 
+    def _typed(self) -> str:
+        try:
+            return getpass.getpass(f"Join code of {self._address}: ")
+        except EOFError as error:
+            raise ConfigError("no join code was typed") from error
+
     def _keep(self, code: Code) -> None:
         keep_code(self._folder, self._address, code)
 
     def _connected(self, code: Code) -> Connection:
         connection = Connection(connect(self._host, self._port), code)
-        self._code = code
+        if self._run not in (b"", connection.run):
+            self._say("The server is at another run now.")
+        self._code, self._run = code, connection.run
         return connection
 
     def again(self) -> Connection:

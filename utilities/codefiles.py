@@ -78,7 +78,6 @@ def write_file(path: Path, code: Code) -> None:
 
 def _written(path: Path, code: Code) -> Path:
     """Return a file beside the path that holds the code."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
     # Never readable by others, not even for a moment.
@@ -99,6 +98,7 @@ def server_code(path: Path) -> Code:
     """
     if not path.exists():
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             temporary = _written(path, new_code())
             try:
                 # Unlike a rename, a link never replaces what another server has made.
@@ -167,4 +167,5 @@ def kept_code(folder: Path, address: str) -> Code | None:
 def keep_code(folder: Path, address: str, code: Code) -> None:
     """Keep the code of a server; without a place for it, it is asked for again."""
     with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_file(kept_file(folder, address), code)

@@ -146,6 +146,7 @@ class Hub:
         self._strangers: dict[int, _Link] = {}  # the oldest first
         self._origins: Counter[str] = Counter()  # connections of each
         self._complaints = Complaints("more connections came to nothing")
+        self._offences = Complaints("more clients broke the rules")
         self._buffer = memoryview(bytearray(CHUNK))
         self._next_id = 1
         self._most_links = descriptors() - SPARE_DESCRIPTORS
@@ -285,7 +286,9 @@ class Hub:
         if link.stranger:
             self._complain(f"{link.who} is turned away: {reason}")
         else:
-            log.warning("%s broke the rules: %s", link.who, reason)
+            line = f"{link.who} broke the rules: {reason}"
+            if self._offences.passes(line, self.moment):
+                log.warning("%s", line)
         self._part(link, Goodbye(End.DROPPED.value, reason), "it broke the rules")
 
     def _complain(self, line: str, level: int = logging.WARNING) -> None:
@@ -368,8 +371,9 @@ class Hub:
         if self._deaf_until is not None and now >= self._deaf_until:
             self._deaf_until = None
             self._selector.register(self._listener, selectors.EVENT_READ)
-        if summary := self._complaints.summary(now):
-            log.warning("%s", summary)
+        for complaints in (self._complaints, self._offences):
+            if summary := complaints.summary(now):
+                log.warning("%s", summary)
         for link in list(self._watched.values()):
             self._expire_one(link, now)
 

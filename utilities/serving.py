@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from utilities.addresses import dialable, place
-from utilities.admission import gate_of, tls_of
+from utilities.admission import gate_of, known_code, tls_of
 from utilities.communication import Gate, Hub
 from utilities.coordinator import Command, Coordinator, Event
 from utilities.credits import CreditLog
@@ -381,13 +381,14 @@ def serve(options: ServerOptions) -> None:
         TrainingError: says in one line what is wrong and what to do.
     """
     check_machine()
-    tls = tls_of(options)
+    tls, code = tls_of(options), known_code(options)
     listener = listen(options.listens_on, options.port)
     with contextlib.ExitStack() as stack:
         stack.callback(listener.close)
         prepared = prepare(options, _tell_replay(options))
         stack.callback(prepared.run.close)
         record = prepared.run.record
-        gate = gate_of(options, tls, f"{prepared.run.number} {record.text_sha256}")
+        name = f"{prepared.run.number} {record.text_sha256}"
+        gate = gate_of(options, code, tls, name)
         hub = Hub(listener, gate, prepared.setting.layout.size, time.monotonic)
         Server(options, prepared, hub, gate).run()

@@ -1,6 +1,11 @@
 """What holds for all tests: nothing of theirs reaches the user's own files."""
 
 import pytest
+from hypothesis import settings
+
+# How long one example takes says more about the machine than about the program.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True, scope="session")

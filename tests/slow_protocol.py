@@ -127,7 +127,6 @@ FIELDS: dict[str, dict[str, str]] = {
         "config": "mapping",
         "textSha256": "text of 64",
         "step": "count",
-        "digest": "digest",
     },
     "recall": {"step": "count", "digest": "digest"},
     "recalled": {

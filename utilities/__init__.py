@@ -20,13 +20,15 @@ handshake, sealing       proof of the secret, before all else; records that prov
 sessions                 one end of a connection, from its first byte on
 history                  steps that were taken: as bytes, and the newest in memory
 events                   the seam between decisions and the world
-peers, lateness, steps   a client; who is late, and why; an open step
-pacing, tally            how long a step lasts; what clients report of it
-ledger                   which state is true
+peers, ledger            a client; which state is true
+agreement, audits        whether answers are the same; whose are compared, who lies
+lateness                 who is late, and why
+steps, blocks, opening   an open step: by time; in blocks; which of both
 acceptance               how a client's state becomes the true one
-aggregation, summing     who adds up trials; each its own, the server the sums
+pacing, aggregation      how long a step lasts; who adds up trials
+tally, summing           what clients report of a step; each adds up its own trials
 outbox, returning        what goes out; clients that come back
-coordinator              what the server decides
+orders, coordinator      what the server is told and orders; what it decides
 worker                   what a client computes
 outgoing, lines          what waits to be sent; sockets and TLS
 communication            the server's hub of many clients

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from utilities.communication import listen
 from utilities.errors import NetworkError
+from utilities.lines import listen
 from utilities.page import HEADERS, Answer, Page, refusal
 
 MOST_CONNECTIONS = 48  # at once; a browser holds one for each tab that is looked at

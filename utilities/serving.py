@@ -18,8 +18,9 @@ from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
 from utilities.addresses import dialable, only_here, place
+from utilities.admission import gate_of, known_code, tls_of
 from utilities.audits import Rescore, Rescored, Resum, Resummed
-from utilities.communication import Hub, listen
+from utilities.communication import Gate, Hub
 from utilities.coordinator import Coordinator
 from utilities.credits import CreditLog
 from utilities.data import validation_rows
@@ -27,9 +28,9 @@ from utilities.display import Display
 from utilities.errors import IncompatibleError, ProtocolError, RunError
 from utilities.events import Drop, Finish, Joined, Note, Received, Send, Stop, Tick
 from utilities.evolution import advance, total
-from utilities.frames import Buffer
 from utilities.history import Entry, pack
 from utilities.ledger import Replay, Replayed, Save, Saved
+from utilities.lines import listen
 from utilities.opening import Limits
 from utilities.options import ServerOptions
 from utilities.orders import Command, Event
@@ -44,6 +45,7 @@ from utilities.returning import Retrace, Retraced, retrace
 from utilities.runlogs import RunLog, StepMetrics
 from utilities.runs import Run, RunStore
 from utilities.scoring import clean_loss, score
+from utilities.sealing import Bundle, bundled
 from utilities.selftest import (
     ARITHMETIC_EXPECTED,
     NOISE_EXPECTED,
@@ -80,8 +82,11 @@ Done: TypeAlias = Replayed | Retraced | Rescored | Resummed | Written | Computed
 class Server:
     """One session of a run."""
 
-    def __init__(self, options: ServerOptions, prepared: Prepared, hub: Hub) -> None:
+    def __init__(
+        self, options: ServerOptions, prepared: Prepared, hub: Hub, gate: Gate
+    ) -> None:
         """Join the parts; nothing is started yet."""
+        self._gate = gate
         self._options = options
         self._prepared = prepared
         self._hub = hub
@@ -106,7 +111,7 @@ class Server:
         self._credits = CreditLog(prepared.run)
         for entry in prepared.entries:
             self._credits.add(entry.step, entry.contributions)
-        lines = client_lines(options.host, hub.port, addresses())
+        lines = client_lines(options.listens_on, hub.port, addresses())
         self._session = SessionLog(prepared.run.path, lines)
         self._rows = validation_rows(prepared.corpus.validation)
         self._jobs: list[Future[Done]] = []
@@ -123,7 +128,7 @@ class Server:
         self._finished = False
         total = options.max_steps or options.max_seconds
         self._display = Display(quiet=options.quiet, total=total)
-        self._report = Report(self._display, options, prepared, hub.port)
+        self._report = Report(self._display, options, prepared, hub.port, gate.code)
 
     # The loop.
 
@@ -136,13 +141,14 @@ class Server:
         self._report.greet()
         verb = "goes on" if self._prepared.resumed else "begins"
         self._tell(f"the run {verb} at step {self._coordinator.step}", "session")
-        address = place(dialable(self._options.host), self._hub.port)
+        address = place(dialable(self._options.listens_on), self._hub.port)
+        locals_ = local_clients(self._options.local_clients, address, self._gate.code)
         with contextlib.ExitStack() as stack:
             for threads in (self._threads, self._sums):
                 stack.callback(threads.shutdown, cancel_futures=True)
             stack.callback(self._display.close)
             stack.enter_context(signals(self._signal))
-            stack.enter_context(local_clients(self._options.local_clients, address))
+            stack.enter_context(locals_)
             stack.callback(self._hub.close)  # before local clients are waited for
             stack.callback(self._journal.close)
             self._display.start()
@@ -217,18 +223,18 @@ class Server:
         self._session.note(self._coordinator.step, Note(text, kind=kind))
 
     def _carry_out(self, commands: list[Command]) -> None:
-        encoded: dict[int, list[Buffer]] = {}
+        encoded: dict[int, list[Bundle]] = {}
         for command in commands:
             self._execute(command, encoded)
 
-    def _execute(self, command: Command, encoded: dict[int, list[Buffer]]) -> None:
+    def _execute(self, command: Command, encoded: dict[int, list[Bundle]]) -> None:
         match command:
             case Send():
                 for message in command.messages:  # broadcasts are encoded once
                     if id(message) not in encoded:
-                        encoded[id(message)] = encode(message)
-                parts = [p for m in command.messages for p in encoded[id(m)]]
-                self._hub.send(command.client, parts)
+                        encoded[id(message)] = bundled(encode(message))
+                bundles = [b for m in command.messages for b in encoded[id(m)]]
+                self._hub.send(command.client, bundles)
             case Drop():
                 self._hub.drop(command.client, command.goodbye)
             case Replay():
@@ -420,14 +426,18 @@ def serve(options: ServerOptions) -> None:
         TrainingError: says in one line what is wrong and what to do.
     """
     check_machine()
-    listener = listen(options.host, options.port)
+    tls, code = tls_of(options), known_code(options)
+    listener = listen(options.listens_on, options.port)
     with contextlib.ExitStack() as stack:
         stack.callback(listener.close)
         page = stack.enter_context(_page(options))
         prepared = prepare(options, _tell_replay(options))
         stack.callback(prepared.run.close)
-        hub = Hub(listener, prepared.setting.layout.size, time.monotonic)
-        server = Server(options, prepared, hub)
+        record = prepared.run.record
+        name = f"{prepared.run.number} {record.text_sha256}"
+        gate = gate_of(options, code, tls, name)
+        hub = Hub(listener, gate, prepared.setting.layout.size, time.monotonic)
+        server = Server(options, prepared, hub, gate)
         if page is not None:
             _show(page, options, prepared)
         server.run()

@@ -507,7 +507,7 @@ def test_a_late_client_does_one_block_and_then_a_whole_step(stage: Stage) -> Non
 
 def with_options(stage: Stage, **changes: Any) -> None:
     """Put a client with other options in place of the one there is."""
-    options = ClientOptions(f"127.0.0.1:{stage.port}", "desk", **changes)
+    options = ClientOptions(f"127.0.0.1:{stage.port}", "desk", code=CODE, **changes)
     stage.client = Client(options, Identity(b"i" * 16))
 
 
@@ -621,7 +621,7 @@ def test_an_identity_is_sent(stage: Stage) -> None:
 def test_a_second_client_of_a_machine_learns_of_the_first(
     stage: Stage, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ClientOptions(f"127.0.0.1:{stage.port}", "desk")
+    options = ClientOptions(f"127.0.0.1:{stage.port}", "desk", code=CODE)
     stage.client = Client(options, Identity(b"j" * 16, 2))
     stage.meets([1, (FINISHED,)])
 
@@ -665,7 +665,7 @@ def test_a_client_that_is_to_wait_tries_from_the_start(
 
     with_options(stage, wait=True)
     monkeypatch.setattr(stage.client, "_sleep", pauses.append)
-    monkeypatch.setattr(client_module, "connect", unsure)
+    monkeypatch.setattr(admission, "connect", unsure)
     stage.meets([1, (FINISHED,)])
     said = capsys.readouterr()
 
@@ -687,7 +687,7 @@ def test_of_many_tries_few_are_told(
             raise NetworkError("nobody is there")
         return connect(host, port)
 
-    monkeypatch.setattr(client_module, "connect", unsure)
+    monkeypatch.setattr(admission, "connect", unsure)
     stage.meets([1], [1, (FINISHED,)])
 
     assert len(pauses) == 101

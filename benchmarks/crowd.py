@@ -206,13 +206,12 @@ class Replica:
         self._worker = Worker(time.perf_counter)
         self._config: Config | None = None
         self._trials = trials
-        self._form: tuple[bytes, ...] = ()  # an answer without seed and losses
+        # Answers without seeds and losses, by the groups of their segments.
+        self._forms: dict[tuple[int, ...], tuple[bytes, ...]] = {}
         self._form_step = -1
-        self._losses_size = 0  # bytes of its losses
         numbers = np.random.default_rng(1).standard_normal(POOL + 2 * trials + 2048)
         losses = LOSS + numbers / 50
         self._losses = losses.astype("<f4").tobytes()
-        self._offsets = itertools.cycle(range(0, 4 * POOL, 4 * 61))
         self.spent = 0.0  # processor seconds of updates and sums
 
     @property
@@ -230,38 +229,62 @@ class Replica:
 
     def answer(self, begin: Begin) -> bytes:
         """Return what a client answers to a request of the present step."""
-        known = self._form_step == begin.step
-        if known and begin.segments and not begin.state_wanted:
-            return self._filled(begin.segments[0].seed)
+        done = self._done(begin.segments)
+        sizes = tuple(segment.groups for segment in done)
+        known = self._form_step == begin.step and sizes in self._forms
+        if known and done and not begin.state_wanted:
+            return self._filled(done, sizes)
         self._worker.handle(replace(begin, segments=(), time_per_step=0.0))
         *state, result = self._worker.work()  # no segments: it gives its digest alone
         assert isinstance(result, Result)
         if not begin.segments:
             return in_bytes(*state, result)
-        self._cut(result, begin.time_per_step)
-        return in_bytes(*state) + self._filled(begin.segments[0].seed)
+        self._cut(result, begin.time_per_step, sizes)
+        return in_bytes(*state) + self._filled(done, sizes)
 
-    def _cut(self, result: Result, seconds: float) -> None:
-        """Keep the bytes of a result around its seed and its losses."""
-        config = self._config
-        assert config is not None, "who is asked has been welcomed"
-        each = config.directions_per_window
-        groups = max(1, self._trials // config.trials_per_group)
-        losses = np.full(groups * (each or 2), LOSS, np.float32)
-        clean = np.full(groups if each else 0, LOSS, np.float32)
-        segments = (Segment(SEED, 0, groups),)
+    def _done(self, segments: tuple[Segment, ...]) -> list[Segment]:
+        """Return the first groups of what was given out, as many as are answered."""
+        if self._config is None:
+            return []
+        left, done = max(1, self._trials // self._config.trials_per_group), []
+        for segment in segments:
+            groups = min(left, segment.groups)
+            left -= groups
+            if groups:
+                done.append(Segment(segment.seed, segment.first, groups))
+        return done
+
+    def _cut(self, result: Result, seconds: float, sizes: tuple[int, ...]) -> None:
+        """Keep the bytes of a result around its segments and its losses."""
+        each = self._directions
+        losses = np.full(sum(sizes) * (each or 2), LOSS, np.float32)
+        clean = np.full(sum(sizes) if each else 0, LOSS, np.float32)
+        segments = tuple(Segment(SEED, 0, groups) for groups in sizes)
         told = replace(result, trial_seconds=seconds, segments=segments)
         whole = in_bytes(replace(told, losses=losses, clean=clean))
-        head, _, rest = whole.partition(SEED.to_bytes(8, "little"))
+        rows = b"".join(ROW.pack(s.seed, s.first, s.groups) for s in segments)
+        head, _, rest = whole.partition(rows)
         middle, _, tail = rest.partition(losses.astype("<f4").tobytes())
-        self._form, self._form_step = (head, middle, tail), result.step
-        self._losses_size = losses.nbytes
+        if result.step != self._form_step:
+            self._forms.clear()
+        self._forms[sizes], self._form_step = (head, middle, tail), result.step
 
-    def _filled(self, seed: int) -> bytes:
-        head, middle, tail = self._form
-        first = next(self._offsets)
-        losses = self._losses[first : first + self._losses_size]
-        return b"".join((head, seed.to_bytes(8, "little"), middle, losses, tail))
+    @property
+    def _directions(self) -> int:
+        assert self._config is not None, "who is asked has been welcomed"
+        return self._config.directions_per_window
+
+    def _filled(self, done: list[Segment], sizes: tuple[int, ...]) -> bytes:
+        head, middle, tail = self._forms[sizes]
+        rows = b"".join(ROW.pack(s.seed, s.first, s.groups) for s in done)
+        # Two clients that are given the same trials have to say the same of them.
+        starts = (4 * (segment.seed % POOL) for segment in done)
+        sizes = tuple(4 * groups * (self._directions or 2) for groups in sizes)
+        losses = (
+            self._losses[start : start + size]
+            for start, size in zip(starts, sizes, strict=True)
+        )
+        return b"".join((head, rows, middle, *losses, tail))
 
     def sums(self, shares: list[Shares]) -> list[bytes]:
         """Return what clients answer to the rewards of their trials."""

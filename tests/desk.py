@@ -4,6 +4,7 @@
 is sent is held against `Truth`, which applies each update once, in order, by itself.
 """
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from tests.messages import comparable
+from utilities.audits import Rescore, Rescored, Resum
 from utilities.config import Config
-from utilities.coordinator import Command, Coordinator, Event
+from utilities.coordinator import Coordinator
 from utilities.data import Corpus, Text, build_corpus, build_vocabulary, log_frequencies
 from utilities.events import Drop, Finish, Joined, Left, Note, Received, Send, Tick
 from utilities.evolution import (
@@ -25,9 +27,10 @@ from utilities.evolution import (
     initial_state,
     total,
 )
-from utilities.ledger import Append, Replay, Replayed, Save, Saved
+from utilities.ledger import Replay, Replayed, Save, Saved
 from utilities.noise import Floats
-from utilities.pacing import Limits
+from utilities.opening import Limits
+from utilities.orders import Command, Event
 from utilities.peers import Peer
 from utilities.protocol import (
     PROTOCOL_VERSION,
@@ -40,9 +43,11 @@ from utilities.protocol import (
     Sum,
     Welcome,
 )
+from utilities.scheduling import losses_per_group
+from utilities.scoring import score
 from utilities.selftest import ARITHMETIC_EXPECTED, NOISE_EXPECTED
 from utilities.summing import Compute, Computed
-from utilities.tally import Closed
+from utilities.tally import Append, Closed
 
 TEXT = "the cat sat on the mat. a dog did not. so it goes, day by day, for ever.\n" * 20
 RUN_SEED = 5
@@ -106,6 +111,30 @@ def state_message(state: TrainState) -> State:
     return State(state.step, state.count, *state.arrays)
 
 
+def first_groups(segments: Sequence[Segment], groups: int) -> tuple[Segment, ...]:
+    """Return the first groups of segments, or all of them where there are fewer."""
+    done = []
+    for segment in segments:
+        part = min(segment.groups, groups)
+        groups -= part
+        if part:
+            done.append(replace(segment, groups=part))
+    return tuple(done)
+
+
+def made_up(
+    done: Sequence[Segment], each: int, value: float | None, stream: int = 0
+) -> Floats:
+    """Return losses that depend on the trial alone, or all the same."""
+    losses = [np.zeros(0, np.float32)]
+    for segment in done:
+        for group in range(segment.first, segment.first + segment.groups):
+            source = np.random.default_rng([segment.seed, group, stream])
+            losses.append(source.uniform(2, 3, each).astype(np.float32))
+    every = np.concatenate(losses)
+    return every if value is None else np.full_like(every, value)
+
+
 class Truth:
     """What everybody must agree on: each update once, applied in order."""
 
@@ -115,12 +144,13 @@ class Truth:
         self.updates: dict[int, Update] = {}
         self.rewarded: dict[int, dict[Segment, bytes]] = {}  # by step, to be summed up
         self._states = {start.state.step: start.state}
+        self.lied_to = False  # a liar's sum may be in a total
 
     def note(self, update: Update) -> None:
         """Take an update that was sent; a step has only one."""
         known = self.updates.setdefault(update.step, update)
         assert comparable(known) == comparable(update)
-        if known is update and update.summed:
+        if known is update and update.summed and not self.lied_to:
             self._add_up(update)
 
     def reward(self, part: Shares | Compute) -> None:
@@ -155,6 +185,11 @@ class Truth:
             self._states[newest] = after
         return self._states[step]
 
+    def forget(self, step: int) -> None:
+        """Let another history begin at a step."""
+        self.updates = {at: u for at, u in self.updates.items() if at < step}
+        self._states = {at: s for at, s in self._states.items() if at <= step}
+
     def digest(self, step: int) -> bytes:
         """Return the digest of the state before a step."""
         return self.state(step).digest(self.start.setting.fingerprint)
@@ -186,6 +221,8 @@ class Log:
     writing: list[Save] = field(default_factory=list)  # of them; not yet reported
     replays: list[Replay] = field(default_factory=list)
     computes: list[Compute] = field(default_factory=list)
+    rescores: list[Rescore] = field(default_factory=list)
+    resums: list[Resum] = field(default_factory=list)
     issued: list[tuple[int, Begin]] = field(default_factory=list)
     shares: dict[int, Shares] = field(default_factory=dict)  # the last of each client
     finished: bool = False
@@ -212,6 +249,10 @@ class Log:
                     assert command.digest == self.truth.digest(command.state.step)
                 case Replay():
                     self.replays.append(command)
+                case Rescore():
+                    self.rescores.append(command)
+                case Resum():
+                    self.resums.append(command)
                 case Compute():
                     self.computes.append(command)
                     self.truth.reward(command)
@@ -240,13 +281,25 @@ class Log:
         )
 
 
+class NoAudits(random.Random):
+    """Chance by which no audit is ever due."""
+
+    def random(self) -> float:
+        """Return what is below no probability."""
+        return 1.0
+
+
 def new_coordinator(
-    start: Lesson, *, seconds: float = 0.0, limits: Limits | None = None
+    start: Lesson,
+    *,
+    seconds: float = 0.0,
+    limits: Limits | None = None,
+    source: random.Random | None = None,
 ) -> Coordinator:
     """Return a coordinator at the fake clock's start."""
-    return Coordinator(
-        start.setting, start.corpus, RUN_SEED, start.state, START, seconds, limits
-    )
+    setting, corpus, state = start.setting, start.corpus, start.state
+    begun = state, START, seconds, limits
+    return Coordinator(setting, corpus, RUN_SEED, *begun, source=source)
 
 
 class Desk:
@@ -258,16 +311,19 @@ class Desk:
         *,
         limits: Limits | None = None,
         seconds: float = 0.0,
+        audited: bool = False,
         **keys: Any,
     ) -> None:
         """Set up a run; keys are those of `lesson`."""
         self.start = start or lesson(**keys)
-        self.coordinator = new_coordinator(self.start, seconds=seconds, limits=limits)
+        source = None if audited else NoAudits()
+        self.coordinator = new_coordinator(
+            self.start, seconds=seconds, limits=limits, source=source
+        )
         self.truth = Truth(self.start)
         self.log = Log(self.truth)
         self.now = START
         self._begins: dict[int, list[Begin]] = {}
-        self._random = np.random.default_rng(3)
 
     def do(self, event: Event, after: float = 0.0) -> list[Command]:
         """Let something happen some seconds later."""
@@ -315,10 +371,8 @@ class Desk:
         loss: float | None = None,
     ) -> Result:
         """Return an answer with losses made up, or all the same."""
-        directions = self.start.setting.config.directions_per_window
-        each, clean = (directions, 1) if directions else (2, 0)
-        done = tuple(Segment(s.seed, s.first, groups) for s in begin.segments)
-        total = sum(segment.groups for segment in done)
+        each, clean = losses_per_group(self.start.setting)
+        done = first_groups(begin.segments, groups)
         return Result(
             begin.step,
             self.truth.digest(begin.step) if digest is None else digest,
@@ -326,14 +380,9 @@ class Desk:
             1.0,
             None,
             done,
-            self._losses(total * each, loss),
-            self._losses(total * clean, None),
+            made_up(done, each, loss),
+            made_up(done, clean, None, 1),
         )
-
-    def _losses(self, count: int, value: float | None) -> Floats:
-        if value is not None:
-            return np.full(count, value, np.float32)
-        return self._random.uniform(2, 3, count).astype(np.float32)
 
     def answer(self, client: int, after: float = 0.0, **how: Any) -> None:
         """Let a client answer its oldest request of the step at hand, as a worker."""
@@ -426,7 +475,7 @@ class Desk:
         return next(peer for peer in self.coordinator.clients if peer.id == client)
 
 
-def added(start: Lesson, part: Shares | Compute) -> Totals:
+def added(start: Lesson, part: Shares | Compute | Resum) -> Totals:
     """Return the sum over trials of reward times perturbation."""
     tokens = start.corpus.token_batch(part.token_batch)
     return total(start.setting, tokens, part.segments, part.rewards)
@@ -435,6 +484,15 @@ def added(start: Lesson, part: Shares | Compute) -> Totals:
 def computed(start: Lesson, command: Compute) -> Computed:
     """Return what the server's own sum comes to."""
     return Computed(command.step, command.half, added(start, command))
+
+
+def rescored(start: Lesson, command: Rescore) -> Rescored:
+    """Return what the server finds when it scores trials itself."""
+    state = replayed(start, command.replay)
+    tokens = start.corpus.token_batch(command.token_batch)
+    scores = score(start.setting, state.weights, tokens, command.segment)
+    digest = state.digest(start.setting.fingerprint)
+    return Rescored(command.case, digest, scores)
 
 
 def replayed(start: Lesson, command: Replay) -> TrainState:

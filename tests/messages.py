@@ -64,7 +64,7 @@ SAMPLES: dict[str, Message] = {
         first=SMALLEST,
         second=ZEROS,
     ),
-    "resume": Resume({"sigma": 0.5}, "5a", 300, b"d" * 32),
+    "resume": Resume({"sigma": 0.5}, "5a", 300),
     "recall": Recall(299, b"b" * 32),
     "recalled": Recalled(5, 2, 3, 0.01, SEGMENTS, REWARDS, np.zeros(0, np.int32)),
     "tokens": TokenBatch(2, np.array([2, 255, 256], np.uint16)),
@@ -116,11 +116,10 @@ BYTES: dict[str, str] = {
           000000000000000000000000
     """,
     "resume": """
-        06000000 85000000 7069636b6c65  # pickle
-          8004957a000000000000007d94288c046b696e64948c06726573756d65948c06636f6e66
+        06000000 59000000 7069636b6c65  # pickle
+          8004954e000000000000007d94288c046b696e64948c06726573756d65948c06636f6e66
           6967947d948c057369676d6194473fe0000000000000738c0a7465787453686132353694
-          8c023561948c0473746570944d2c018c0664696765737494432064646464646464646464
-          6464646464646464646464646464646464646464646494752e
+          8c023561948c0473746570944d2c01752e
     """,
     "recall": """
         06000000 56000000 7069636b6c65  # pickle
@@ -306,7 +305,6 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
         st.dictionaries(st.text(), st.none() | COUNTS | NUMBERS | st.text()),
         texts(64),
         COUNTS,
-        DIGESTS,
     ),
     st.builds(Recall, COUNTS, DIGESTS),
     UPDATES.map(Recalled.of),

@@ -129,7 +129,6 @@ FIELDS: dict[str, dict[str, str]] = {
         "config": "mapping",
         "textSha256": "text of 64",
         "step": "count",
-        "digest": "digest",
     },
     "recall": {"step": "count", "digest": "digest"},
     "recalled": {

@@ -27,8 +27,9 @@ ROWS = (
     ),
     ("plaindata", "frames", "protocol", "wire"),
     (
-        *("history", "events", "peers", "lateness", "steps", "pacing", "tally"),
-        *("ledger", "acceptance", "aggregation", "summing", "outbox", "returning"),
+        *("history", "events", "peers", "ledger", "agreement", "audits", "lateness"),
+        *("steps", "blocks", "opening", "acceptance", "pacing", "aggregation"),
+        *("tally", "summing", "outbox", "returning", "orders"),
         *("coordinator", "worker"),
     ),
     (
@@ -46,7 +47,7 @@ ROWS = (
         *("inspect.outlook", "inspect.yardsticks", "inspect.pngplot"),
         *("inspect.samples", "inspect.bits", "inspect.chat", "inspect.export"),
         *("inspect.report", "inspect.filecommands", "inspect.modelcommands"),
-        *("inspect.commandline", "inspect.__main__"),
+        *("inspect.proofs", "inspect.commandline", "inspect.__main__"),
     ),
 )
 WITHIN = {
@@ -58,16 +59,24 @@ WITHIN = {
     "engine": {"whitening", "evolution", "scoring"},
     "scheduling": {"whitening", "evolution", "scoring", "engine"},
     "wire": {"plaindata", "frames", "protocol"},
-    "tally": {"pacing"},
-    "ledger": {"history", "peers", "tally"},
+    "tally": {"aggregation", "audits", "pacing"},
+    "ledger": {"history", "peers"},
     "lateness": {"events", "peers"},
-    "steps": {"peers", "lateness"},
+    "agreement": {"peers"},
+    "audits": {"agreement", "events", "peers", "ledger"},
+    "steps": {"agreement", "peers", "audits", "lateness"},
+    "blocks": {"agreement", "peers", "audits", "lateness", "steps"},
+    "opening": {"audits", "steps", "blocks"},
     "acceptance": {"events", "peers", "ledger"},
-    "summing": {"peers", "lateness", "aggregation"},
+    "summing": {"peers", "audits", "lateness", "aggregation"},
     "outbox": {"events", "peers", "ledger"},
     "coordinator": {
         *("events", "peers", "lateness", "steps", "ledger", "acceptance", "pacing"),
-        *("tally", "aggregation", "summing", "outbox", "returning"),
+        *("tally", "aggregation", "summing", "outbox", "audits", "opening"),
+        *("returning", "orders"),
+    },
+    "orders": {
+        *("audits", "events", "ledger", "outbox", "returning", "summing", "tally"),
     },
     "returning": {"events", "history", "ledger", "outbox", "peers", "tally"},
     "worker": {"history"},
@@ -108,7 +117,8 @@ WITHIN_INSPECT = {
         *("asking", "bits", "chat", "console", "export", "filecommands", "forecast"),
         *("outlook", "report", "samples", "summary", "words", "yardsticks"),
     },
-    "commandline": {"asking", "console", "filecommands", "modelcommands"},
+    "proofs": {"asking", "console", "filecommands"},
+    "commandline": {"asking", "console", "filecommands", "modelcommands", "proofs"},
     "__main__": {"commandline", "console"},
 }
 WITHIN |= {

@@ -21,7 +21,6 @@ from utilities.data import Tokens
 from utilities.events import Drop, Joined, Left, Received
 from utilities.evolution import Scores, Segment, Update, segment_seed, shape
 from utilities.protocol import (
-    MAX_TRIALS,
     PROTOCOL_VERSION,
     Begin,
     Goodbye,
@@ -30,6 +29,7 @@ from utilities.protocol import (
     Welcome,
 )
 from utilities.selftest import ARITHMETIC_EXPECTED, NOISE_EXPECTED
+from utilities.steps import FIRST_BLOCKS, PARTS, SPARE
 
 # --- joining --------------------------------------------------------------------------
 
@@ -49,8 +49,10 @@ def test_the_first_joiner_gets_the_accepted_state_tokens_and_a_begin() -> None:
     assert isinstance(tokens, TokenBatch)
     assert tokens.number == 0
     assert tokens.tokens is desk.start.corpus.train
-    segment = Segment(segment_seed(RUN_SEED, 0, 0), 0, MAX_TRIALS // 4)
-    assert begin == Begin(0, 1.0, 0, False, (segment,))
+    count = PARTS * SPARE
+    seeds = [segment_seed(RUN_SEED, 0, slot) for slot in range(count)]
+    segments = tuple(Segment(seed, 0, FIRST_BLOCKS) for seed in seeds)
+    assert begin == Begin(0, 1.0, 0, False, segments)
 
 
 def test_a_run_that_is_resumed_welcomes_at_its_step() -> None:
@@ -362,7 +364,8 @@ def test_every_segment_of_a_step_has_a_slot_of_its_own() -> None:
 
     seeds = [seed for client in (1, 2, 3) for seed in desk.seeds(client)]
 
-    assert seeds == [segment_seed(RUN_SEED, step, slot) for slot in range(3)]
+    slots = range(6 + 24 + 24)  # the first one is known to do one block in its time
+    assert seeds == [segment_seed(RUN_SEED, step, slot) for slot in slots]
 
 
 def test_a_step_closes_at_the_deadline_without_those_who_are_late() -> None:
@@ -557,8 +560,9 @@ def test_with_no_clients_no_step_is_open_and_it_begins_anew_with_new_slots() -> 
     assert isinstance(welcome, Welcome)
     assert isinstance(begin, Begin)
     assert begin.step == step
-    assert [s.seed for s in begin.segments] == [segment_seed(RUN_SEED, step, 2)]
-    assert begin.segments[0].seed not in taken
+    new = range(len(taken), len(taken) + PARTS * SPARE)
+    expected = [segment_seed(RUN_SEED, step, slot) for slot in new]
+    assert [s.seed for s in begin.segments] == expected
     desk.answer(3)
     assert [s.seed for s in desk.truth.updates[step].segments] == [
         begin.segments[0].seed

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from tests.desk import Desk, hello, together
 from tests.messages import comparable
-from utilities.coordinator import Command, Event
 from utilities.errors import ProtocolError
 from utilities.events import Drop, Finish, Joined, Left, Received, Send, Stop
 from utilities.evolution import Update
 from utilities.ledger import Saved
+from utilities.orders import Command, Event
 from utilities.protocol import Goodbye, Result
 
 
@@ -78,7 +78,7 @@ def test_a_broken_rule_in_the_middle_spoils_only_its_clients_answer() -> None:
     assert isinstance(wrong, Received)
     assert isinstance(wrong.message, Result)
     twice = replace(wrong.message, segments=wrong.message.segments * 2)
-    with pytest.raises(ProtocolError, match="expected one segment"):
+    with pytest.raises(ProtocolError, match="expected groups of"):
         coordinator.take(Received(2, twice), desk.now)
     coordinator.take(last, desk.now)
 

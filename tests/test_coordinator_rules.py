@@ -177,7 +177,7 @@ def test_a_stop_of_silent_clients_gives_up_a_step_of_blocks() -> None:
 def test_unusable_losses_drop_their_segment_and_are_counted(loss: float) -> None:
     desk = together(1, 2)
     step = desk.coordinator.step
-    good = desk.seeds(1)
+    good = desk.seeds(1)[:1]
 
     desk.answer(2, loss=loss)
     desk.answer(1)
@@ -223,6 +223,12 @@ def other_segment(desk: Desk, **changes: int) -> Result:
     return replace(result, segments=(replace(result.segments[0], **changes),))
 
 
+def more_segments(desk: Desk, *more: Segment) -> Result:
+    """Return an answer of client 1 about these segments besides its first."""
+    result = desk.result(desk.begins(1)[0])
+    return replace(result, segments=(*result.segments, *more))
+
+
 ILLEGAL: dict[str, tuple[Callable[[Desk], Message], str]] = {
     "a segment that was not given out": (
         lambda desk: other_segment(desk, seed=7),
@@ -239,11 +245,25 @@ ILLEGAL: dict[str, tuple[Callable[[Desk], Message], str]] = {
     ),
     "no segment": (
         lambda desk: tampered(desk, segments=()),
-        "expected one segment, got 0",
+        "expected 1 to 6 segments, got 0",
     ),
-    "two segments": (
-        lambda desk: tampered(desk, segments=(Segment(1, 0, 1), Segment(2, 0, 1))),
-        "expected one segment, got 2",
+    "a second segment that was not given out": (
+        lambda desk: more_segments(desk, Segment(2, 0, 1)),
+        "expected groups of",
+    ),
+    "segments in another order": (
+        lambda desk: more_segments(desk, desk.begins(1)[0].segments[2]),
+        "expected groups of",
+    ),
+    "the same segment twice": (
+        lambda desk: more_segments(desk, desk.begins(1)[0].segments[0]),
+        "expected groups of",
+    ),
+    "more segments than were given out": (
+        lambda desk: more_segments(
+            desk, *desk.begins(1)[0].segments[1:], Segment(2, 0, 1)
+        ),
+        "expected 1 to 6 segments, got 7",
     ),
     "too many losses": (
         lambda desk: tampered(desk, losses=losses(5)),

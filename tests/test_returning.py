@@ -160,7 +160,7 @@ def test_nobody_else_begins_a_step_meanwhile() -> None:
 def test_once_a_step_was_opened_it_is_too_late_and_said_so() -> None:
     wire, ann = restarted(6, 2)
     wire.log.doubtful = True
-    wire.truth.updates.clear()
+    wire.truth.forget(4)
     wire.node("eve")
     wire.run_for(0.1)  # a step is open
 
@@ -175,7 +175,7 @@ def test_a_client_that_remembers_nothing_is_given_the_state_after_a_while() -> N
     wire, ann = restarted(6, 2)
     ann.worker._recent.forget(99)
     ann.worker._recent._steps.clear()
-    wire.truth.updates.clear()
+    wire.truth.forget(4)
     began = wire.now
 
     wire.connect(ann)
@@ -186,7 +186,7 @@ def test_a_client_that_remembers_nothing_is_given_the_state_after_a_while() -> N
 
 def test_a_client_that_leaves_is_not_waited_for() -> None:
     wire, ann = restarted(6, 2)
-    wire.truth.updates.clear()
+    wire.truth.forget(4)
 
     def another_step(message: Message) -> Message:
         assert isinstance(message, Recalled)
@@ -202,7 +202,7 @@ def test_a_client_that_leaves_is_not_waited_for() -> None:
 
 def test_a_forged_history_leads_elsewhere_and_is_refused() -> None:
     wire, ann = restarted(6, 2)
-    wire.truth.updates.clear()
+    wire.truth.forget(4)
 
     def forge(message: Message) -> Message:
         assert isinstance(message, Recalled)

@@ -95,13 +95,15 @@ def failing_append(*_: object) -> int:
 
 
 def test_a_line_has_exactly_the_promised_keys(run: Run, log: RunLog) -> None:
-    log.append_step(replace(PLAIN, validation_loss=2.71828182845, late=3, dropped=4))
+    more = replace(PLAIN, validation_loss=2.71828182845, late=3, dropped=4)
+    log.append_step(replace(more, audits=7, disagreements=1, expelled=1, repeated=448))
 
     assert content(run, "metrics.jsonl") == (
         b'{"step":40,"time":1700000000.123,"seconds":0.1,"loss":2.5,'
         b'"validationLoss":2.718282,"trials":1024,"clients":2,"late":3,"dropped":4,'
         b'"digest":"' + b"ab" * 32 + b'","aggregation":"seeds","timePerStep":0.146412,'
-        b'"trialSeconds":0.145988,"updateSeconds":0.007893,"gradientQuality":-0.089325}'
+        b'"trialSeconds":0.145988,"updateSeconds":0.007893,"gradientQuality":-0.089325,'
+        b'"audits":7,"disagreements":1,"expelled":1,"repeated":448}'
         b"\n"
     )
     assert content(run, "loss.txt") == b"2.500000\n"

@@ -3,78 +3,77 @@
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.desk import lesson
+from tests.desk import NoAudits, first_groups
+from tests.steps import DIGEST, OTHER, STEP, floats, peers, result, setting
+from utilities.audits import Audits
+from utilities.blocks import BlockStep
 from utilities.errors import ProtocolError
-from utilities.evolution import Segment, Setting
+from utilities.evolution import Segment
 from utilities.peers import Peer
-from utilities.protocol import MAX_TRIALS, Result
-from utilities.steps import NO_DIGEST, BlockStep, TimedStep, check_shape
-
-STEP = 7
-DIGEST, OTHER = b"d" * 32, b"o" * 32
-
-
-def setting(**keys: Any) -> Setting:
-    return lesson(**keys).setting
-
-
-def peers(count: int) -> list[Peer]:
-    return [Peer(number, f"c{number}", ready=True) for number in range(count)]
-
-
-def floats(count: int, value: float | None = None) -> Any:
-    if value is not None:
-        return np.full(count, value, np.float32)
-    return np.linspace(2, 3, count, dtype=np.float32)
-
-
-def result(
-    *segments: Segment, digest: bytes = DIGEST, value: float | None = None
-) -> Result:
-    groups = sum(segment.groups for segment in segments)
-    losses, clean = floats(4 * groups, value), floats(groups)
-    return Result(STEP, digest, 0.1, 1.0, None, segments, losses, clean)
-
+from utilities.protocol import MAX_TRIALS
+from utilities.steps import PARTS, SPARE, TimedStep, check_shape
 
 # --- the shape of an answer -----------------------------------------------------------
 
 ISSUED = Segment(5, 0, 3)
 
 
+MORE = Segment(6, 0, 3)
+
+
 @pytest.mark.parametrize("groups", [1, 2, 3])
 def test_an_answer_may_cover_part_of_what_was_given_out(groups: int) -> None:
     answer = result(replace(ISSUED, groups=groups))
 
-    scores = check_shape(setting(), answer, ISSUED)
+    [(segment, scores)] = check_shape(setting(), answer, [ISSUED, MORE])
 
-    assert scores.losses is answer.losses
+    assert segment == replace(ISSUED, groups=groups)
+    assert scores.losses.tolist() == answer.losses.tolist()
     assert (len(scores.losses), len(scores.clean)) == (4 * groups, groups)
+
+
+def test_each_segment_gets_its_losses_of_one_answer() -> None:
+    answer = result(ISSUED, replace(MORE, groups=2))
+
+    (one, first), (other, second) = check_shape(setting(), answer, [ISSUED, MORE])
+
+    assert (one, other) == (ISSUED, Segment(6, 0, 2))
+    assert first.losses.tolist() == answer.losses[:12].tolist()
+    assert second.losses.tolist() == answer.losses[12:].tolist()
+    assert first.clean.tolist() == answer.clean[:3].tolist()
+    assert second.clean.tolist() == answer.clean[3:].tolist()
 
 
 def test_antithetic_pairs_have_two_losses_a_group_and_no_clean_one() -> None:
     pairs = setting(directions_per_window=0)
     answer = replace(result(ISSUED), losses=floats(6), clean=floats(0))
 
-    assert len(check_shape(pairs, answer, ISSUED).losses) == 6
+    [(_, scores)] = check_shape(pairs, answer, [ISSUED])
+
+    assert (len(scores.losses), len(scores.clean)) == (6, 0)
     with pytest.raises(ProtocolError, match="expected 6 losses and 0 clean ones"):
-        check_shape(pairs, replace(answer, clean=floats(3)), ISSUED)
+        check_shape(pairs, replace(answer, clean=floats(3)), [ISSUED])
 
 
 @pytest.mark.parametrize(
     ("segments", "words"),
     [
-        ((), "expected one segment, got 0"),
-        ((ISSUED, ISSUED), "expected one segment, got 2"),
-        ((Segment(6, 0, 3),), "expected groups of"),
+        ((), "expected 1 to 2 segments, got 0"),
+        ((ISSUED, MORE, MORE), "expected 1 to 2 segments, got 3"),
+        ((ISSUED, ISSUED), "expected groups of"),
+        ((MORE,), "expected groups of"),
+        ((MORE, ISSUED), "expected groups of"),
+        ((replace(ISSUED, groups=2), MORE), "expected groups of"),
+        ((ISSUED, replace(MORE, groups=4)), "expected groups of"),
+        ((ISSUED, replace(MORE, groups=0)), "expected groups of"),
         ((Segment(5, 1, 2),), "expected groups of"),
         ((Segment(5, 0, 4),), "expected groups of"),
         ((Segment(5, 0, 0),), "expected groups of"),
@@ -84,13 +83,13 @@ def test_an_answer_about_anything_else_breaks_the_rules(
     segments: tuple[Segment, ...], words: str
 ) -> None:
     with pytest.raises(ProtocolError, match=words):
-        check_shape(setting(), result(*segments), ISSUED)
+        check_shape(setting(), result(*segments), [ISSUED, MORE])
 
 
 @pytest.mark.parametrize("changes", [{"losses": floats(11)}, {"clean": floats(4)}])
 def test_an_answer_has_as_many_losses_as_its_groups(changes: dict[str, Any]) -> None:
     with pytest.raises(ProtocolError, match="expected 12 losses and 3 clean ones"):
-        check_shape(setting(), replace(result(ISSUED), **changes), ISSUED)
+        check_shape(setting(), replace(result(ISSUED), **changes), [ISSUED])
 
 
 # --- timed steps ----------------------------------------------------------------------
@@ -121,22 +120,67 @@ def opened(step: TimedStep, members: Iterable[Peer]) -> dict[Peer, Segment]:
     return {peer: segments[0] for peer, segments in step.assign(members, 0.0)}
 
 
-def test_each_client_gets_a_segment_of_its_own_once() -> None:
+def test_each_client_gets_segments_of_its_own_once() -> None:
     step, (ann, bob, eve) = timed(), peers(3)
 
-    work = opened(step, [ann, bob])
+    work = dict(step.assign([ann, bob], 0.0))
 
-    groups = MAX_TRIALS // 4
-    assert work == {ann: Segment(50, 0, groups), bob: Segment(51, 0, groups)}
+    first, second = range(50, 74), range(74, 98)
+    assert work[ann] == tuple(Segment(seed, 0, 4) for seed in first)
+    assert work[bob] == tuple(Segment(seed, 0, 4) for seed in second)
     assert (ann.owes(STEP), bob.owes(STEP)) == (1, 1)
     assert step.assign([ann, bob, eve], 0.1) == []
 
 
-def test_no_answer_can_have_more_losses_than_a_message_holds() -> None:
-    for directions, groups in ((1024, 1 << 14), (1, 1 << 23), (0, 1 << 23)):
-        step = timed(directions_per_window=directions)
+@pytest.mark.parametrize(
+    ("done", "groups", "count"),
+    [
+        ([], 4 * 7, 24),  # nothing is known: four blocks of 7 groups
+        ([(560, 1.0)], 2 * 7 * 10, 24),  # 560 a second, of two an eighth: 20 blocks
+        ([(561, 1.0)], 21 * 7, 24),  # whole blocks, rather too many
+        ([(56, 1.0), (560, 1.0), (5600, 1.0)], 2 * 7 * 10, 24),  # the median
+        ([(56, 1.0)], 4 * 7, 12),  # 16 blocks: four segments of four
+        ([(28, 1.0)], 4 * 7, 6),  # 8 blocks: two segments of four
+        ([(7, 1.0)], 7, 6),  # never less than a block
+        ([(0, 1.0)], 7, 6),
+        ([(56, 1e-9)], 5 * 7, 24),  # at most 16 times what it did: 896, in 24 parts
+    ],
+)
+def test_segments_are_an_eighth_of_what_a_client_did_before(
+    done: list[tuple[int, float]], groups: int, count: int
+) -> None:
+    config = setting(batch_size=18)  # 72 rows a group
+    step, [ann] = TimedStep(config, STEP, 2.0, itertools.count().__next__), peers(1)
+    ann.scored.extend(done)
 
-        assert opened(step, peers(1)).popitem()[1].groups == groups
+    [(_, segments)] = step.assign([ann], 0.0)
+
+    assert [segment.groups for segment in segments] == [groups] * count
+
+
+def test_in_a_crowd_everybody_gets_fewer_and_larger_segments() -> None:
+    step, crowd = timed(), peers(100)
+    for peer in crowd:
+        peer.scored.append((80, 1.0))
+
+    work = step.assign(crowd, 0.0)
+
+    assert {len(segments) for _, segments in work} == {2 * 3}
+    assert {segment.groups for _, segments in work for segment in segments} == {40}
+
+
+@given(st.integers(0, 1024), st.integers(1, 300), st.floats(0, 1e9))
+def test_no_answer_can_have_more_losses_than_a_message_holds(
+    directions: int, batch: int, groups: float
+) -> None:
+    config = setting(directions_per_window=directions, batch_size=batch)
+    step, [ann] = TimedStep(config, STEP, 1.0, itertools.count().__next__), peers(1)
+    ann.scored.append((round(groups), 1.0))
+
+    [(_, segments)] = step.assign([ann], 0.0)
+
+    assert segments[0].groups >= 1
+    assert sum(s.groups for s in segments) * max(2, directions) <= MAX_TRIALS
 
 
 def test_a_timed_step_is_complete_when_all_who_are_waited_for_have_answered() -> None:
@@ -154,7 +198,7 @@ def test_a_timed_step_is_complete_when_all_who_are_waited_for_have_answered() ->
     assert step.late() == 1
     assert step.votes() == {DIGEST: [ann, bob]}
     scored, dropped = step.scored()
-    assert ([s.seed for s, _ in scored], dropped) == ([50, 51], 0)
+    assert ([s.seed for s, _ in scored], dropped) == ([50, 74], 0)
 
 
 def test_a_timed_step_is_complete_at_the_deadline_if_one_has_answered() -> None:
@@ -208,7 +252,7 @@ def test_others_may_enter_a_step_that_is_stuck() -> None:
     [(peer, segments)] = step.assign([ann, bob], 3.0)
 
     assert peer is bob
-    assert segments[0].seed == 51
+    assert segments[0].seed == 50 + PARTS * SPARE
     assert step.wakeup(3.0) == 5.25
     assert step.assign([ann, bob], 3.0) == []
 
@@ -297,393 +341,6 @@ def test_the_last_step_ends_without_any_answer_too() -> None:
     assert step.complete(1.25)
 
 
-# --- steps of blocks ------------------------------------------------------------------
-
-
-class Blocks:
-    """A step of blocks and clients that answer them."""
-
-    def __init__(self, clients: int, blocks: int = 6, times: float | None = None):
-        self.times: deque[float] = deque([] if times is None else [times], maxlen=32)
-        config = setting(trials_per_step=4 * blocks)
-        self.step = BlockStep(config, STEP, 1.0, lambda slot: 100 + slot, self.times)
-        self.peers = peers(clients)
-        self.held: dict[Peer, list[tuple[Segment, ...]]] = {p: [] for p in self.peers}
-        self.now = 0.0
-
-    def go(self, now: float | None = None) -> list[tuple[str, int | None]]:
-        """Hand out work; return names and slots, None for a digest alone."""
-        self.now = self.now if now is None else now
-        work = self.step.assign(self.peers, self.now)
-        for peer, segments in work:
-            self.held[peer].append(segments)
-        return [(p.name, s[0].seed - 100 if s else None) for p, s in work]
-
-    def answer(self, number: int, now: float | None = None, **how: Any) -> None:
-        """Let a client answer the oldest of what it holds."""
-        self.now = self.now if now is None else now
-        peer = self.peers[number]
-        answer = result(*self.held[peer].pop(0), **how)
-        peer.answer(answer, self.now)
-        self.step.take(peer, answer, self.now)
-
-    def leave(self, number: int) -> None:
-        """Let a client go; the others keep their numbers."""
-        self.step.lose(self.peers[number])
-        self.peers[number] = Peer(99, "gone")
-        self.peers = [peer for peer in self.peers if peer.name != "gone"]
-
-    def slots(self) -> list[int]:
-        """Return the slots of all usable blocks."""
-        return [segment.seed - 100 for segment, _ in self.step.scored()[0]]
-
-
-def test_a_step_is_cut_into_blocks_of_one_forward_batch_each() -> None:
-    config = setting(trials_per_step=80, batch_size=16)  # 64 rows a group: 8 groups
-    step = BlockStep(config, STEP, 1.0, lambda slot: 100 + slot, deque())
-
-    work = step.assign(peers(1), 0.0) + step.assign(peers(3)[1:], 0.0)
-
-    segments = [segments[0] for _, segments in work]
-    assert segments == [Segment(100, 0, 8), Segment(101, 0, 8), Segment(102, 0, 4)]
-
-
-def test_every_client_holds_two_blocks_and_gets_more_as_it_answers() -> None:
-    blocks = Blocks(2)
-
-    assert blocks.go() == [("c0", 0), ("c1", 1), ("c0", 2), ("c1", 3)]
-    assert blocks.go() == []
-    blocks.answer(1)
-    assert blocks.go() == [("c1", 4)]
-    blocks.answer(0)
-    assert blocks.go() == [("c0", 5)]
-    blocks.answer(0)
-    assert blocks.go() == []
-
-
-def test_of_many_clients_as_many_get_work_as_there_are_blocks() -> None:
-    blocks = Blocks(50, 3, times=2.0)
-
-    assert blocks.go() == [("c0", 0), ("c1", 1), ("c2", 2)]
-    assert blocks.go(6.24) == []
-    assert blocks.go(6.25) == [("c3", 0), ("c4", 1), ("c5", 2)]
-
-
-def test_a_step_is_complete_when_every_block_is_answered() -> None:
-    blocks = Blocks(1, 3)
-    for _ in range(3):
-        assert not blocks.step.complete(99.0)
-        blocks.go()
-        blocks.answer(0)
-
-    assert blocks.step.complete(0.0)
-    assert blocks.slots() == [0, 1, 2]
-    assert (blocks.step.missing(), blocks.step.late()) == ([], 0)
-
-
-def test_blocks_are_counted_in_the_order_of_their_slots() -> None:
-    blocks = Blocks(2, 4)
-    blocks.go()
-
-    for number in (1, 0, 1, 0):
-        blocks.answer(number)
-
-    assert blocks.slots() == [0, 1, 2, 3]
-
-
-def test_a_block_goes_to_another_client_after_three_usual_times_and_grace() -> None:
-    blocks = Blocks(2, 4, times=2.0)
-    blocks.go()
-    assert blocks.step.wakeup(0.0) == 3 * 2.0 + 0.25
-    blocks.answer(1, 2.0)
-    blocks.answer(1, 2.0)
-
-    assert blocks.go(6.24) == []
-    assert blocks.go(6.25) == [("c1", 0), ("c1", 2)]
-    assert blocks.step.missing() == [blocks.peers[0]]
-    assert blocks.step.wakeup(6.25) == 6.25 + 6.25
-
-
-def test_a_block_does_not_go_to_the_client_that_has_it() -> None:
-    blocks = Blocks(1, 1)
-    assert blocks.go() == [("c0", 0)]
-
-    assert blocks.go(100.0) == []
-
-
-def test_before_anything_was_measured_a_block_may_take_a_second() -> None:
-    blocks = Blocks(1)
-    assert blocks.go() == [("c0", 0), ("c0", 1)]
-
-    assert blocks.step.wakeup(0.0) == 3 * 1.0 + 0.25
-
-
-def test_the_usual_time_is_the_median_over_steps() -> None:
-    blocks = Blocks(1, 3, times=9.0)
-    blocks.go()
-    for now in (1.0, 2.0, 3.0):
-        blocks.answer(0, now)
-        blocks.go()
-
-    assert list(blocks.times) == [9.0, 1.0, 2.0, 2.0]
-
-
-def test_the_first_answer_counts_and_the_second_is_late() -> None:
-    blocks = Blocks(2, 3, times=1.0)
-    blocks.go()
-    blocks.answer(1, 1.0)
-    assert blocks.go(5.0) == [("c1", 0), ("c1", 2)]
-    blocks.answer(1, value=2.5)
-    assert blocks.slots() == [0, 1]
-    first = blocks.step.scored()[0][0][1]
-
-    blocks.answer(0, value=2.75)
-
-    assert blocks.step.scored()[0][0][1] is first
-    assert set(first.losses.tolist()) == {2.5}
-    assert blocks.step.late() == 1
-    assert blocks.step.missing() == []  # it has answered, though too late
-    assert not blocks.step.complete(9.0)
-    blocks.answer(0)
-    assert blocks.step.complete(9.0)
-
-
-def test_a_client_that_took_over_a_block_is_not_blamed_when_the_first_answers() -> None:
-    blocks = Blocks(2, 2, times=1.0)
-    blocks.go()
-    blocks.answer(1, 1.0)
-    assert blocks.go(9.0) == [("c1", 0)]
-
-    blocks.answer(0)
-
-    assert blocks.step.complete(9.0)
-    assert blocks.step.missing() == []
-
-
-def test_blocks_of_a_client_that_has_left_are_free_and_its_answers_count() -> None:
-    blocks = Blocks(2, 4)
-    blocks.go()
-    blocks.answer(0)
-    blocks.leave(0)
-
-    assert blocks.go() == []
-    blocks.answer(0)  # the one that has stayed
-    assert blocks.go() == [("c1", 2)]
-    blocks.answer(0)
-    blocks.answer(0)
-    assert blocks.step.complete(0.0)
-    assert len(blocks.step.votes()[DIGEST]) == 2
-
-
-def test_blocks_of_a_replica_that_differs_are_open_again() -> None:
-    blocks = Blocks(2, 3)
-    blocks.go()
-    blocks.answer(0, digest=OTHER)
-    blocks.answer(1)
-    blocks.answer(0, digest=OTHER)
-    assert blocks.step.complete(0.0)
-    assert {d: len(p) for d, p in blocks.step.votes().items()} == {OTHER: 1, DIGEST: 1}
-
-    blocks.step.discard(blocks.peers[0])
-
-    assert not blocks.step.complete(0.0)
-    assert list(blocks.step.votes()) == [DIGEST]
-    del blocks.peers[0]
-    assert blocks.go() == [("c1", 0), ("c1", 2)]
-    blocks.answer(0)
-    blocks.answer(0)
-    assert blocks.slots() == [0, 1, 2]
-
-
-def test_a_replica_that_reports_two_digests_of_one_step_agrees_with_nobody() -> None:
-    blocks = Blocks(2, 4)
-    blocks.go()
-    blocks.answer(0)
-    blocks.answer(1)
-    blocks.answer(0, digest=OTHER)
-    blocks.answer(1)
-
-    votes = {d: len(who) for d, who in blocks.step.votes().items()}
-    assert votes == {NO_DIGEST: 1, DIGEST: 1}
-    blocks.step.discard(blocks.peers[0])
-    assert blocks.slots() == [1, 3]
-    assert not blocks.step.complete(0.0)
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, 100.5])
-def test_unusable_losses_go_once_to_another_client(value: float) -> None:
-    blocks = Blocks(2, 3)
-    blocks.go()
-    blocks.answer(0, value=value)
-    assert blocks.go() == [("c1", 0)]
-
-    blocks.answer(1)
-    blocks.answer(1)
-    blocks.answer(0)
-
-    assert blocks.slots() == [0, 1, 2]
-    assert blocks.step.scored()[1] == 0
-
-
-def test_losses_that_are_unusable_twice_are_dropped_and_counted() -> None:
-    blocks = Blocks(3, 3)
-    blocks.go()
-    blocks.answer(0, value=math.nan)
-    assert blocks.go() == [("c1", 0)]
-    blocks.answer(1)
-    blocks.answer(1, value=math.nan)
-    blocks.answer(2)
-
-    assert blocks.step.complete(0.0)
-    scored, dropped = blocks.step.scored()
-    assert ([s.seed - 100 for s, _ in scored], dropped) == ([1, 2], 1)
-
-
-def test_unusable_losses_of_a_lone_client_are_dropped_at_once() -> None:
-    blocks = Blocks(1, 1)
-    blocks.go()
-
-    blocks.answer(0, value=math.nan)
-
-    assert blocks.step.complete(0.0)
-    assert blocks.step.scored() == ([], 1)
-
-
-def test_a_refused_block_goes_back_if_nobody_else_is_left() -> None:
-    blocks = Blocks(2, 3)
-    blocks.go()
-    blocks.answer(0, value=math.nan)
-    blocks.leave(1)
-
-    assert blocks.go() == [("c0", 0)]
-    blocks.answer(0)
-    blocks.answer(0, value=math.nan)
-    blocks.go()
-    blocks.answer(0)
-    assert blocks.step.scored()[1] == 1
-
-
-def test_a_refused_block_goes_back_if_the_others_take_too_long() -> None:
-    blocks = Blocks(2, 4, times=1.0)
-    blocks.go()
-    blocks.answer(0, 1.0, value=math.nan)
-    blocks.answer(0, 1.0)
-    assert blocks.go(1.0) == []  # the other one has its hands full
-
-    assert blocks.go(3.25) == [("c0", 1), ("c0", 3)]
-    blocks.answer(0)
-    assert blocks.go(4.25) == [("c0", 0)]
-
-
-def test_what_a_bad_replica_refused_is_not_refused_any_more() -> None:
-    blocks = Blocks(3, 3)
-    blocks.go()
-    blocks.answer(0, digest=OTHER, value=math.nan)
-    bad = blocks.peers.pop(0)
-    blocks.step.discard(bad)
-    blocks.go()
-    blocks.answer(0)
-
-    blocks.answer(0, value=math.nan)
-
-    assert not blocks.step.complete(0.0)
-    assert blocks.go() == [("c2", 0)]
-
-
-def test_a_client_that_was_late_gets_no_blocks_but_is_asked_for_its_digest() -> None:
-    blocks = Blocks(2, 4)
-    blocks.peers[1].waited = False
-
-    assert blocks.go() == [("c0", 0), ("c0", 1), ("c1", None)]
-    assert blocks.go() == []
-    assert blocks.step.missing() == [blocks.peers[1]]
-    assert blocks.step.late() == 1
-    blocks.answer(1)
-
-    assert blocks.peers[1].waited
-    assert blocks.step.missing() == []
-    assert len(blocks.step.votes()[DIGEST]) == 1
-    assert blocks.go() == [("c1", 2), ("c1", 3)]
-
-
-def test_clients_that_were_late_get_blocks_where_nobody_else_is() -> None:
-    blocks = Blocks(2, 4)
-    for peer in blocks.peers:
-        peer.waited = False
-
-    assert [name for name, slot in blocks.go() if slot is not None] == [
-        *("c0", "c1", "c0", "c1")
-    ]
-
-
-def test_a_late_client_that_is_asked_for_its_digest_must_not_send_losses() -> None:
-    blocks = Blocks(2, 4)
-    blocks.peers[1].waited = False
-    blocks.go()
-
-    with pytest.raises(ProtocolError, match="expected a digest alone"):
-        blocks.step.take(blocks.peers[1], result(Segment(100, 0, 1)), 0.0)
-
-
-def test_losing_a_client_that_was_asked_for_its_digest_ends_the_wait() -> None:
-    blocks = Blocks(2, 4)
-    blocks.peers[1].waited = False
-    blocks.go()
-
-    blocks.step.lose(blocks.peers[1])
-
-    assert blocks.step.missing() == []
-
-
-@pytest.mark.parametrize(
-    ("segments", "words"),
-    [
-        ((), "no such block is due"),
-        ((Segment(5, 0, 1),), "no such block is due"),
-        ((Segment(101, 0, 8),), "no such block is due"),  # it has another one
-        ((Segment(100, 0, 8), Segment(102, 0, 8)), "expected one segment, got 2"),
-        ((Segment(100, 1, 8),), "expected groups of"),
-        ((Segment(100, 0, 9),), "expected groups of"),
-        ((Segment(100, 0, 7),), "expected the whole of"),
-    ],
-)
-def test_an_answer_to_anything_but_its_block_breaks_the_rules(
-    segments: tuple[Segment, ...], words: str
-) -> None:
-    config = setting(trials_per_step=96, batch_size=16)
-    step = BlockStep(config, STEP, 1.0, lambda slot: 100 + slot, deque())
-    ann, bob = peers(2)
-    step.assign([ann, bob], 0.0)
-
-    with pytest.raises(ProtocolError, match=words):
-        step.take(ann, result(*segments), 0.0)
-
-    assert step.votes() == {}
-
-
-def test_a_step_of_blocks_is_stuck_when_all_that_is_left_takes_too_long() -> None:
-    blocks = Blocks(2, 4, times=1.0)
-    blocks.go()
-    assert not blocks.step.stuck(3.0)
-    assert blocks.step.stuck(3.25)
-
-    blocks.answer(0, 3.0)
-    blocks.go(3.0)
-    blocks.answer(0, 3.25)
-    blocks.go(3.25)  # takes over a block of the silent one
-
-    assert not blocks.step.stuck(3.25)
-
-
-def test_times_of_blocks_that_nobody_has_do_not_wake_anybody() -> None:
-    blocks = Blocks(1, 6)
-    assert blocks.step.wakeup(0.0) is None
-    blocks.go()
-
-    assert blocks.step.wakeup(3.25) is None
-    assert blocks.step.wakeup(3.24) == 3.25
-
-
 # --- owners ---------------------------------------------------------------------------
 
 
@@ -692,7 +349,7 @@ def test_a_segment_belongs_to_whoever_has_scored_it() -> None:
     work = opened(step, [ann, bob, eve])
     for peer in (ann, bob):
         step.take(peer, result(replace(work[peer], groups=1)), 0.1)
-    assert step.owners() == {50: ann, 51: bob}
+    assert step.owners() == {50: ann, 74: bob}
 
     step.discard(bob)
     step.lose(ann)  # what it has answered counts
@@ -700,11 +357,141 @@ def test_a_segment_belongs_to_whoever_has_scored_it() -> None:
     assert step.owners() == {50: ann}
 
 
-def test_a_block_belongs_to_whoever_answered_first() -> None:
-    blocks = Blocks(2, 3)
-    blocks.go()
-    assert blocks.step.owners() == {}
-    for number in (1, 0):
-        blocks.answer(number)
+# --- what two clients share -----------------------------------------------------------
 
-    assert blocks.step.owners() == {100: blocks.peers[0], 101: blocks.peers[1]}
+
+class Together(Audits):
+    """Put the same two clients together, at given places."""
+
+    def __init__(self, *couples: tuple[Peer, Peer], at: tuple[int, int] = (1, 0)):
+        super().__init__(setting(), NoAudits())
+        self._couples, self._at = list(couples), list(at)
+
+    def couples(self, peers: Sequence[Peer]) -> list[tuple[Peer, Peer]]:
+        return [c for c in self._couples if c[0] in peers and c[1] in peers]
+
+    def places(self, *lists: tuple[int, int, set[int]]) -> list[int]:
+        return self._at
+
+
+def sharing(*members: Peer) -> tuple[TimedStep, dict[Peer, tuple[Segment, ...]]]:
+    """Return a step whose first two clients share the first one's second segment."""
+    audits = Together((members[0], members[1]))
+    new_seed = itertools.count(50).__next__
+    step = TimedStep(setting(), STEP, 1.0, new_seed, audits=audits)
+    return step, dict(step.assign(members, 0.0))
+
+
+def counted(step: TimedStep) -> dict[int, tuple[str, int]]:
+    """Return whose groups count of each seed, and how many."""
+    owners = step.owners()
+    return {s.seed: (owners[s.seed].name, s.groups) for s, _ in step.scored()[0]}
+
+
+def done(segments: tuple[Segment, ...], groups: int) -> tuple[Segment, ...]:
+    return first_groups(segments, groups)
+
+
+def test_a_shared_segment_looks_like_all_others() -> None:
+    _, work = sharing(*peers(3))
+    ann, bob, eve = work.values()
+
+    assert bob[0].seed == ann[1].seed
+    for segments in (ann, bob, eve):
+        assert {(s.first, s.groups) for s in segments} == {(0, 4)}
+        assert len({s.seed for s in segments}) == 24
+    assert not {s.seed for s in eve} & {s.seed for s in (*ann, *bob)}
+
+
+@pytest.mark.parametrize(
+    ("ann_does", "bob_does", "whose", "groups"),
+    [
+        (8, 4, "c0", 4),  # both whole: one of them, by the seed
+        (7, 4, "c1", 4),  # the longer one
+        (8, 2, "c0", 4),
+        (6, 2, "c0", 2),
+        (4, 3, "c1", 3),  # the other one did not come that far
+    ],
+)
+def test_a_shared_segment_counts_once_wherever_it_is_longer(
+    ann_does: int, bob_does: int, whose: str, groups: int
+) -> None:
+    step, work = sharing(*peers(2))
+    for (peer, segments), n in zip(work.items(), (ann_does, bob_does), strict=True):
+        step.take(peer, result(*done(segments, n)), 0.2)
+
+    shared = work[step_peer(work, 0)][1].seed
+    assert counted(step)[shared] == (whose, groups)
+    every = [s.seed for s, _ in step.scored()[0]]
+    assert len(every) == len(set(every))
+
+
+def step_peer(work: dict[Peer, tuple[Segment, ...]], number: int) -> Peer:
+    return list(work)[number]
+
+
+def test_of_two_whole_answers_the_seed_says_which_counts() -> None:
+    winners = set()
+    for first_seed in (50, 51):
+        ann, bob = peers(2)
+        new_seed = itertools.count(first_seed).__next__
+        audits = Together((ann, bob))
+        step = TimedStep(setting(), STEP, 1.0, new_seed, audits=audits)
+        work = dict(step.assign([ann, bob], 0.0))
+        for peer in (ann, bob):
+            step.take(peer, result(*done(work[peer], 8)), 0.2)
+        winners.add(counted(step)[first_seed + 1][0])
+
+    assert winners == {"c0", "c1"}
+
+
+def test_what_both_have_done_is_compared() -> None:
+    step, work = sharing(*peers(3))
+    ann, bob, eve = work
+    assert step.pairs() == []
+    step.take(ann, result(*done(work[ann], 7)), 0.2)
+    step.take(eve, result(*done(work[eve], 1)), 0.2)
+    assert step.pairs() == []
+    step.take(bob, result(*done(work[bob], 2)), 0.2)
+
+    [pair] = step.pairs()
+
+    assert pair.segment == Segment(work[ann][1].seed, 0, 2)
+    (one, first), (other, second) = pair.answers
+    assert (one, other) == (ann, bob)
+    assert len(first.losses) == len(second.losses) == 8
+    step.discard(ann)
+    assert step.pairs() == []
+    assert counted(step)[pair.segment.seed] == ("c1", 2)
+
+
+# --- nobody has more than half --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("groups", "kept"),
+    [
+        ((20, 3, 2), (5, 3, 2)),  # cut within its second segment
+        ((20, 2, 2), (4, 2, 2)),  # cut between two
+        ((5, 3, 2), (5, 3, 2)),
+        ((20, 3), (20, 3)),  # two clients have nobody else to ask
+        ((20,), (20,)),
+    ],
+)
+def test_of_three_clients_none_has_more_than_half_of_a_step(
+    groups: tuple[int, ...], kept: tuple[int, ...]
+) -> None:
+    step, members = timed(), peers(len(groups))
+    work = dict(step.assign(members, 0.0))
+    for peer, n in zip(members, groups, strict=True):
+        step.take(peer, result(*done(work[peer], n)), 0.2)
+
+    scored, dropped = step.scored()
+
+    owners = step.owners()
+    found = [
+        sum(s.groups for s, _ in scored if owners[s.seed] is peer) for peer in members
+    ]
+    assert (tuple(found), dropped) == (kept, 0)
+    assert all(len(scores.losses) == 4 * s.groups for s, scores in scored)
+    assert step.capped is (members[0] if groups != kept else None)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from utilities.aggregation import Aggregation
 from utilities.evolution import Segment
 from utilities.pacing import Observed
 from utilities.protocol import Result, Sum
@@ -105,11 +106,26 @@ def test_what_the_server_knows_of_the_update_before_completes_the_figures() -> N
     )
 
 
+class Taught(Aggregation):
+    """Remember what was told."""
+
+    def __init__(self) -> None:
+        super().__init__("auto")
+        self.taught: list[tuple[str, int, float]] = []
+
+    def updated(self, way: str, trials: int, seconds: float) -> None:
+        self.taught.append((way, trials, seconds))
+
+
 def test_the_time_of_an_update_is_known_without_the_sums_too() -> None:
     before = Before("sums", 100, sum_seconds=0.5)
 
-    assert tally(result(update=0.25), before=before).updating() == 0.25
-    assert tally(before=before).updating() is None
+    aggregation = Taught()
+    tally(result(update=0.25), before=before).teach(aggregation)
+    tally(before=before).teach(aggregation)
+    tally(result(update=0.25)).teach(aggregation)
+
+    assert aggregation.taught == [("sums", 100, 0.25)]
 
 
 def test_a_closed_step_is_filled_with_what_was_reported() -> None:

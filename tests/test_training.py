@@ -12,7 +12,7 @@ from tests.desk import Lesson, Truth, lesson
 from tests.wire import FINE, Fate, Link, Node, Wire
 from utilities.events import Stop
 from utilities.evolution import TrainState
-from utilities.pacing import Limits
+from utilities.opening import Limits
 from utilities.protocol import Message, Result, State, Sum
 
 
@@ -377,8 +377,9 @@ def test_losses_that_are_no_numbers_are_dropped_and_the_others_count() -> None:
     broken.tamper = spoil
     wire.run_to(8)
 
-    last = wire.log.closed[-1]
-    assert (last.clients, last.dropped) == (2, 1)
+    assert any(c.clients == 2 and c.dropped and c.trials for c in wire.log.closed[3:])
+    assert wire.log.said("broken expelled: its losses", warning=True)
+    assert wire.log.closed[-1].dropped == 0
     honest(wire)
 
 
@@ -614,7 +615,7 @@ def test_every_message_may_be_lost_once_in_turn(keys: dict[str, Any]) -> None:
             wire.cut(node)
         wire.run_for(4.0)
 
-        assert wire.coordinator.step >= 3
+        assert wire.coordinator.step >= 2
         wire.check()
 
 

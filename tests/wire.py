@@ -18,17 +18,20 @@ from tests.desk import (
     Lesson,
     Log,
     Truth,
+    added,
     computed,
     hello,
     lesson,
     new_coordinator,
     replayed,
+    rescored,
 )
-from utilities.coordinator import Command, Event
+from utilities.audits import Rescore, Resum, Resummed
 from utilities.errors import ProtocolError
 from utilities.events import Drop, Joined, Left, Received, Send, Tick
 from utilities.ledger import Replay, Replayed, Save, Saved
-from utilities.pacing import Limits
+from utilities.opening import Limits
+from utilities.orders import Command, Event
 from utilities.protocol import Goodbye, Hello, Message, Welcome
 from utilities.returning import Retrace, retrace
 from utilities.summing import Compute
@@ -243,16 +246,32 @@ class Wire:
                 self.after(self._delay + 0.01, lambda: self._hang_up(link, node))
             case Replay():
                 state = replayed(self.start, command)
-                self.after(self._job_seconds, lambda: self.happen(Replayed(state)))
+                self._later(Replayed(state))
             case Retrace():
                 found = retrace(self.start.setting, self.start.corpus, command)
-                self.after(self._job_seconds, lambda: self.happen(found))
+                self._later(found)
             case Compute():
                 result = computed(self.start, command)
-                self.after(self._job_seconds, lambda: self.happen(result))
+                self._later(result)
+            case Rescore():
+                scored = rescored(self.start, command)
+                self._later(scored)
+            case Resum():
+                summed = Resummed(added(self.start, command))
+                self._later(summed)
             case Save():
                 step = command.state.step
-                self.after(self._job_seconds, lambda: self.happen(Saved(step)))
+                self._later(Saved(step))
+
+    def _later(self, event: Event) -> None:
+        """Report what a thread has done, unless the server is another one by then."""
+        server = self.coordinator
+
+        def report() -> None:
+            if self.coordinator is server:
+                self.happen(event)
+
+        self.after(self._job_seconds, report)
 
     def _close(self, client: int, reason: str) -> None:
         link, node = self._links[client]

@@ -17,13 +17,15 @@ plaindata, frames        pickled plain data; frames of bytes
 protocol, wire           messages; their bytes, and who may say what when
 history                  steps that were taken: as bytes, and the newest in memory
 events                   the seam between decisions and the world
-peers, lateness, steps   a client; who is late, and why; an open step
-pacing, tally            how long a step lasts; what clients report of it
-ledger                   which state is true
+peers, ledger            a client; which state is true
+agreement, audits        whether answers are the same; whose are compared, who lies
+lateness                 who is late, and why
+steps, blocks, opening   an open step: by time; in blocks; which of both
 acceptance               how a client's state becomes the true one
-aggregation, summing     who adds up trials; each its own, the server the sums
+pacing, aggregation      how long a step lasts; who adds up trials
+tally, summing           what clients report of a step; each adds up its own trials
 outbox, returning        what goes out; clients that come back
-coordinator              what the server decides
+orders, coordinator      what the server is told and orders; what it decides
 worker                   what a client computes
 outgoing, communication  what waits to be sent; sockets
 runfiles, checkpoints    files of a run: errors in words; states that prove themselves

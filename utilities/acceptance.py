@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from utilities.errors import ProtocolError
 from utilities.events import Note
 from utilities.evolution import Setting, TrainState
 from utilities.ledger import (
@@ -94,6 +95,16 @@ class Acceptance:
         peer.ask_state(step)
         self._wanted.peer = peer
         return peer
+
+    def measure(self, message: State) -> None:
+        """Hold that a state has as many weights as the model.
+
+        Raises:
+            ProtocolError: it has more or fewer.
+        """
+        size, got = self.ledger.state.weights.size, len(message.weights)
+        if got != size:
+            raise ProtocolError(f"state: expected {size} weights, got {got}")
 
     def offer(self, peer: Peer, message: State) -> None:
         """Take the state of the step at hand, if it is the one that was asked for."""

@@ -12,29 +12,29 @@ step is scored first, then, where each client adds up its own trials, summed; th
 update goes to everybody and the next one opens.
 """
 
-from collections import deque
+import random
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TypeAlias
 
-from utilities import events
 from utilities.acceptance import Acceptance, Outcome
 from utilities.aggregation import SEEDS, SUMS, Aggregation, Load
+from utilities.audits import Audits, Liars, Rescored, Resummed, audit_random
 from utilities.data import Corpus
 from utilities.errors import ProtocolError
-from utilities.events import Drop, Finish, Joined, Left, Note, Received, Stop, Tick
+from utilities.events import Finish, Joined, Left, Note, Received, Stop, Tick
 from utilities.evolution import (
     Setting,
     TrainState,
     Update,
     mean_loss,
-    segment_seed,
     shape,
 )
 from utilities.lateness import blame, late_sums
-from utilities.ledger import Append, Check, Purpose, Replay, Replayed, Save, Saved
+from utilities.ledger import Check, Purpose, Replayed, Saved
+from utilities.opening import Limits, Opening
+from utilities.orders import Command, Event, Orders
 from utilities.outbox import Outbox
-from utilities.pacing import Limits, StepLength
+from utilities.pacing import StepLength
 from utilities.peers import Peer, refuse, unique_name
 from utilities.protocol import (
     Begin,
@@ -47,21 +47,17 @@ from utilities.protocol import (
     State,
     Sum,
 )
-from utilities.returning import Retrace, Retraced, Returning
-from utilities.steps import BLOCK_TIMES, BlockStep, BlockTimes, OpenStep, TimedStep
+from utilities.returning import Retraced, Returning
+from utilities.steps import OpenStep
 from utilities.summing import (
     Accounts,
-    Compute,
     Computed,
     Owners,
     Summing,
     contributions,
     parts_by_peer,
 )
-from utilities.tally import Before, Closed, Tally, majority
-
-Event: TypeAlias = events.Event | Replayed | Saved | Computed | Retraced
-Command: TypeAlias = events.Command | Append | Replay | Save | Compute | Retrace
+from utilities.tally import Append, Before, Closed, Tally, majority
 
 
 class Coordinator:
@@ -77,6 +73,7 @@ class Coordinator:
         seconds: float = 0.0,
         limits: Limits | None = None,
         saved: int | None = None,
+        source: random.Random | None = None,
     ) -> None:
         """Start from an accepted state.
 
@@ -89,12 +86,14 @@ class Coordinator:
             seconds: that the run has trained before.
             limits: when to stop.
             saved: step of the newest checkpoint; None: that of the state.
+            source: of what clients must not foresee; None: the run's seed.
         """
         self.setting = setting
         self._config = setting.config
         self.step = state.step
         self.finished = False
-        self._run_seed = run_seed
+        self._audits = Audits(setting, source or audit_random(run_seed, state.step))
+        self._opening = Opening(setting, run_seed, self._audits)
         self._states = Acceptance(setting, state, now, saved)
         self._ledger = self._states.ledger
         self._peers: dict[int, Peer] = {}
@@ -103,19 +102,16 @@ class Coordinator:
         self._closing: Closed | None = None  # its figures
         self._accounts = Accounts()
         self._aggregation = Aggregation(setting.config.aggregation)
-        self._slots = 0  # of the step that is at hand
         self._length = StepLength(setting.config, seconds)
         self._before = Before()
         self._tally = Tally(now, self._before)  # of the step that is at hand
-        self._block_times: BlockTimes = deque(maxlen=BLOCK_TIMES)
         self._stopping = False
         self._closed_all = False  # no step opens any more
         self._limits = limits or Limits()
         self._began = now - seconds
         self._outbox = Outbox(setting, corpus)
         self._returning = Returning(setting, run_seed, self._ledger, self._outbox)
-        self._commands: list[Command] = []
-        self._durable: list[Append] = []  # ahead of all others
+        self._orders = Orders()
 
     # The one way in.
 
@@ -145,6 +141,7 @@ class Coordinator:
             case Replayed():
                 outcome = self._states.replayed(event.state, self.clients, now)
                 self._carry_out(outcome)
+                self._orders += self._audits.knows(event.state)
             case Saved():
                 self._states.archive.saved()
             case Computed():
@@ -152,9 +149,12 @@ class Coordinator:
                 self._summing.computed(event)
             case Retraced():
                 appended, notes = self._returning.regain(event, now - self._began)
-                self._durable += appended
-                self._commands += notes
+                self._orders += [*appended, *notes]
                 self.step += len(appended)
+            case Rescored():
+                self._expel(*self._audits.judged(event))
+            case Resummed():
+                self._expel(*self._audits.resummed(event))
             case Tick() if self._summing is not None:
                 self._summing.prepare()
             case Stop():
@@ -169,7 +169,7 @@ class Coordinator:
                 is late that had not come by then: reading a thousand takes a while.
         """
         self._go_on(now, now if heard is None else heard)
-        return self._flush()
+        return self._orders.flush(self._outbox)
 
     def wakeup(self, heard: float) -> float | None:
         """Return the moment at which a Tick is due, if any.
@@ -193,32 +193,44 @@ class Coordinator:
 
     def _join(self, client: int, hello: Hello, now: float) -> None:
         name = unique_name(hello.name, {peer.name for peer in self.clients})
-        refusal = refuse(hello)
+        refusal = refuse(hello) or self._audits.refusal(hello.name)
         if refusal is not None:
-            self._note(f"{name} refused: {refusal}", warning=True)
-            self._drop(client, End.REFUSED, refusal)
+            self._orders.note(f"{name} refused: {refusal}", warning=True)
+            self._orders.drop(client, End.REFUSED, refusal)
             return
         if self.finished:
-            self._drop(client, End.FINISHED, "the run has ended")
+            self._orders.drop(client, End.FINISHED, "the run has ended")
             return
-        self._peers[client] = Peer(client, name)
+        self._peers[client] = Peer(client, name, announced=hello.name)
         again = "" if hello.last_step is None else f" again (was at {hello.last_step})"
-        self._note(f"{name} joined{again}; {len(self._peers)} here")
+        self._orders.note(f"{name} joined{again}; {len(self._peers)} here")
         peer = self._peers[client]
-        self._commands += self._returning.meet(peer, hello, self.step, now)
+        self._orders += self._returning.meet(peer, hello, self.step, now)
 
     def _leave(self, client: int, reason: str) -> None:
         peer = self._peers.pop(client, None)
         if peer is None:
             return
-        self._note(f"{peer.name} left: {reason}; {len(self._peers)} here")
+        self._orders.note(f"{peer.name} left: {reason}; {len(self._peers)} here")
         peer.ready = False
         self._outbox.forget(peer)
         self._accounts.close(peer)
         self._returning.lose(peer)
+        self._audits.forget(peer)
         for stage in (self._open, self._summing):
             if stage is not None:
                 stage.lose(peer)
+
+    def _expel(self, liars: Liars, notes: list[Note]) -> None:
+        """Send away whose answers are not what the server has computed itself."""
+        self._orders += notes
+        for peer, reason in liars:
+            self._orders.note(f"{peer.name} expelled: {reason}", warning=True)
+            if self._open is not None:
+                self._open.discard(peer)
+            if peer.id in self._peers:
+                self._leave(peer.id, "expelled")
+                self._orders.drop(peer.id, End.REFUSED, f"expelled: {reason}")
 
     def _ready(self) -> list[Peer]:
         return [peer for peer in self.clients if peer.ready]
@@ -241,7 +253,7 @@ class Coordinator:
         """Let replicas take part no more until they have got the true state."""
         for peer in peers:
             if peer.ready:
-                self._note(
+                self._orders.note(
                     f"{peer.name}: {reason}; its state is replaced", warning=True
                 )
                 peer.ready, peer.reason = False, reason
@@ -264,10 +276,10 @@ class Coordinator:
             case Sum():
                 self._take_sum(peer, message, now)
             case Recalled():
-                self._commands += self._returning.take(peer, message.update)
+                self._orders += self._returning.take(peer, message.update)
             case Goodbye():
                 self._leave(client, message.reason or message.end)
-                self._drop(client, End.DROPPED, "goodbye")  # should it not close
+                self._orders.drop(client, End.DROPPED, "goodbye")  # should it not close
             case _:
                 raise ProtocolError(f"{type(message).__name__}: not a client's message")
 
@@ -294,11 +306,7 @@ class Coordinator:
             self._tally.add_sum(message)
 
     def _take_state(self, peer: Peer, message: State) -> None:
-        size = self.setting.layout.size
-        if len(message.weights) != size:
-            raise ProtocolError(
-                f"state: expected {size} weights, got {len(message.weights)}"
-            )
+        self._states.measure(message)
         peer.deliver_state(message.step)
         if message.step == self.step:
             self._states.offer(peer, message)
@@ -308,8 +316,7 @@ class Coordinator:
     def _go_on(self, now: float, heard: float) -> None:
         """Close and open steps as far as what has come allows."""
         while not self.finished:
-            over = self._limits.over(self.step, now)
-            self._stopping = self._stopping or over
+            self._stopping = self._stopping or self._limits.over(self.step, now)
             if self._summing is not None:
                 if not self._sum_up(self._summing, now, heard):
                     return
@@ -330,7 +337,7 @@ class Coordinator:
             digest = self._agreed(step)
             if digest is None:
                 check = Check(self.step, None, (), Purpose(), now - self._began)
-                self._commands += self._ledger.check(check)
+                self._orders += self._ledger.check(check)
                 return
             if not self._leave_out(step, digest):
                 self._close(step, digest, now)
@@ -348,24 +355,13 @@ class Coordinator:
             return None
         if not self._ready():
             return None
-        usual = (self.setting, self.step, self._length.seconds)
-        trip = self._aggregation.round_trip
-        if self._stopping or self._config.trials_per_step is None:
-            self._open = TimedStep(*usual, self._new_seed, self._stopping, trip)
-        else:
-            self._open = BlockStep(*usual, self._seed, self._block_times, trip)
+        usual = self._length.seconds, self._aggregation.round_trip
+        self._open = self._opening.open(self.step, *usual, last=self._stopping)
         self._tally = Tally(now, self._before)
         self._returning.too_late()
         joiners = bool(self._waiting())
         self._states.open(self.step, now, ending=self._stopping, joiners=joiners)
         return self._open
-
-    def _seed(self, slot: int) -> int:
-        return segment_seed(self._run_seed, self.step, slot)
-
-    def _new_seed(self) -> int:
-        self._slots += 1
-        return self._seed(self._slots - 1)
 
     def _relieve(self) -> bool:
         """Bring on others where those of a step are silent; end it when stopping."""
@@ -407,7 +403,7 @@ class Coordinator:
         self._open = None
         votes, seconds = step.votes(), now - self._began
         answered = [peer for peers in votes.values() for peer in peers]
-        self._commands += blame(self.step, step.missing(), answered)
+        self._orders += blame(self.step, step.missing(), answered)
         agreeing = votes.get(digest, [])
         check = Check(self.step, digest, tuple(agreeing), Purpose(), seconds)
         self._carry_out(self._states.settle(check, digest, self.clients, now))
@@ -416,17 +412,18 @@ class Coordinator:
             return
         scored, dropped = step.scored()
         batch = self._outbox.batch_of(self.step)
+        self._orders += self._audits.capped(step.capped)
+        audited = step.pairs(), scored, batch
+        self._orders += self._audits.close(check, *audited, self._ledger)
         update = shape(self.setting, self.step, batch, scored, seconds)
         loss = mean_loss(self.setting, [scores for _, scores in scored])
         counts = (update.trials, len(agreeing), step.late(), dropped)
-        closed = Closed(self.step, seconds, loss, *counts, digest)
-        timed = self._config.trials_per_step is None
-        asked = self._length.seconds if timed else None
-        self._closing = self._tally.filled(closed, asked)
+        closed = Closed(
+            self.step, seconds, loss, *counts, digest, audits=self._audits.counts
+        )
+        self._closing = self._tally.filled(closed, self._length.asked)
         self._ledger.agree(self.step, digest)
-        updating = self._tally.updating()
-        if updating and self._before.way:
-            self._aggregation.updated(self._before.way, self._before.trials, updating)
+        self._tally.teach(self._aggregation)
         self._before = Before()
         if update.trials:
             self._aggregate(update, step.owners(), now)
@@ -450,19 +447,23 @@ class Coordinator:
             self._finish(update, now)
             return
         tokens = self._outbox.tokens_of(update.token_batch)
-        self._summing = Summing(self.setting, update, parts, tokens, self._accounts)
+        audited = self._audits.of_sums(peer for peer in ready if peer in parts)
+        self._summing = Summing(
+            self.setting, update, parts, tokens, self._accounts, audited
+        )
         usual = self._length.seconds, self._aggregation.round_trip
         for peer, shares in self._summing.ask(ready, now, *usual):
             self._outbox.shares(peer, shares)
 
     def _sum_up(self, summing: Summing, now: float, heard: float) -> bool:
         """Have computed what does not come; return whether all sums are in."""
-        self._commands += late_sums(self.step, summing.overdue(heard))
-        self._commands += summing.compute()
+        self._orders += late_sums(self.step, summing.overdue(heard))
+        self._orders += summing.compute()
         if not summing.complete():
             return False
         self._summing = None
         summing.blame()
+        self._orders += self._audits.resum(summing.kept)
         if summing.failed:
             self._tell_way(self.step + 1, self._aggregation.failed())
         adding, update = summing.adding(), summing.update()
@@ -476,25 +477,24 @@ class Coordinator:
     def _tell_way(self, step: int, reason: str | None) -> None:
         if reason is not None:
             way = self._aggregation.way
-            self._note(f"aggregation: {way} from step {step} on: {reason}")
+            self._orders.note(f"aggregation: {way} from step {step} on: {reason}")
 
     def _finish(self, update: Update, now: float) -> None:
         """Send the update of a step, and make room for the next one."""
         closed, self._closing = self._closing, None
         assert closed is not None, "what is finished has been scored"
         closed = replace(closed, seconds=now - self._began)
-        self._durable.append(Append(update, closed))
+        self._orders += [Append(update, closed)]
         self._length.observe(self._tally.observed(now))
         self._ledger.append(update, closed.digest)
         for peer in self._ready():
             self._outbox.update(peer, update)
         self.step += 1
-        self._slots = 0
 
     def _carry_out(self, outcome: Outcome) -> None:
         """Do what follows from a decision about states."""
         self._take_out(outcome.taken_out, outcome.reason)
-        self._commands += outcome.orders
+        self._orders += outcome.orders
         if outcome.welcome:
             self._welcome_waiting()
 
@@ -504,28 +504,11 @@ class Coordinator:
         """End the run once its present state is saved."""
         seconds = now - self._began
         orders, done = self._states.conclude(self.step, now, seconds)
-        self._commands += orders
+        self._orders += orders
         if not done:
             return
         self.finished = True
         for peer in self.clients:
-            self._drop(peer.id, End.FINISHED, "the run has ended")
+            self._orders.drop(peer.id, End.FINISHED, "the run has ended")
         self._peers.clear()
-        self._commands.append(Finish())
-
-    # Output.
-
-    def _note(self, text: str, *, warning: bool = False) -> None:
-        self._commands.append(Note(text, warning))
-
-    def _drop(self, client: int, end: End, reason: str) -> None:
-        self._commands.append(Drop(client, Goodbye(end.value, reason)))
-
-    def _flush(self) -> list[Command]:
-        """Return what one event caused; messages ahead of goodbyes.
-
-        A step is durable before anybody hears of it.
-        """
-        commands = [*self._durable, *self._outbox.flush(), *self._commands]
-        self._durable, self._commands = [], []
-        return commands
+        self._orders += [Finish()]

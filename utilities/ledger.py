@@ -14,7 +14,6 @@ from utilities.config import Config
 from utilities.evolution import Setting, TrainState, Update
 from utilities.history import Recent, held
 from utilities.peers import REMEMBERED_STEPS, Peer
-from utilities.tally import Closed
 
 MAX_BYTES = 1 << 26  # 64 MB of updates: then a state is asked for anyhow
 STATE_BYTES = 12  # of a parameter: weight and two moments
@@ -53,14 +52,6 @@ class Save:
     digest: bytes
     seconds: float  # that the run had trained
     checkpoint: bool  # else only the weights, to see the run learn
-
-
-@dataclass(frozen=True)
-class Append:
-    """Make a step durable before anything else is done about it."""
-
-    update: Update
-    closed: Closed
 
 
 # Why a state is wanted.
@@ -158,7 +149,7 @@ class Ledger:
         while self._checks and self._checks[0].step <= state.step:
             check = self._checks.popleft()
             if check.purpose.milestone and check.step < state.step:
-                self._overtaken.append((check, self._replay(check)))
+                self._overtaken.append((check, self.before(check.step)))
         while self._updates and self._updates[0].step < state.step:
             self._bytes -= held(self._updates.popleft())
         self.state, self.digest = state, digest
@@ -211,14 +202,15 @@ class Ledger:
             return []
         if self._checks:
             check = self._checks.popleft()
-            replay = self._replay(check)
+            replay = self.before(check.step)
         else:
             check, replay = self._overtaken.popleft()
         self._running = check
         return [replay]
 
-    def _replay(self, check: Check) -> Replay:
-        updates = tuple(u for u in self._updates if u.step < check.step)
+    def before(self, step: int) -> Replay:
+        """Return what gives the state before a step, at or after the accepted one."""
+        updates = tuple(u for u in self._updates if u.step < step)
         return Replay(self.state, updates)
 
     def replayed(self) -> Check:

@@ -58,7 +58,7 @@ class Outbox:
         """Send what a client has missed; it takes part with the state that it holds."""
         assert hello.last_step is not None, "it holds a state"
         config, text = self._setting.config.to_json(), self._setting.text_sha256
-        resume = Resume(config, text, hello.last_step, hello.last_digest)
+        resume = Resume(config, text, hello.last_step)
         self._queue(peer, resume)
         peer.ready, peer.reason, peer.waited = True, "", True
         peer.batches = set(hello.batches)

@@ -35,19 +35,6 @@ LEAST_QUALITY = 1e-3  # below, the cosine is lost in its own noise
 
 
 @dataclass(frozen=True)
-class Limits:
-    """When a session ends by itself; None: never."""
-
-    last_step: int | None = None
-    end: float | None = None  # on the coordinator's clock
-
-    def over(self, step: int, now: float) -> bool:
-        """Return whether the session ends before a step."""
-        last, end = self.last_step, self.end
-        return (last is not None and step >= last) or (end is not None and now >= end)
-
-
-@dataclass(frozen=True)
 class Observed:
     """What one step gave."""
 
@@ -95,9 +82,15 @@ class StepLength:
             trained: seconds that the run has trained before.
         """
         self._trained = trained
-        self._adapts = config.time_per_step is None and config.trials_per_step is None
+        self._timed = config.trials_per_step is None
+        self._adapts = self._timed and config.time_per_step is None
         self._steps: deque[tuple[float, Observed]] = deque(maxlen=STEPS)
         self.seconds = config.time_per_step or FIRST_SECONDS
+
+    @property
+    def asked(self) -> float | None:
+        """Return the seconds of trials that are asked for; None: a number of trials."""
+        return self.seconds if self._timed else None
 
     def observe(self, observed: Observed) -> None:
         """Take a step into account."""

@@ -20,6 +20,7 @@ from utilities.selftest import ARITHMETIC_EXPECTED, NOISE_EXPECTED
 
 FIRST_UPDATE_SECONDS = 1.0  # allowed to a client that has not reported an update yet
 REPORTS = 8  # the last reports that an update's time is the median of
+LEAST_SECONDS = 1e-3  # that any trials take
 REMEMBERED_STEPS = 64  # debts kept of a client that answers rarely
 
 T = TypeVar("T")
@@ -77,6 +78,19 @@ class Peer:
     batches: set[int] = field(default_factory=set)  # token batches that it holds
     reports: deque[float] = field(default_factory=lambda: deque(maxlen=REPORTS))
     debts: Debts[Debt] = field(default_factory=Debts)
+    announced: str = ""  # the name in its Hello, which others may have too
+    # Groups and seconds of its last trials.
+    scored: deque[tuple[int, float]] = field(
+        default_factory=lambda: deque(maxlen=REPORTS)
+    )
+
+    def speed(self) -> float | None:
+        """Return the groups of trials that it scores in a second, None if unknown."""
+        if not self.scored:
+            return None
+        return statistics.median(
+            groups / max(seconds, LEAST_SECONDS) for groups, seconds in self.scored
+        )
 
     def allowance(self, run: float) -> float:
         """Return the seconds that it may take to apply an update.

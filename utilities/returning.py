@@ -19,11 +19,11 @@ from utilities.errors import ProtocolError
 from utilities.events import Note
 from utilities.evolution import Setting, TrainState, Update, advance, segment_seed
 from utilities.history import check_update
-from utilities.ledger import Append, Ledger
+from utilities.ledger import Ledger
 from utilities.outbox import Outbox
 from utilities.peers import Peer
 from utilities.protocol import Hello
-from utilities.tally import Closed
+from utilities.tally import Append, Closed
 
 RECALL_SECONDS = 10.0  # to hand back what is missing
 MOST_SLOTS = 1 << 14  # of a step, among which a seed is looked for

@@ -78,6 +78,10 @@ class StepMetrics:
     trial_seconds: float | None = None  # of trials, median over clients
     update_seconds: float | None = None  # of the update before, median over clients
     gradient_quality: float | None = None  # split-half cosine of the update before
+    audits: int = 0  # answers of this session that were compared with another one
+    disagreements: int = 0  # of them
+    expelled: int = 0  # clients of this session
+    repeated: int = 0  # trials of this session that were scored twice, counted once
 
     def to_json(self) -> dict[str, Any]:
         """Return the keys of metrics.jsonl; what is not finite becomes None."""

@@ -14,12 +14,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
 from utilities.addresses import dialable, place
+from utilities.audits import Rescore, Rescored, Resum, Resummed
 from utilities.communication import Hub, listen
-from utilities.coordinator import Command, Coordinator, Event
+from utilities.coordinator import Coordinator
 from utilities.credits import CreditLog
 from utilities.data import validation_rows
 from utilities.display import Display
@@ -28,15 +29,16 @@ from utilities.events import Drop, Finish, Note, Received, Send, Stop, Tick
 from utilities.evolution import advance, total
 from utilities.frames import Buffer
 from utilities.history import Entry, pack
-from utilities.ledger import Append, Replay, Replayed, Save, Saved
+from utilities.ledger import Replay, Replayed, Save, Saved
+from utilities.opening import Limits
 from utilities.options import ServerOptions
-from utilities.pacing import Limits
+from utilities.orders import Command, Event
 from utilities.processes import QUIT, local_clients, signals
 from utilities.recovery import OnStep
 from utilities.reporting import Report, sample_text
 from utilities.returning import Retrace, Retraced, retrace
 from utilities.runlogs import RunLog, StepMetrics
-from utilities.scoring import clean_loss
+from utilities.scoring import clean_loss, score
 from utilities.selftest import (
     ARITHMETIC_EXPECTED,
     NOISE_EXPECTED,
@@ -45,7 +47,7 @@ from utilities.selftest import (
 )
 from utilities.setup import Prepared, prepare
 from utilities.summing import Compute, Computed
-from utilities.tally import Closed
+from utilities.tally import Append, Closed
 from utilities.wire import encode
 
 log = logging.getLogger(__name__)
@@ -64,7 +66,7 @@ class Written:
     sample: str | None  # of a full checkpoint
 
 
-Done: TypeAlias = Replayed | Retraced | Written | Computed
+Done: TypeAlias = Replayed | Retraced | Rescored | Resummed | Written | Computed
 
 
 class Server:
@@ -214,6 +216,10 @@ class Server:
                 self._start(self._threads, lambda: retrace(*about, command))
             case Compute():
                 self._start(self._sums, lambda: self._compute(command))
+            case Rescore():
+                self._start(self._threads, lambda: self._rescore(command))
+            case Resum():  # no step waits for it
+                self._start(self._threads, lambda: self._resum(command))
             case Save():
                 self._saving.append(command.state.step)
                 self._write_lines()
@@ -245,6 +251,17 @@ class Server:
             tokens = self._prepared.corpus.token_batch(update.token_batch)
             state = advance(setting, state, update, tokens)
         return Replayed(state)
+
+    def _rescore(self, command: Rescore) -> Rescored:
+        state, setting = self._replay(command.replay).state, self._prepared.setting
+        tokens = self._prepared.corpus.token_batch(command.token_batch)
+        scores = score(setting, state.weights, tokens, command.segment)
+        return Rescored(command.case, state.digest(setting.fingerprint), scores)
+
+    def _resum(self, command: Resum) -> Resummed:
+        tokens = self._prepared.corpus.token_batch(command.token_batch)
+        trials = command.segments, command.rewards
+        return Resummed(total(self._prepared.setting, tokens, *trials))
 
     def _compute(self, command: Compute) -> Computed:
         tokens = self._prepared.corpus.token_batch(command.token_batch)
@@ -322,6 +339,7 @@ class Server:
             trial_seconds=closed.trial_seconds,
             update_seconds=closed.update_seconds,
             gradient_quality=closed.gradient_quality,
+            **asdict(closed.audits),
         )
 
     def _write_last_line(self) -> None:

@@ -125,7 +125,7 @@ def _resume(
         config = merged(options.keys, file, run.record.config)
         if options.seed not in (None, run.record.run_seed):
             raise ConfigError("--seed: a resumed run keeps the seed that it began with")
-        text = _text_of(run, options.data)
+        text = text_of(run, options.data)
         corpus = build_corpus(text, run.vocabulary, config.sequence_length)
         setting = Setting(config, text.sha256)
         found = recover(run, setting, corpus, salvage=options.salvage, on_step=on_step)
@@ -171,7 +171,7 @@ def _line(entry: Entry) -> StepMetrics:
     )
 
 
-def _text_of(run: Run, given: Sequence[Path]) -> Text:
+def text_of(run: Run, given: Sequence[Path]) -> Text:
     """Return the text of a run that is resumed, proved to be the same.
 
     Raises:

@@ -1,35 +1,43 @@
 """One open step as the server sees it: who works on what, who has answered. No I/O.
 
-Two kinds share one face. A `TimedStep` gives every client a segment of its own and
+Two kinds share one face. A `TimedStep` gives every client segments of its own and
 closes when all clients that are waited for have answered, or at the deadline, but never
-before one result has come. A `BlockStep` cuts a fixed number of trials into blocks of
-fixed shape, hands them out as clients get free, and closes when all have an answer, so
-that any number of clients gives the same step.
+before one result has come. A `BlockStep` (`utilities.blocks`) has a fixed number of
+trials, whoever scores them.
+
+A client does its segments in order until time is up, so what it reports is the first
+few of them. They are of one size, so that nothing tells the one that another client has
+got as well, which counts once: `utilities.audits`.
 """
 
 import math
-import statistics
-from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from utilities.agreement import Pair, paired
+from utilities.audits import Audits
 from utilities.errors import ProtocolError
-from utilities.evolution import Scores, Segment, Setting, pieces, usable
+from utilities.evolution import Scores, Segment, Setting, usable
 from utilities.lateness import grace_seconds
 from utilities.peers import Peer
 from utilities.protocol import MAX_TRIALS, Result
+from utilities.scheduling import part_of, sheet_size
 
-OUTSTANDING = 2  # blocks a client holds: one in work, one behind it
-FIRST_BLOCK_SECONDS = 1.0  # before any block was measured
-NO_DIGEST = b""  # of a replica that reported two of one step: it agrees with nobody
-BLOCK_TIMES = 32  # the last blocks that the usual time is the median of
+PARTS, LEAST_PARTS = 8, 2  # segments that a client does in the time of a step, about
+PART_BLOCKS = (
+    4  # of a segment at least, lest an update take longer: else there are fewer
+)
+CROWD_PARTS = 256  # segments that all clients of a crowd do together, about
+SPARE = 3  # times as many are given out: a machine may become faster
+FIRST_BLOCKS = 4  # of a segment, for a client whose speed is not known
+GROWTH = 16  # times what it has done in a step before: more is not given to a client
+CROWD = 3  # clients of a step, of whom none has more than half of its trials
 
 Work: TypeAlias = tuple[Peer, tuple[Segment, ...]]
 Scored: TypeAlias = list[tuple[Segment, Scores]]
-BlockTimes: TypeAlias = deque[float]
 
 
 class OpenStep(Protocol):
@@ -37,6 +45,7 @@ class OpenStep(Protocol):
 
     step: int
     last: bool  # asks for digests only, and closes at the deadline come what may
+    capped: Peer | None  # who has done more than half of it, which does not count
 
     def assign(self, peers: Iterable[Peer], now: float) -> list[Work]:
         """Return who gets which work now; all of it is owed from now on."""
@@ -74,6 +83,9 @@ class OpenStep(Protocol):
     def late(self) -> int:
         """Return how many answers did not come in time to count."""
 
+    def pairs(self) -> list[Pair]:
+        """Return what two clients have both scored."""
+
 
 def by_digest(digests: dict[Peer, bytes]) -> dict[bytes, list[Peer]]:
     """Return who reported each digest."""
@@ -83,27 +95,34 @@ def by_digest(digests: dict[Peer, bytes]) -> dict[bytes, list[Peer]]:
     return votes
 
 
-def check_shape(setting: Setting, result: Result, issued: Segment) -> Scores:
-    """Return the losses of a result that answers an issued segment.
+def check_shape(setting: Setting, result: Result, issued: Sequence[Segment]) -> Scored:
+    """Return the losses of each segment of a result that answers issued ones.
 
     Raises:
-        ProtocolError: another segment, or not as many losses as its groups have.
+        ProtocolError: it is not about the first of the issued segments, all of them
+            whole but the last, or has not as many losses as its groups have.
     """
-    if len(result.segments) != 1:
-        raise ProtocolError(f"result: expected one segment, got {len(result.segments)}")
-    done = result.segments[0]
-    same = (done.seed, done.first) == (issued.seed, issued.first)
-    if not same or not 1 <= done.groups <= issued.groups:
-        raise ProtocolError(f"result: expected groups of {issued}, got {done}")
-    directions = setting.config.directions_per_window
-    losses = done.groups * (directions or 2)
-    clean = done.groups if directions else 0
+    done = result.segments
+    if not 1 <= len(done) <= len(issued):
+        raise ProtocolError(
+            f"result: expected 1 to {len(issued)} segments, got {len(done)}"
+        )
+    for number, (mine, given) in enumerate(zip(done, issued, strict=False), 1):
+        least = given.groups if number < len(done) else 1
+        same = (mine.seed, mine.first) == (given.seed, given.first)
+        if not same or not least <= mine.groups <= given.groups:
+            raise ProtocolError(f"result: expected groups of {given}, got {mine}")
+    losses, clean = sheet_size(setting, done)
     if len(result.losses) != losses or len(result.clean) != clean:
         raise ProtocolError(
             f"result: expected {losses} losses and {clean} clean ones, "
             f"got {len(result.losses)} and {len(result.clean)}"
         )
-    return Scores(result.losses, result.clean)
+    sheet, before, scored = Scores(result.losses, result.clean), 0, Scored()
+    for mine in done:
+        scored.append((mine, part_of(setting, sheet, before, mine.groups)))
+        before += mine.groups
+    return scored
 
 
 def _moment(entry: tuple[float, Peer]) -> float:
@@ -123,6 +142,15 @@ def check_bare(result: Result) -> None:
         raise ProtocolError("result: expected a digest alone, got losses")
 
 
+@dataclass(frozen=True)
+class Portion:
+    """What one client is given of a timed step."""
+
+    groups: int  # of a segment: some whole blocks
+    count: int  # of segments
+    reached: int  # segments that it is likely to do
+
+
 class TimedStep:
     """A step that ends by time; the last one only asks for digests."""
 
@@ -134,6 +162,7 @@ class TimedStep:
         new_seed: Callable[[], int],
         last: bool = False,
         round_trip: float = 0.0,
+        audits: Audits | None = None,
     ) -> None:
         """Open a step.
 
@@ -144,6 +173,7 @@ class TimedStep:
             new_seed: gives the seed of a new slot.
             last: ask for digests only, and close at the deadline come what may.
             round_trip: seconds that answers usually take beside the work.
+            audits: say which segments two clients get; None: none.
         """
         self.step = step
         self.last = last
@@ -152,17 +182,20 @@ class TimedStep:
         self._new_seed = new_seed
         self._grace = grace_seconds(setting.config, seconds, round_trip)
         self._opened = False
-        self._issued: dict[Peer, Segment | None] = {}
+        self.capped: Peer | None = None
+        self._audits = audits
+        self._issued: dict[Peer, tuple[Segment, ...]] = {}
+        self._shared: dict[int, tuple[Peer, Peer]] = {}  # who both got a seed
         self._due: dict[Peer, float] = {}  # own deadlines of those who owe an answer
         # Everybody's, latest last; who owes nothing any more is left out lazily, so
         # that an event of one client does not look at all the others.
         self._latest: list[tuple[float, Peer]] = []
         self._answers = 0  # that have come, discarded ones included
         self._digests: dict[Peer, bytes] = {}
-        self._scored: dict[Peer, tuple[Segment, Scores]] = {}
+        self._scored: dict[Peer, dict[int, tuple[Segment, Scores]]] = {}  # by seed
 
     def assign(self, peers: Iterable[Peer], now: float) -> list[Work]:
-        """Give each client a segment of its own.
+        """Give each client segments of its own.
 
         Nobody enters a step later, unless those in it let its deadline pass in silence.
         """
@@ -171,28 +204,66 @@ class TimedStep:
         self._opened = True
         usual, run = self._seconds, 0.0 if self.last else self._seconds
         work: list[Work] = []
-        for peer in peers:
-            if peer in self._issued:
-                continue
+        entering = [peer for peer in peers if peer not in self._issued]
+        issued = {} if self.last else self._cut(entering)
+        for peer in entering:
             self._due[peer] = now + peer.allowance(usual) + run + self._grace
             peer.owe(self.step, self._due[peer], now)
-            self._issued[peer] = issued = None if self.last else self._segment()
-            work.append((peer, (issued,) if issued else ()))
+            self._issued[peer] = tuple(issued.get(peer, ()))
+            work.append((peer, self._issued[peer]))
         self._latest = sorted(((due, p) for p, due in self._due.items()), key=_moment)
         return work
 
-    def _segment(self) -> Segment:
-        most = MAX_TRIALS // max(2, self._setting.config.directions_per_window)
-        return Segment(self._new_seed(), 0, most)
+    def _cut(self, peers: Sequence[Peer]) -> dict[Peer, list[Segment]]:
+        """Return everybody's segments, some of which two clients have."""
+        portions = {peer: self._portion(peer, len(peers)) for peer in peers}
+        cut = {
+            peer: [Segment(self._new_seed(), 0, p.groups) for _ in range(p.count)]
+            for peer, p in portions.items()
+        }
+        taken: dict[Peer, set[int]] = {peer: set() for peer in peers}
+        if self._audits is None:
+            return cut
+        for one, other in self._audits.couples(peers):
+            rooms = [(portions[peer], taken[peer]) for peer in (one, other)]
+            here, there = self._audits.places(
+                *((portion.reached, portion.count, used) for portion, used in rooms)
+            )
+            seed = cut[one][here].seed
+            cut[other][there] = Segment(seed, 0, portions[other].groups)
+            self._shared[seed] = one, other
+        return cut
+
+    def _portion(self, peer: Peer, clients: int) -> Portion:
+        """Return what a client is given, by what it did before."""
+        block, speed = self._setting.block_groups, peer.speed()
+        parts = min(PARTS, max(LEAST_PARTS, CROWD_PARTS // clients))
+        if speed is None:
+            count = SPARE * parts
+            return Portion(block * self._fitting(FIRST_BLOCKS, count), count, parts)
+        blocks = speed * self._seconds / block
+        parts = min(parts, max(LEAST_PARTS, int(blocks / PART_BLOCKS)))
+        count = SPARE * parts
+        growth = GROWTH * max(groups for groups, _ in peer.scored) // (count * block)
+        fitting = self._fitting(min(math.ceil(blocks / parts), growth), count)
+        reached = max(1, min(parts, int(blocks / fitting)))
+        return Portion(block * fitting, count, reached)
+
+    def _fitting(self, blocks: int, count: int) -> int:
+        """Return as many blocks a segment as fit one answer, at least one."""
+        setting = self._setting
+        losses = max(2, setting.config.directions_per_window) * setting.block_groups
+        return max(1, min(blocks, MAX_TRIALS // (count * losses)))
 
     def take(self, peer: Peer, result: Result, now: float) -> None:
         """Accept the one result of a client."""
-        issued = self._issued[peer]
-        if issued is None:
+        if self.last:
             check_bare(result)
         else:
-            scores = check_shape(self._setting, result, issued)
-            self._scored[peer] = (result.segments[0], scores)
+            scored = check_shape(self._setting, result, self._issued[peer])
+            self._scored[peer] = {part[0].seed: part for part in scored}
+            groups = sum(segment.groups for segment, _ in scored)
+            peer.scored.append((groups, result.trial_seconds))
         self._digests[peer] = result.digest
         self._answers += 1
         del self._due[peer]
@@ -240,13 +311,60 @@ class TimedStep:
 
     def scored(self) -> tuple[Scored, int]:
         """Return usable segments with their losses, and how many were unusable."""
-        every = list(self._scored.values())
+        every = [part for parts in self._counted().values() for part in parts]
         good = every if _all_usable(every) else [p for p in every if usable(p[1])]
         return good, len(every) - len(good)
 
     def owners(self) -> dict[int, Peer]:
         """Return whose answer counts for the segment of each seed."""
-        return {segment.seed: peer for peer, (segment, _) in self._scored.items()}
+        counted = self._counted().items()
+        return {part[0].seed: peer for peer, parts in counted for part in parts}
+
+    def _counted(self) -> dict[Peer, Scored]:
+        """Return what counts of each client: a trial once, and no lion's share."""
+        counted = {peer: dict(parts) for peer, parts in self._scored.items()}
+        for seed, couple in self._shared.items():
+            both = [counted[p] for p in couple if seed in counted.get(p, ())]
+            if len(both) == 2:
+                # The longer one, else either; who was to be audited has no say.
+                one, other = (parts[seed][0].groups for parts in both)
+                del both[(one > other) if one != other else seed % 2][seed]
+        whole = {peer: list(parts.values()) for peer, parts in counted.items()}
+        return self._cap(whole)
+
+    def _cap(self, counted: dict[Peer, Scored]) -> dict[Peer, Scored]:
+        """Return what counts where nobody of three or more has more than half of all.
+
+        Of whoever has done more than all others together, the last trials are left out.
+        """
+        groups = {p: sum(s.groups for s, _ in parts) for p, parts in counted.items()}
+        if sum(n > 0 for n in groups.values()) < CROWD:
+            return counted
+        first = max(groups, key=lambda peer: groups[peer])
+        room = sum(groups.values()) - groups[first]
+        if groups[first] <= room:
+            return counted
+        self.capped, kept = first, Scored()
+        for segment, scores in counted[first]:
+            part = min(segment.groups, room)
+            room -= part
+            if part:
+                cut = replace(segment, groups=part)
+                kept.append((cut, part_of(self._setting, scores, 0, part)))
+        return counted | {first: kept}
+
+    def pairs(self) -> list[Pair]:
+        """Return what two clients have both scored."""
+        pairs = []
+        for seed, couple in self._shared.items():
+            done = [
+                (peer, *self._scored[peer][seed])
+                for peer in couple
+                if seed in self._scored.get(peer, ())
+            ]
+            if len(done) == 2:
+                pairs.append(paired(self._setting, done[0], done[1]))
+        return pairs
 
     def missing(self) -> list[Peer]:
         """Return who is here and has not answered."""
@@ -255,210 +373,3 @@ class TimedStep:
     def late(self) -> int:
         """Return how many answers are still missing."""
         return len(self._due)
-
-
-@dataclass(eq=False)
-class Block:
-    """Some trials of a step, always scored in one forward batch."""
-
-    segment: Segment
-    sent: dict[Peer, float] = field(default_factory=dict)  # who works on it since when
-    since: float = -math.inf  # when it was last given out or refused
-    refused: Peer | None = None  # whose losses were unusable
-    peer: Peer | None = None  # whose answer counts
-    scores: Scores | None = None
-
-
-class BlockStep:
-    """A step of a fixed number of trials.
-
-    A client that was late is not given blocks, which would hold up the step, as long as
-    others are there; it is asked for its digest, and gets blocks again when it answers.
-    """
-
-    last = False
-
-    def __init__(
-        self,
-        setting: Setting,
-        step: int,
-        seconds: float,
-        seed_of: Callable[[int], int],
-        times: BlockTimes,
-        round_trip: float = 0.0,
-    ) -> None:
-        """Cut the step into blocks.
-
-        Args:
-            setting: of the run; its trials per step are set.
-            step: its number.
-            seconds: that a step usually takes, for the patience with a block.
-            seed_of: gives the seed of a slot; the slot is the block's index.
-            times: seconds that the last blocks took; this step adds its own.
-            round_trip: seconds that answers usually take beside the work.
-        """
-        self.step = step
-        self._setting = setting
-        self._times = times
-        config = setting.config
-        self._grace = grace_seconds(config, seconds, round_trip)
-        groups = (config.trials_per_step or 0) // config.trials_per_group
-        cut = pieces([Segment(0, 0, groups)], setting.block_groups)
-        segments = [
-            Segment(seed_of(slot), 0, piece.groups) for slot, piece in enumerate(cut)
-        ]
-        self._blocks = {segment.seed: Block(segment) for segment in segments}
-        self._todo = dict(self._blocks)  # those without an answer
-        self._trusted: dict[Peer, None] = {}  # who gets blocks
-        self._patient = self._patience()
-        self._probed: dict[Peer, None] = {}  # who was asked for its digest only
-        self._digests: dict[Peer, bytes] = {}
-        self._tardy: dict[Peer, None] = {}  # whose block went to somebody else too
-        self._doubles = 0  # answers to blocks that had one already
-
-    def assign(self, peers: Iterable[Peer], now: float) -> list[Work]:
-        """Top up clients with free blocks, then with blocks that take too long."""
-        present = list(peers)
-        trusted = [peer for peer in present if peer.waited] or present
-        self._trusted = dict.fromkeys(trusted)
-        # Whoever comes when all of these are given out need not look for one.
-        most = sum(not b.sent or now >= self._late_at(b) for b in self._todo.values())
-        work: list[Work] = []
-        for depth in range(OUTSTANDING):
-            for peer in trusted:
-                if len(work) < most and peer.owes(self.step) <= depth:
-                    work += self._block_for(peer, now)
-        for peer in present:
-            if peer not in self._trusted and not peer.owes(self.step):
-                self._probed[peer] = None
-                work.append(self._owed(peer, now))
-        return work
-
-    def _owed(self, peer: Peer, now: float, *segments: Segment) -> Work:
-        peer.owe(self.step, math.inf, now)  # blocks have no deadline
-        return peer, segments
-
-    def _block_for(self, peer: Peer, now: float) -> list[Work]:
-        block = self._free(peer) or self._overdue(peer, now)
-        if block is None:
-            return []
-        self._tardy |= dict.fromkeys(block.sent)
-        block.sent[peer] = block.since = now
-        return [self._owed(peer, now, block.segment)]
-
-    def _free(self, peer: Peer) -> Block | None:
-        """Return a block that nobody works on; refused ones go to somebody else."""
-        alone = not self._others(peer)
-        for block in self._todo.values():
-            if not block.sent and (alone or block.refused is not peer):
-                return block
-        return None
-
-    def _overdue(self, peer: Peer, now: float) -> Block | None:
-        """Return a block that has been with others for too long."""
-        for block in self._todo.values():
-            if peer not in block.sent and now >= self._late_at(block):
-                return block
-        return None
-
-    def _patience(self) -> float:
-        """Return the seconds after which a block goes to one more client."""
-        usual = statistics.median(self._times) if self._times else FIRST_BLOCK_SECONDS
-        return 3 * usual + self._grace
-
-    def _late_at(self, block: Block) -> float:
-        """Return when a block goes to one more client."""
-        return block.since + self._patient
-
-    def _others(self, peer: Peer) -> bool:
-        return any(other is not peer for other in self._trusted)
-
-    def take(self, peer: Peer, result: Result, now: float) -> None:
-        """Accept the answer to a block; only the first one counts."""
-        if peer in self._probed:
-            check_bare(result)
-            del self._probed[peer]
-        else:
-            self._take_block(peer, result, now)
-        same = self._digests.get(peer, result.digest) == result.digest
-        self._digests[peer] = result.digest if same else NO_DIGEST
-
-    def _take_block(self, peer: Peer, result: Result, now: float) -> None:
-        block = self._block_of(peer, result)
-        scores = check_shape(self._setting, result, block.segment)
-        if result.segments[0] != block.segment:
-            raise ProtocolError(
-                f"result: expected the whole of {block.segment}, "
-                f"got {result.segments[0]}"
-            )
-        self._times.append(now - block.sent.pop(peer))
-        self._patient = self._patience()
-        self._tardy.pop(peer, None)
-        if block.scores is not None:
-            self._doubles += 1
-        elif usable(scores) or block.refused is not None or not self._others(peer):
-            block.peer, block.scores = peer, scores
-            del self._todo[block.segment.seed]
-        else:
-            block.refused, block.since = peer, now
-
-    def _block_of(self, peer: Peer, result: Result) -> Block:
-        for segment in result.segments:
-            block = self._blocks.get(segment.seed)
-            if block is not None and peer in block.sent:
-                return block
-        raise ProtocolError(f"result: no such block is due of step {self.step}")
-
-    def lose(self, peer: Peer) -> None:
-        """Free the blocks of a client that has left; what it has answered counts."""
-        self._tardy.pop(peer, None)
-        self._probed.pop(peer, None)
-        for block in self._blocks.values():
-            block.sent.pop(peer, None)
-
-    def discard(self, peer: Peer) -> None:
-        """Open the blocks again that a replica that differs has answered."""
-        self.lose(peer)
-        self._digests.pop(peer, None)
-        for seed, block in self._blocks.items():
-            if block.refused is peer:
-                block.refused = None
-            if block.peer is peer:
-                block.peer = block.scores = None
-                self._todo[seed] = block
-
-    def stuck(self, now: float) -> bool:
-        """Return whether all that is left to do takes too long."""
-        return all(now >= self._late_at(block) for block in self._todo.values())
-
-    def complete(self, now: float) -> bool:
-        """Return whether every block has its answer."""
-        return not self._todo
-
-    def wakeup(self, now: float) -> float | None:
-        """Return when the next block becomes overdue."""
-        moments = (self._late_at(block) for block in self._todo.values())
-        return min((moment for moment in moments if moment > now), default=None)
-
-    def votes(self) -> dict[bytes, list[Peer]]:
-        """Return which clients reported which digest."""
-        return by_digest(self._digests)
-
-    def scored(self) -> tuple[Scored, int]:
-        """Return usable blocks with their losses, and how many were unusable."""
-        every = [(b.segment, b.scores) for b in self._blocks.values()]
-        good = [(s, scores) for s, scores in every if scores and usable(scores)]
-        return good, len(every) - len(good)
-
-    def owners(self) -> dict[int, Peer]:
-        """Return whose answer counts for the block of each seed."""
-        blocks = self._blocks.values()
-        return {b.segment.seed: b.peer for b in blocks if b.peer is not None}
-
-    def missing(self) -> list[Peer]:
-        """Return whose blocks others had to do, and who owes a digest."""
-        return [*self._tardy, *self._probed]
-
-    def late(self) -> int:
-        """Return how many clients or second answers came too late."""
-        return len(self.missing()) + self._doubles

@@ -21,6 +21,7 @@ from typing import TypeAlias
 import numpy as np
 
 from utilities.aggregation import BANDWIDTH, sums_bytes
+from utilities.audits import Resum
 from utilities.errors import ProtocolError
 from utilities.evolution import Rewards, Segment, Setting, Totals, Update, cosine
 from utilities.lateness import grace_seconds, most
@@ -165,6 +166,7 @@ class Summing:
         parts: Mapping[Peer, Part],
         tokens: Tokens,
         accounts: Accounts,
+        audited: Peer | None = None,
     ) -> None:
         """Begin with nothing asked and nothing known.
 
@@ -174,7 +176,10 @@ class Summing:
             parts: the trials of each client, at least one.
             tokens: that the trials were scored on.
             accounts: of what clients owe in sums.
+            audited: whose sum is kept.
         """
+        self._audited = audited
+        self.kept: tuple[Peer, Resum, Totals] | None = None
         self._setting = setting
         self._update = update
         self._parts = parts
@@ -239,6 +244,8 @@ class Summing:
         check(self._setting, message.total, self._bounds[peer])
         del self._due[peer]
         self._totals[self._halves[peer]] += message.total
+        if peer is self._audited:
+            self.kept = peer, self._trials_of(peer), message.total
         self._seconds.append(message.seconds)
         self._adding.append(message.seconds / self._parts[peer].trials)
         return True
@@ -317,6 +324,11 @@ class Summing:
     def quality(self) -> float | None:
         """Return the cosine between the two halves, None where there is only one."""
         return cosine(*self._totals) if len(self._parts) > 1 else None
+
+    def _trials_of(self, peer: Peer) -> Resum:
+        """Return what has to be added up to check a client's sum."""
+        part, update = self._parts[peer], self._update
+        return Resum(update.step, update.token_batch, part.segments, part.rewards)
 
     def seconds(self) -> float:
         """Return the seconds that a typical client took for its sum."""

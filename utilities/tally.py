@@ -4,8 +4,13 @@ import statistics
 from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, replace
 
+from utilities.aggregation import Aggregation
+from utilities.audits import Counts
+from utilities.evolution import Update
 from utilities.pacing import Observed
 from utilities.protocol import Result, Sum
+
+NO_AUDITS = Counts()
 
 
 def median(values: Iterable[float]) -> float | None:
@@ -38,6 +43,15 @@ class Closed:
     update_seconds: float | None = None  # of the update before, median over clients
     gradient_quality: float | None = None  # split-half cosine of the update before
     contributions: tuple[tuple[str, int, int], ...] = ()  # name, trials, sum |reward|
+    audits: Counts = NO_AUDITS  # of this session
+
+
+@dataclass(frozen=True)
+class Append:
+    """Make a step durable before anything else is done about it."""
+
+    update: Update
+    closed: Closed
 
 
 @dataclass(frozen=True)
@@ -93,9 +107,11 @@ class Tally:
             update += self._before.sum_seconds
         return trials, update, self._before.quality if quality is None else quality
 
-    def updating(self) -> float | None:
-        """Return the seconds of the update of a typical client, sums left out."""
-        return median(self._updates.values())
+    def teach(self, aggregation: Aggregation) -> None:
+        """Tell how long the update before took a typical client, sums left out."""
+        updating = median(self._updates.values())
+        if updating and self._before.way:
+            aggregation.updated(self._before.way, self._before.trials, updating)
 
     def filled(self, closed: Closed, time_per_step: float | None) -> Closed:
         """Return the figures of the step with what was reported.

@@ -17,11 +17,11 @@ from typing import Any
 from tests.attacks.schedule_model import History
 from tests.desk import Lesson, Log, Truth, lesson
 from tests.wire import FINE, Fate, Link, Node, Wire
-from utilities.coordinator import Command, Event
 from utilities.events import Left, Received, Send, Stop
-from utilities.ledger import Append
+from utilities.orders import Command, Event
 from utilities.protocol import Message, Result
 from utilities.summing import Compute
+from utilities.tally import Append
 
 STEPS_AFTER = 3  # that a run has to go on for when all faults are over
 PATIENCE = 120.0  # simulated seconds in which that has to happen

@@ -78,7 +78,7 @@ class Observed(Wire):
         if isinstance(event, Left):
             self.history.left(event.client)
         if isinstance(event, Received) and isinstance(event.message, Result):
-            self._refuse = self.history.got(event.message)
+            self._refuse = self.history.got(event.client, event.message)
         super().happen(event)
         self._refuse = None
 

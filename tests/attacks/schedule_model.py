@@ -27,37 +27,58 @@ from utilities.summing import Compute
 
 Losses: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]  # of trials, and clean
 Rewarded: TypeAlias = dict[Segment, bytes]
+Group: TypeAlias = tuple[int, int]  # its seed and number
 
 WORST = 100.0  # what is beyond, or is no number, counts as no loss
-MOST_WAYS = 64  # in which doubled answers are tried
+MOST_WAYS = 64  # in which trials that two clients have scored are tried
+CROWD = 3  # clients of a step, of whom nobody has more than half of its trials
 
 
-@dataclass
-class Answers:
-    """What has come of one step, by digest."""
+@dataclass(frozen=True)
+class Answer:
+    """What one client has scored of one segment."""
 
-    by_digest: dict[bytes, dict[Segment, list[Losses]]] = field(default_factory=dict)
+    client: int
+    digest: bytes
+    segment: Segment
+    losses: Losses
 
-    def add(self, result: Result) -> None:
-        """Take an answer; one without losses is a digest alone."""
-        segments = self.by_digest.setdefault(result.digest, {})
-        start = 0
-        for segment in result.segments:
-            share = len(result.losses) * segment.groups
-            end = start + share // sum(s.groups for s in result.segments)
-            clean = result.clean[: segment.groups]
-            losses = tuple(result.losses[start:end].tolist()), tuple(clean.tolist())
-            segments.setdefault(segment, []).append(losses)
-            start = end
+    @property
+    def usable(self) -> bool:
+        """Return whether all losses are believable."""
+        return all(abs(x) <= WORST for part in self.losses for x in part)
 
-    def copy(self) -> "Answers":
-        """Return what had come by now."""
-        return Answers(
-            {
-                digest: {segment: list(found) for segment, found in every.items()}
-                for digest, every in self.by_digest.items()
-            }
+    @property
+    def groups(self) -> set[Group]:
+        """Return what it has scored."""
+        return groups_of(self.segment)
+
+    def first(self, groups: int) -> Losses:
+        """Return the losses of its first groups."""
+        each, clean = self.losses
+        share = len(each) * groups // self.segment.groups
+        return each[:share], clean[:groups]
+
+
+def groups_of(segment: Segment) -> set[Group]:
+    """Return the groups of a segment."""
+    first, end = segment.first, segment.first + segment.groups
+    return {(segment.seed, group) for group in range(first, end)}
+
+
+def answers_of(client: int, result: Result) -> list[Answer]:
+    """Return what a result says of each of its segments."""
+    found, before = [], 0
+    whole = sum(segment.groups for segment in result.segments)
+    for segment in result.segments:
+        after = before + segment.groups
+        losses, clean = (
+            tuple(part[len(part) * before // whole : len(part) * after // whole])
+            for part in (result.losses.tolist(), result.clean.tolist())
         )
+        found.append(Answer(client, result.digest, segment, (losses, clean)))
+        before = after
+    return found
 
 
 @dataclass
@@ -72,21 +93,20 @@ class History:
     trials: int = 0  # counted in all
     checked: int = 0  # rewards that were computed here as well
     _given: set[tuple[int, int]] = field(default_factory=set)  # step, seed
-    _counted: set[tuple[int, int]] = field(default_factory=set)  # seed, group
-    _answers: Answers = field(default_factory=Answers)
-    _scored: Answers | None = None  # what had come when rewards were first sent
+    _counted: set[Group] = field(default_factory=set)
+    _answers: list[Answer] = field(default_factory=list)
+    _scored: list[Answer] | None = None  # what had come when rewards were first sent
     _rewarded: Rewarded = field(default_factory=dict)  # to be summed up
     _updates: dict[int, tuple[object, ...]] = field(default_factory=dict)
     _replicas: dict[int, int] = field(default_factory=dict)  # step of each session
 
     # What the server got.
 
-    def got(self, result: Result) -> Callable[[], None]:
+    def got(self, client: int, result: Result) -> Callable[[], None]:
         """Note an answer; return what to call if it is refused."""
         before, reported = self._answers, self.reported.get(result.step, set())
         if result.step == self.step:
-            self._answers = before.copy()
-            self._answers.add(result)
+            self._answers = [*before, *answers_of(client, result)]
         self.reported[result.step] = reported | {result.digest}
 
         def refuse() -> None:
@@ -98,7 +118,7 @@ class History:
         """Note the end of a session; with nobody left, a step begins anew."""
         self._replicas.pop(client, None)
         if not self._replicas and self._scored is None:
-            self._answers = Answers()
+            self._answers = []
 
     # What it ordered.
 
@@ -110,7 +130,7 @@ class History:
         rewarded = self._rewarded if update.summed else self._by_segment(update)
         self._count(update, rewarded)
         self.step += 1
-        self._answers, self._scored, self._rewarded = Answers(), None, {}
+        self._answers, self._scored, self._rewarded = [], None, {}
 
     def computes(self, order: Compute) -> None:
         """Note rewards of trials that the server adds up itself."""
@@ -134,7 +154,7 @@ class History:
     def _reward(self, step: int, segments: Iterable[Segment], rewards: bytes) -> None:
         assert step == self.step, "rewards of another step"
         if self._scored is None:
-            self._scored = self._answers.copy()
+            self._scored = self._answers
         each, start = self.setting.config.trials_per_group, 0
         for segment in segments:
             end = start + segment.groups * each
@@ -163,39 +183,34 @@ class History:
     # What must hold of a step's trials.
 
     def _count(self, update: Update, rewarded: Rewarded) -> None:
-        each = self.setting.config.trials_per_group
-        groups = [
-            (s.seed, group)
-            for s in rewarded
-            for group in range(s.first, s.first + s.groups)
-        ]
-        assert len(set(groups)) == len(groups), "a trial counts twice in a step"
-        assert not self._counted & set(groups), "a trial counts in two steps"
+        groups = [group for s in rewarded for group in sorted(groups_of(s))]
+        counted, each = set(groups), self.setting.config.trials_per_group
+        assert len(counted) == len(groups), "a trial counts twice in a step"
+        assert not self._counted & counted, "a trial counts in two steps"
         assert update.trials == each * len(groups), "a trial counts for nothing"
-        self._counted |= set(groups)
+        self._counted |= counted
         self.trials += update.trials
         for segment in rewarded:
             assert (update.step, segment.seed) in self._given, "never given out"
-        self._compare(update, rewarded)
-
-    def _compare(self, update: Update, rewarded: Rewarded) -> None:
-        """Hold rewards against those of what had come."""
-        answers = self._scored or self._answers
-        agreed = answers.by_digest.get(self.digests[update.step], {})
-        usable = {s: [x for x in every if _usable(x)] for s, every in agreed.items()}
-        usable = {s: every for s, every in usable.items() if every}
-        for segment in rewarded:
-            assert segment in usable, f"step {update.step}: nobody has answered that"
+        came = self._answers if self._scored is None else self._scored
+        digest = self.digests[update.step]
+        usable = [each for each in came if each.digest == digest and each.usable]
         if self.faithful and rewarded:
-            seeds = {segment.seed for segment in rewarded}
-            assert seeds == {s.seed for s in usable}, "an answer in time is left out"
-        ordered = sorted(rewarded)
-        ways = itertools.product(*(dict.fromkeys(usable[s]) for s in ordered))
+            hold_complete(usable, counted)
+        if rewarded:
+            self._compare(usable, rewarded)
+
+    def _compare(self, usable: Sequence[Answer], rewarded: Rewarded) -> None:
+        """Hold rewards against those of what had come."""
+        ordered, choices = sorted(rewarded), []
+        for segment in ordered:
+            found = [a for a in usable if groups_of(segment) <= a.groups]
+            assert found, "nobody has answered that"
+            choices.append(dict.fromkeys(a.first(segment.groups) for a in found))
         expected = b"".join(rewarded[segment] for segment in ordered)
-        if ordered:
-            some = itertools.islice(ways, MOST_WAYS)
-            assert any(plain_rewards(losses) == expected for losses in some)
-            self.checked += update.trials
+        some = itertools.islice(itertools.product(*choices), MOST_WAYS)
+        assert any(plain_rewards(losses) == expected for losses in some)
+        self.checked += len(expected)
 
     # What must hold in the end.
 
@@ -214,8 +229,22 @@ class History:
                 assert self.reported.get(step, set()) <= {digest}, step
 
 
-def _usable(losses: Losses) -> bool:
-    return all(abs(x) <= WORST for part in losses for x in part)  # NaN compares false
+def hold_complete(usable: Sequence[Answer], counted: set[Group]) -> None:
+    """Hold that all counts that has come, but what one client has above half of all."""
+    missing = set().union(*(each.groups for each in usable)) - counted
+    if not missing:
+        return
+    mine: dict[int, set[Group]] = {}
+    for each in usable:
+        mine.setdefault(each.client, set()).update(each.groups)
+    assert len(mine) >= CROWD, "an answer in time is left out"
+    capped = [client for client, groups in mine.items() if missing <= groups]
+    halved = False
+    for client in capped:
+        others = set().union(*(g for c, g in mine.items() if c != client))
+        most, least = (mine[client] & counted), (mine[client] & counted) - others
+        halved |= 2 * len(least) <= len(counted) <= 2 * len(most)
+    assert halved, "an answer in time is left out"
 
 
 def plain_rewards(losses: Sequence[Losses]) -> bytes:

@@ -11,10 +11,15 @@ import numpy as np
 import pytest
 
 from tests.attacks.audited import ROOT
-from tests.attacks.schedule_model import History, plain_rewards
+from tests.attacks.schedule_model import (
+    Answer,
+    History,
+    hold_complete,
+    plain_rewards,
+)
 from tests.attacks.schedules import Figures, Observed, Schedule, play
 from tests.desk import lesson
-from utilities.evolution import Update
+from utilities.evolution import Segment, Update
 from utilities.protocol import Begin, Result
 
 SCHEDULES = 2000  # of which the last 50 are played on real sockets
@@ -79,12 +84,12 @@ class Told:
             sent(client, message)
 
         self.wire.history.sent = keep  # type: ignore[method-assign]
-        self.answers: list[Result] = []
+        self.answers: list[tuple[int, Result]] = []
         got = self.wire.history.got
 
-        def keep_answer(result: Result) -> Callable[[], None]:
-            self.answers.append(result)
-            return got(result)
+        def keep_answer(client: int, result: Result) -> Callable[[], None]:
+            self.answers.append((client, result))
+            return got(client, result)
 
         self.wire.history.got = keep_answer  # type: ignore[method-assign]
         for name in ("ann", "bob"):
@@ -98,8 +103,8 @@ class Told:
         history, answers = self.history, list(self.answers)
         for client, message in self.messages:
             if isinstance(message, Update):
-                while answers and answers[0].step <= message.step:
-                    history.got(answers.pop(0))
+                while answers and answers[0][1].step <= message.step:
+                    history.got(*answers.pop(0))
                 changed = change(message)
                 if message.step == history.step:
                     history.wrote(changed, self.closed[message.step].digest)
@@ -183,9 +188,32 @@ def test_the_model_refuses_a_fork_a_second_closing_and_replicas_that_differ() ->
     with pytest.raises(AssertionError, match="replicas differ in the end"):
         history.check(3, [b"a", b"b"])
     history.check(3, [b"a", b"a"])
-    history.got(replace(told.answers[0], digest=b"x" * 32))
+    client, answer = told.answers[0]
+    history.got(client, replace(answer, digest=b"x" * 32))
     with pytest.raises(AssertionError):
         history.check(3, [b"a", b"a"])
+
+
+def answer(client: int, groups: int) -> Answer:
+    """Return an answer about a segment of a client's own."""
+    return Answer(client, b"", Segment(client, 0, groups), ((), ()))
+
+
+@pytest.mark.parametrize("kept", [4, 5, 3, 9])
+def test_what_one_client_has_above_half_of_a_step_may_be_left_out(kept: int) -> None:
+    answers = [answer(1, 9), answer(2, 3), answer(3, 1)]
+    counted = {(2, 0), (2, 1), (2, 2), (3, 0), *((1, group) for group in range(kept))}
+
+    if kept in (4, 9):  # just half, or everything
+        hold_complete(answers, counted)
+        return
+    with pytest.raises(AssertionError, match="an answer in time is left out"):
+        hold_complete(answers, counted)
+
+
+def test_of_two_clients_nothing_may_be_left_out() -> None:
+    with pytest.raises(AssertionError, match="an answer in time is left out"):
+        hold_complete([answer(1, 4), answer(2, 1)], {(1, 0), (2, 0)})
 
 
 def test_plain_rewards_by_hand() -> None:

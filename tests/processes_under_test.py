@@ -43,6 +43,9 @@ class Program:
         self, folder: Path, name: str, command: list[str], **settings: Any
     ) -> None:
         self.name = name
+        # Identities are kept in the test's folder, not in the home of who runs it.
+        env = {**os.environ, "XDG_CONFIG_HOME": str(folder / "config")}
+        settings = {"env": env, **settings}
         self._out, self._err = folder / f"{name}.out", folder / f"{name}.err"
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(

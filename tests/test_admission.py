@@ -32,6 +32,7 @@ from utilities.admission import (
     secret_origin,
     tls_of,
 )
+from utilities.clientoptions import ClientOptions, parse_client
 from utilities.codefiles import keep_code, kept_code, server_code, user_folder
 from utilities.communication import Gate, Hub
 from utilities.errors import (
@@ -42,7 +43,7 @@ from utilities.errors import (
 )
 from utilities.joincodes import OPEN, Code, new_code
 from utilities.lines import ServerTls, listen
-from utilities.options import ClientOptions, ServerOptions, parse_client
+from utilities.options import ServerOptions
 
 OTHER = Code(b"another 16 bytes")
 

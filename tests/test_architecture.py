@@ -19,9 +19,10 @@ FUNCTION_LINES = 60
 # A module imports from rows above its own; within a row only what is listed below.
 ROWS = (
     (
-        *("errors", "misc", "disk", "addresses", "descriptors", "causes"),
-        *("complaints", "joincodes"),
+        *("errors", "misc", "disk", "addresses", "descriptors", "causes", "manners"),
+        *("machine", "complaints", "joincodes"),
     ),
+    ("hints", "doctor"),
     ("config",),
     ("model", "noise", "data"),  # these three do not know each other
     (
@@ -35,30 +36,34 @@ ROWS = (
     (
         *("history", "events", "peers", "ledger", "agreement", "audits", "lateness"),
         *("steps", "blocks", "opening", "acceptance", "pacing", "aggregation"),
-        *("tally", "summing", "outbox", "returning", "orders"),
+        *("tally", "summing", "outbox", "returning", "orders", "names"),
         *("coordinator", "worker"),
     ),
     (
-        *("outgoing", "lines", "communication", "connection", "codefiles"),
+        *("outgoing", "lines", "communication", "connection", "codefiles", "reach"),
         *("runfiles", "logfiles", "records", "statefiles"),
         *("checkpoints", "scales", "curves", "plots", "svgplot", "trained"),
-        *("runs", "runlogs", "credits", "journal", "recovery"),
+        *("runs", "runlogs", "credits", "journal", "recovery", "yardsticks"),
+        *("sessionfiles", "follow", "feed", "page", "pageserver"),
     ),
     (
-        *("joinoptions", "options", "setup", "admission", "display", "reporting"),
-        *("processes", "shelf", "team", "client", "serving"),
+        *("joinoptions", "options", "clientoptions", "setup", "admission", "display"),
+        *("reporting", "processes", "shelf", "team", "identity", "checkup", "client"),
+        "serving",
     ),
     (
         *("inspect.console", "inspect.asking", "inspect.textplot", "inspect.words"),
         *("inspect.summary", "inspect.comparison", "inspect.forecast"),
-        *("inspect.outlook", "inspect.yardsticks", "inspect.pngplot"),
+        *("inspect.outlook", "inspect.pngplot"),
         *("inspect.samples", "inspect.bits", "inspect.chat", "inspect.export"),
         *("inspect.report", "inspect.filecommands", "inspect.modelcommands"),
-        *("inspect.proofs", "inspect.commandline", "inspect.__main__"),
+        *("inspect.proofs", "inspect.pagecommand", "inspect.commandline"),
+        "inspect.__main__",
     ),
 )
 WITHIN = {
     "addresses": {"errors"},
+    "doctor": {"hints"},
     "joincodes": {"errors", "misc"},
     "scoring": {"population", "whitening", "evolution"},
     "sums": {"evolution"},
@@ -83,8 +88,9 @@ WITHIN = {
     "coordinator": {
         *("events", "peers", "lateness", "steps", "ledger", "acceptance", "pacing"),
         *("tally", "aggregation", "summing", "outbox", "audits", "opening"),
-        *("returning", "orders"),
+        *("returning", "orders", "names"),
     },
+    "names": {"peers"},
     "orders": {
         *("audits", "events", "ledger", "outbox", "returning", "summing", "tally"),
     },
@@ -105,12 +111,28 @@ WITHIN = {
     "journal": {"runfiles"},
     "recovery": {"runfiles", "runs", "checkpoints", "journal"},
     "credits": {"runfiles", "logfiles", "runs"},
+    "yardsticks": {"plots", "runs"},
+    "sessionfiles": {"logfiles"},
+    "follow": {"runfiles", "logfiles", "scales", "curves"},
+    "feed": {
+        *("logfiles", "scales", "curves", "plots", "runs", "credits"),
+        *("sessionfiles", "follow"),
+    },
+    "page": {"runfiles", "runs", "yardsticks", "feed"},
+    "pageserver": {"lines", "page"},
     "options": {"joinoptions"},
+    "clientoptions": {"options", "joinoptions"},
     "setup": {"options"},
-    "admission": {"options"},
+    "admission": {"clientoptions", "options"},
     "reporting": {"options", "setup", "admission", "display"},
     "team": {"shelf"},
-    "client": {"options", "setup", "admission", "display", "processes", "team"},
+    "checkup": {
+        *("clientoptions", "setup", "admission", "display", "processes", "identity"),
+    },
+    "client": {
+        *("clientoptions", "setup", "admission", "display", "processes", "team"),
+        "identity",
+    },
     "serving": {"options", "setup", "admission", "display", "reporting", "processes"},
 }
 # The same within the package inspect, for its modules by their short names.
@@ -124,14 +146,18 @@ WITHIN_INSPECT = {
     "report": {"console", "samples", "summary", "words"},
     "filecommands": {
         *("asking", "comparison", "console", "forecast", "outlook", "pngplot"),
-        *("summary", "textplot", "words", "yardsticks"),
+        *("summary", "textplot", "words"),
     },
     "modelcommands": {
         *("asking", "bits", "chat", "console", "export", "filecommands", "forecast"),
-        *("outlook", "report", "samples", "summary", "words", "yardsticks"),
+        *("outlook", "report", "samples", "summary", "words"),
+    },
+    "pagecommand": {"asking", "console"},
+    "commandline": {
+        *("asking", "console", "filecommands", "modelcommands", "proofs"),
+        "pagecommand",
     },
     "proofs": {"asking", "console", "filecommands"},
-    "commandline": {"asking", "console", "filecommands", "modelcommands", "proofs"},
     "__main__": {"commandline", "console"},
 }
 WITHIN |= {
@@ -218,6 +244,10 @@ def test_only_lines_talks_to_sockets_and_two_others_wait_for_them(path: Path) ->
         "lines": {"socket", "ssl"},
         "communication": {"selectors"},
         "connection": {"selectors"},
+        "reach": {"socket"},
+        # The page is for browsers: its connections are those of the standard
+        # library's server, on a socket that `lines` opens.
+        "pageserver": {"http"},
     }
 
     assert uses <= may.get(path.stem, set())

@@ -13,11 +13,8 @@ from utilities.misc import RUNS, kebab_case
 from utilities.options import (
     EXIT_CODES,
     GROUPS,
-    ClientOptions,
     ServerOptions,
-    client_parser,
     merged,
-    parse_client,
     parse_server,
     read_config_file,
     server_parser,
@@ -29,12 +26,6 @@ def refusal(*arguments: str) -> str:
     with pytest.raises(ConfigError) as caught:
         parse_server(arguments)
     assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def client_refusal(*arguments: str) -> str:
-    with pytest.raises(ConfigError) as caught:
-        parse_client(arguments, "desk")
     return str(caught.value)
 
 
@@ -73,6 +64,19 @@ def test_every_option_is_read() -> None:
         quiet=True,
         keys={"timePerStep": "0.2", "noise": "full"},
     )
+
+
+def test_a_page_is_asked_for_with_or_without_a_port() -> None:
+    assert parse_server([]).page is None
+    assert parse_server(["--page"]).page == 55580
+    assert parse_server(["--page", "0", "--quiet"]).page == 0
+    assert parse_server(["--page"]).page_host == "127.0.0.1"
+    shared = parse_server(["--page", "--page-host", "0.0.0.0"])
+    assert shared.page_host == "0.0.0.0"
+    with pytest.raises(ConfigError, match=r"--page: expected a whole number from 0 to"):
+        parse_server(["--page", "65536"])
+    with pytest.raises(ConfigError, match=r"--pageHost: expected an address"):
+        parse_server(["--pageHost", " "])
 
 
 @pytest.mark.parametrize(
@@ -186,17 +190,6 @@ def test_help_shows_each_key_once_in_the_users_spelling(
         assert kebab_case(key) == key or f"--{kebab_case(key)} " not in text
 
 
-@pytest.mark.parametrize("parser", [server_parser, client_parser])
-def test_help_fits_a_terminal_and_ends_with_the_exit_codes(
-    parser: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = help_text(parser(), monkeypatch)
-
-    assert max(map(len, text.splitlines())) <= 80
-    assert text.rstrip().endswith(EXIT_CODES)
-    assert "examples" in text
-
-
 def test_help_tells_defaults_units_and_choices(monkeypatch: pytest.MonkeyPatch) -> None:
     text = " ".join(help_text(server_parser(), monkeypatch).split())
 
@@ -208,15 +201,11 @@ def test_help_tells_defaults_units_and_choices(monkeypatch: pytest.MonkeyPatch) 
     assert "--trialsPerStep N" in text
     assert "as many as fit [null]" in text
     assert "linearly to 2 % over 5000 steps" in text
-    assert "[127.0.0.1:55551]" in help_text(client_parser(), monkeypatch)
 
 
-@pytest.mark.parametrize("parse", [parse_server, lambda line: parse_client(line, "d")])
-def test_help_ends_the_program_well(
-    parse: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_ends_the_program_well(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        parse(["--help"])
+        parse_server(["--help"])
 
     assert caught.value.code == 0
     assert capsys.readouterr().out.startswith("usage: basic")
@@ -238,59 +227,6 @@ def test_exit_codes_are_all_explained() -> None:
         "7",
         "130",
     ]
-
-
-# The client's options.
-
-
-def test_a_client_without_options_has_the_name_of_its_machine() -> None:
-    assert parse_client([], "desk") == ClientOptions("127.0.0.1", "desk")
-
-
-@pytest.mark.parametrize(
-    ("machine", "name"),
-    [("", "client"), ("a\tb", "ab"), ("\n", "client"), ("x" * 99, "x" * 64)],
-)
-def test_a_machine_with_an_odd_name_is_named_as_far_as_it_goes(
-    machine: str, name: str
-) -> None:
-    assert parse_client([], machine).name == name
-
-
-def test_every_option_of_a_client_is_read() -> None:
-    line = "lab:80 --name Bärbel --quiet --endWithParent --workers 7"
-
-    assert parse_client(line.split(), "desk") == ClientOptions(
-        "lab:80", "Bärbel", quiet=True, end_with_parent=True, workers=7
-    )
-
-
-@pytest.mark.parametrize("count", [0, 1, 256])
-def test_workers_are_counted_or_left_to_the_machine(count: int) -> None:
-    assert parse_client(["--workers", str(count)], "desk").workers == count
-
-
-@pytest.mark.parametrize("name", ["", "a\nb", "x" * 65, "\x1b[31m", "\udcff"])
-def test_a_name_that_could_not_be_shown_is_refused(name: str) -> None:
-    message = client_refusal(f"--name={name}")
-
-    assert message.startswith("--name: expected 1 to 64 printable characters, got '")
-    assert message.isprintable()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("--nam x", "--nam: no such option; did you mean --name?"),
-        ("--name", "argument --name: expected one argument"),
-        ("lab desk", "desk: not an option"),
-        ("--workers -1", "--workers: expected a whole number from 0 to 256, got -1"),
-        ("--workers 2.5", "--workers: expected a whole number from 0 to 256"),
-        ("--worker 2", "--worker: no such option; did you mean --workers?"),
-    ],
-)
-def test_what_a_client_does_not_accept_is_refused(arguments: str, message: str) -> None:
-    assert message in client_refusal(*arguments.split())
 
 
 # Files of keys.
@@ -488,40 +424,6 @@ def test_options_of_admission_that_do_not_go_together_are_refused(
     assert told in refusal(*line.split())
 
 
-def test_a_code_may_stand_before_the_address() -> None:
-    for address in ("lab", "10.0.0.7:80", "[::1]:80"):
-        options = parse_client([f"{CODE.shown()}@{address}"], "desk")
-        assert (options.code, options.address) == (CODE, address)
-    assert parse_client(["lab:80"], "desk").code is None
-    assert parse_client(["lab", "--tokenFile", "t"], "desk").token_file == Path("t")
-    assert parse_client(["lab", "--noAuth"], "desk").no_auth
-
-
-def test_a_code_with_a_typing_error_is_told_without_it() -> None:
-    wrong = CODE.shown()[:-1] + "?"
-    for typed in (wrong, CODE.shown()[:-2], "hunter2"):
-        said = client_refusal(f"{typed}@lab")
-        assert said.startswith("CODE@HOST:PORT: the join code has a ")
-        assert typed not in said
-        assert CODE.shown()[:5] not in said
-
-
-@pytest.mark.parametrize(
-    "line", [f"{CODE.shown()}@lab --noAuth", "lab --noAuth --tokenFile t"]
-)
-def test_a_client_without_authentication_takes_no_code(line: str) -> None:
-    assert "one is given" in client_refusal(*line.split())
-
-
-def test_a_code_in_a_wrong_place_is_not_repeated() -> None:
-    said = client_refusal("lab", CODE.shown())
-
-    assert said == "[join-code]: not an option; --help lists them all"
+def test_a_servers_code_in_a_wrong_place_is_not_repeated() -> None:
     assert CODE.shown() not in refusal("--host", "lab", CODE.shown())
     assert CODE.shown() not in refusal(f"--hast={CODE.shown()}")
-
-
-def test_options_do_not_show_a_code() -> None:
-    options = parse_client([f"{CODE.shown()}@lab"], "desk")
-    assert CODE.shown() not in repr(options)
-    assert "secrets" not in repr(options)

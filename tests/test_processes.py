@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from utilities.processes import (
     one_core,
     run_program,
     signals,
+    slow_start,
     worker_count,
 )
 
@@ -143,6 +145,25 @@ def test_ctrl_c_before_anything_is_prepared_ends_without_a_word(
 
     assert run_program("program.py", interrupted) == 130
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_a_start_that_takes_long_is_explained(
+    slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = threading.Event()
+
+    def complain(*_: object) -> int:
+        said.set()
+        return 0
+
+    monkeypatch.setattr(processes, "_complain", complain)
+    monkeypatch.setattr(processes, "SLOW_SECONDS", 0.0 if slow else PATIENCE)
+    with slow_start("program.py"):
+        assert not slow or said.wait(PATIENCE)
+
+    assert said.is_set() == slow
+    assert not any(isinstance(t, threading.Timer) for t in threading.enumerate())
 
 
 # Local clients.

@@ -207,8 +207,10 @@ def test_an_open_server_prints_a_line_for_each_of_its_addresses(
     open_one.report.greet()
     said = open_one.said()
 
-    assert "\n  python basicClient.py 10.9.8.7:4711\n" in said
-    assert said.endswith("\n  python basicClient.py [2001:db8::7]:4711")
+    assert "\n  python basicClient.py 10.9.8.7:4711" in said
+    # Who listens on all addresses of IPv4 is not reached by one of IPv6.
+    both = said.endswith("\n  python basicClient.py [2001:db8::7]:4711")
+    assert both == (host == "::")
     assert said.count(CODE.shown()) == 1
     assert f"Join code, kept in trainingRuns/join-code:\n  {CODE.shown()}\n" in said
 
@@ -298,6 +300,35 @@ def test_it_is_said_once_that_nobody_is_there_and_how_to_start_a_client(
 
     line = "Waiting for clients. Start one with: python basicClient.py 127.0.0.1:4711"
     assert alone.said() == line
+
+
+def test_after_a_minute_the_usual_reasons_are_told_once(
+    speaker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "addresses", lambda: ["10.9.8.7"])
+    monkeypatch.setattr(reporting, "firewalls", lambda: {"ufw"})
+    monkeypatch.setattr("sys.platform", "linux")
+    alone = speaker("--host 0.0.0.0")
+    alone.report.waiting(0, 159.9)
+    alone.said()
+    alone.report.waiting(0, 160.0)
+    said = alone.said()
+    alone.report.waiting(0, 300.0)
+
+    assert said.startswith("Nobody has come for a minute.")
+    assert "\n  sudo ufw allow 4711/tcp\n" in said
+    assert said.endswith("\n  python basicClient.py --doctor 10.9.8.7:4711")
+    assert alone.said() == ""
+
+
+def test_who_has_had_clients_is_told_no_reasons(speaker: Any) -> None:
+    left = speaker("--host 0.0.0.0")
+    left.report.waiting(2, 110.0)
+    left.report.waiting(0, 120.0)
+    left.said()
+    left.report.waiting(0, 500.0)
+
+    assert left.said() == ""
 
 
 def test_local_clients_get_a_moment_before_anything_is_said(speaker: Any) -> None:
@@ -446,7 +477,7 @@ def test_from_another_folder_the_next_commands_name_the_one_to_be_in(
 def test_the_summary_says_what_was_reached_where_it_is_and_what_comes_next(
     speaker: Any, prepared: Prepared, moment: list[float], plain_python: None
 ) -> None:
-    done = speaker("--localClients 2")
+    done = speaker("--localClients 2 --page 0")
     done.report.step(CLOSED)
     done.report.step(replace(CLOSED, step=8, loss=None, trials=512))
     done.report.saved(9, 1.75, "one\n\n  two\n")
@@ -464,7 +495,7 @@ def test_the_summary_says_what_was_reached_where_it_is_and_what_comes_next(
         "    two",
         "",
         f"The run lies in {prepared.run.path}. Next:",
-        "  python basicServer.py --resume 0 --localClients 2",
+        "  python basicServer.py --resume 0 --localClients 2 --page 0",
         "  python -m utilities.inspect show 0",
         '  python -m utilities.inspect generate 0 --prompt "The "',
     ]

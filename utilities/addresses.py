@@ -10,6 +10,7 @@ import re
 from utilities.errors import NetworkError
 
 DEFAULT_PORT = 55551
+PAGE_PORT = 55580  # of the live page
 LOCALHOST = "127.0.0.1"
 ALL = "*"  # every address of this machine, of either kind
 # To listen on all: what is dialled instead.

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from utilities.addresses import place
+from utilities.clientoptions import ClientOptions
 from utilities.codefiles import (
     ENVIRONMENT,
     NAME,
@@ -30,7 +31,7 @@ from utilities.errors import AuthenticationError, ConfigError, NetworkError
 from utilities.handshake import RUN, proof
 from utilities.joincodes import OPEN, PIN_BYTES, Code, read_code
 from utilities.lines import ServerTls, connect
-from utilities.options import ClientOptions, ServerOptions
+from utilities.options import ServerOptions
 
 TRIES = 3  # to type a code, and to be accepted with one that was right before
 

@@ -159,6 +159,11 @@ class Hub:
         """Return the port that is listened on."""
         return int(self._listener.getsockname()[1])
 
+    def address(self, client: int) -> str:
+        """Return where a client is; empty if it is gone."""
+        link = self._links.get(client)
+        return link.address if link else ""
+
     def ring(self) -> None:
         """Wake the poll from another thread or a signal handler."""
         self._bell.ring()

@@ -15,6 +15,19 @@ A message names who, what was expected, what came, and what to do next. Broken
 invariants of our own are assertions, never one of these.
 """
 
+# What a script's status means, as --help tells it.
+STATUSES = {
+    0: "ok",
+    1: "internal or a package missing",
+    2: "options",
+    3: "network",
+    4: "versions",
+    5: "text",
+    6: "run folder or disk",
+    7: "join code",
+    130: "quit by Ctrl-C without saving",
+}
+
 
 class TrainingError(Exception):
     """Base of everything that this program raises on purpose."""

@@ -50,11 +50,11 @@ def add_server_options(parser: Parser) -> None:
     )
 
 
-def add_client_options(parser: Parser) -> None:
+def add_client_options(parser: Parser, group: Any) -> None:
     """Add those of basicClient.py."""
-    _add_token_file(parser, parser, "asked for once, then kept")
+    _add_token_file(parser, group, "asked for once, then kept")
     parser.option(
-        parser,
+        group,
         "noAuth",
         action="store_true",
         help="join a server that asks nobody for a code and cannot prove who it is",

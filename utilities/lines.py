@@ -124,18 +124,6 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def addresses() -> list[str]:
-    """Return addresses at which others may reach this machine, likeliest first."""
-    found: list[str] = []
-    with contextlib.suppress(OSError), socket.socket(type=socket.SOCK_DGRAM) as probe:
-        # Nothing is sent: connecting a datagram socket only looks up the route.
-        probe.connect(("192.0.2.1", 9))
-        found.append(probe.getsockname()[0])
-    with contextlib.suppress(OSError):
-        found += socket.gethostbyname_ex(socket.gethostname())[2]
-    return [a for a in dict.fromkeys(found) if not a.startswith("127.")]
-
-
 def connect(host: str, port: int) -> socket.socket:
     """Return a connection to a server.
 

@@ -26,6 +26,7 @@ from utilities.misc import Deadline
 
 ROOT = Path(__file__).resolve().parent.parent
 LAST_SECONDS = 3.0  # that local clients get to end by themselves
+SLOW_SECONDS = 5.0  # of importing, after which something is said
 QUIT = 130  # exit code after a second Ctrl-C, as shells have it: 128 + SIGINT
 THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
@@ -59,21 +60,34 @@ def worker_count(asked: int, available: int) -> int:
     return asked or max(1, available - 1)
 
 
-def run_program(name: str, work: Callable[[], None]) -> int:
+def run_program(name: str, work: Callable[[], int | None]) -> int:
     """Do the work of a program; return its exit code, after one line if it failed.
 
     Raises:
         ModuleNotFoundError: one of our own modules is missing.
     """
     try:
-        work()
+        return work() or 0
     except TrainingError as error:
         return _complain(name, str(error), error.exit_code)
     except ModuleNotFoundError as error:
         return _complain(name, missing_package(error), TrainingError.exit_code)
     except KeyboardInterrupt:
         return QUIT
-    return 0
+
+
+@contextmanager
+def slow_start(name: str) -> Iterator[None]:
+    """Say what takes so long, where importing does: the first time, on some systems."""
+    words = "still loading numpy; a virus scanner may be reading it for the first time"
+    timer = threading.Timer(SLOW_SECONDS, _complain, (name, words, 0))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def _complain(name: str, message: str, exit_code: int) -> int:

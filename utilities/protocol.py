@@ -45,6 +45,7 @@ class Hello:
     arithmetic_test: bytes  # SHA-256 of known products, roots and quotients
     last_step: int | None = None  # of a client that rejoins
     last_digest: bytes = b""
+    identity: bytes = b""  # of a client that is told from others over restarts
     batches: tuple[int, ...] = ()  # token batches that it holds
 
 
@@ -323,6 +324,7 @@ SPECS: dict[str, Spec] = {
                 "arithmetic_test": DIGEST,
                 "last_step": _step_or_none,
                 "last_digest": octets(0, 32),
+                "identity": octets(0, 16),
                 "batches": _few_steps,
             },
             {},

@@ -18,11 +18,12 @@ from utilities.admission import secret_origin
 from utilities.data import baselines
 from utilities.display import WIDTH, Display, bits, duration
 from utilities.generation import Sampling, generate_text
+from utilities.hints import firewalls, nobody_came, open_port
 from utilities.joincodes import Code
-from utilities.lines import addresses
 from utilities.misc import RUNS
 from utilities.model import Floats
 from utilities.options import ServerOptions
+from utilities.reach import addresses
 from utilities.setup import VERSION, Prepared
 from utilities.tally import Closed
 
@@ -32,6 +33,7 @@ SAMPLE = Sampling(temperature=0.8, seed=1)
 AS_IT_IS: Any = {"replace_whitespace": False, "drop_whitespace": False}
 PROJECT = Path(__file__).resolve().parent.parent
 WAIT_SAID_AFTER = 5.0  # seconds without a client before the server says so
+REASONS_SAID_AFTER = 60.0  # and before it says what may be the reason
 
 
 def clock(seconds: float) -> str:
@@ -93,7 +95,7 @@ class Report:
         self._validation: float | None = None
         self._sample = ""
         self._alone_since: float | None = self._began
-        self._alone_said = False
+        self._alone_said = self._reasons_said = False
         self._complained = False
 
     # At the start.
@@ -162,7 +164,9 @@ class Report:
     def _reachable(self) -> list[str]:
         if self._options.listens_on not in ANY:
             return [self._options.listens_on]
-        return addresses() or ["<this machine's address>"]
+        v4_only = self._options.listens_on == "0.0.0.0"
+        found = [a for a in addresses() if not (v4_only and ":" in a)]
+        return found or ["<this machine's address>"]
 
     def _client_line(self, address: str) -> str:
         more = " --noAuth" if self._code.open else ""
@@ -174,6 +178,7 @@ class Report:
         """Say, once, that nobody is there and how to start a client."""
         if clients:
             self._alone_since, self._alone_said = None, False
+            self._reasons_said = True
             return
         if self._alone_since is None:
             self._alone_since = now
@@ -182,6 +187,17 @@ class Report:
             self._alone_said = True
             line = self._client_line(self._reachable()[0])
             self._display.say(f"Waiting for clients. Start one with: {line}")
+        if not self._reasons_said and now >= self._alone_since + REASONS_SAID_AFTER:
+            self._reasons_said = True  # once: who has come once can come again
+            for line in self._reasons():
+                self._display.say(line)
+
+    def _reasons(self) -> list[str]:
+        """Return why nobody may have come."""
+        line = self._client_line(self._reachable()[0])
+        firewall = open_port(sys.platform, self._port, sys.executable, firewalls())
+        doctor = line.replace(".py ", ".py --doctor ", 1)
+        return nobody_came(self._options.listens_on, line, doctor, firewall)
 
     def step(self, closed: Closed) -> None:
         """Show how things stand after a step."""
@@ -275,6 +291,8 @@ class Report:
             again += f" --port {options.port}"
         if options.local_clients:
             again += f" --localClients {options.local_clients}"
+        if options.page is not None:
+            again += f" --page {options.page}"
         say()
         place = "" if here else f", in {PROJECT}"
         say(f"The run lies in {self._prepared.run.path}. Next{place}:")

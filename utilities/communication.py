@@ -89,6 +89,7 @@ class _Link:
     id: int
     line: Line
     address: str
+    origin: str  # what it has in common with others from there
     session: Session
     opened: float
     taken: float  # when it last took something of its queue
@@ -198,16 +199,18 @@ class Hub:
                 self._deaf_until = self._clock() + DEAF_SECONDS
                 return
             host = plain(str(address[0]))
-            if self._make_room(origin(host)):
-                self._open(connection, host)
+            source = origin(host)
+            if self._make_room(source):
+                self._open(connection, host, source)
             else:
                 self._complain(f"{host} is turned away: too many connections")
                 connection.close()
 
     def _make_room(self, source: str) -> bool:
         """Return whether one more may come in, after closing strangers for it."""
-        strangers = list(self._strangers.values())
-        ours = [link for link in strangers if origin(link.address) == source]
+        strangers, ours = list(self._strangers.values()), []
+        if self._origins[source] >= MOST_STRANGERS_OF_ONE:
+            ours = [link for link in strangers if link.origin == source]
         full = len(self._links) >= self._most_links
         if len(ours) >= MOST_STRANGERS_OF_ONE:
             self._close(ours[0], "others came")
@@ -217,19 +220,17 @@ class Hub:
             len(self._links) < self._most_links and self._origins[source] < MOST_OF_ONE
         )
 
-    def _open(self, connection: Socket, address: str) -> None:
+    def _open(self, connection: Socket, address: str, source: str) -> None:
         connection.setblocking(False)
         tune(connection)
         now, link_id = self._clock(), self._next_id
         self._next_id += 1
-        line, session = (
-            self._gate.line(connection),
-            self._gate.session(self._parameters),
-        )
-        link = _Link(link_id, line, address, session, now, now)
+        line = self._gate.line(connection)
+        session = self._gate.session(self._parameters)
+        link = _Link(link_id, line, address, source, session, now, now)
         self._links[link_id] = self._watched[link_id] = link
         self._strangers[link_id] = link
-        self._origins[origin(address)] += 1
+        self._origins[source] += 1
         self._selector.register(line, selectors.EVENT_READ, link)
         self._push_plainly(link)
 
@@ -255,7 +256,7 @@ class Hub:
                 self._decode(link, self._buffer[:size])
             if size < CHUNK or link.id not in self._links:
                 break
-        if link.id in self._links and not link.writing and link.line.ready:
+        if link.id in self._links and (link.queue or link.line.unsent):
             self._write(link)  # TLS has become ready, or has something to say
 
     def _decode(self, link: _Link, data: memoryview) -> None:
@@ -412,10 +413,9 @@ class Hub:
         del self._links[link.id]
         self._watched.pop(link.id, None)
         self._strangers.pop(link.id, None)
-        source = origin(link.address)
-        self._origins[source] -= 1
-        if not self._origins[source]:
-            del self._origins[source]
+        self._origins[link.origin] -= 1
+        if not self._origins[link.origin]:
+            del self._origins[link.origin]
         self._selector.unregister(link.line)
         link.line.close()
 

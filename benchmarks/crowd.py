@@ -227,7 +227,7 @@ class Replica:
         self._worker.handle(message)
         self.spent += time.process_time() - began
         if isinstance(message, Welcome):
-            self._config = agreed_setting(message).config
+            self._config = agreed_setting(message.config, message.text_sha256).config
 
     def answer(self, begin: Begin) -> bytes:
         """Return what a client answers to a request of the present step."""

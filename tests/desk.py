@@ -14,7 +14,7 @@ import numpy as np
 from tests.messages import comparable
 from utilities.audits import Rescore, Rescored, Resum
 from utilities.config import Config
-from utilities.coordinator import Command, Coordinator, Event
+from utilities.coordinator import Coordinator
 from utilities.data import Corpus, Text, build_corpus, build_vocabulary, log_frequencies
 from utilities.events import Drop, Finish, Joined, Left, Note, Received, Send, Tick
 from utilities.evolution import (
@@ -30,6 +30,7 @@ from utilities.evolution import (
 from utilities.ledger import Replay, Replayed, Save, Saved
 from utilities.noise import Floats
 from utilities.opening import Limits
+from utilities.orders import Command, Event
 from utilities.peers import Peer
 from utilities.protocol import (
     PROTOCOL_VERSION,
@@ -46,7 +47,7 @@ from utilities.scheduling import losses_per_group
 from utilities.scoring import score
 from utilities.selftest import ARITHMETIC_EXPECTED, NOISE_EXPECTED
 from utilities.summing import Compute, Computed
-from utilities.tally import Closed
+from utilities.tally import Append, Closed
 
 TEXT = "the cat sat on the mat. a dog did not. so it goes, day by day, for ever.\n" * 20
 RUN_SEED = 5
@@ -184,6 +185,11 @@ class Truth:
             self._states[newest] = after
         return self._states[step]
 
+    def forget(self, step: int) -> None:
+        """Let another history begin at a step."""
+        self.updates = {at: u for at, u in self.updates.items() if at < step}
+        self._states = {at: s for at, s in self._states.items() if at <= step}
+
     def digest(self, step: int) -> bytes:
         """Return the digest of the state before a step."""
         return self.state(step).digest(self.start.setting.fingerprint)
@@ -232,9 +238,10 @@ class Log:
                     self.drops.append(command)
                 case Note():
                     self.notes.append(command)
-                case Closed():
-                    self.closed.append(command)
-                    true = command.digest == self.truth.digest(command.step)
+                case Append():
+                    self.closed.append(command.closed)
+                    closed = command.closed
+                    true = closed.digest == self.truth.digest(closed.step)
                     assert true or self.doubtful
                 case Save():
                     self.saves.append(command)
@@ -291,7 +298,8 @@ def new_coordinator(
 ) -> Coordinator:
     """Return a coordinator at the fake clock's start."""
     setting, corpus, state = start.setting, start.corpus, start.state
-    return Coordinator(setting, corpus, RUN_SEED, state, START, seconds, limits, source)
+    begun = state, START, seconds, limits
+    return Coordinator(setting, corpus, RUN_SEED, *begun, source=source)
 
 
 class Desk:

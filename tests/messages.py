@@ -15,7 +15,10 @@ from utilities.protocol import (
     Goodbye,
     Hello,
     Message,
+    Recall,
+    Recalled,
     Result,
+    Resume,
     Shares,
     State,
     Sum,
@@ -47,6 +50,7 @@ SAMPLES: dict[str, Message] = {
         arithmetic_test=b"a" * 32,
         last_step=300,
         last_digest=b"d" * 32,
+        batches=(7,),
         auth=b"",
     ),
     "welcome": Welcome(
@@ -60,6 +64,9 @@ SAMPLES: dict[str, Message] = {
         first=SMALLEST,
         second=ZEROS,
     ),
+    "resume": Resume({"sigma": 0.5}, "5a", 300),
+    "recall": Recall(299, b"b" * 32),
+    "recalled": Recalled(5, 2, 3, 0.01, SEGMENTS, REWARDS, np.zeros(0, np.int32)),
     "tokens": TokenBatch(2, np.array([2, 255, 256], np.uint16)),
     "begin": Begin(5, 1.5, 2, True, SEGMENTS),
     "result": Result(
@@ -82,15 +89,16 @@ SAMPLES: dict[str, Message] = {
 # Frame by frame: lengths of tag and payload, tag, then the payload. Hexadecimal.
 BYTES: dict[str, str] = {
     "hello": """
-        06000000 16010000 7069636b6c65  # pickle
-          8004950b010000000000007d94288c046b696e64948c0568656c6c6f948c0870726f746f
+        06000000 24010000 7069636b6c65  # pickle
+          80049519010000000000007d94288c046b696e64948c0568656c6c6f948c0870726f746f
           636f6c944b018c0770726f6772616d948c03312e32948c06707974686f6e948c04332e31
           30948c056e756d7079948c03322e30948c046e616d65948c0742c3a47262656c948c096e
           6f697365546573749443206e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e
           6e6e6e6e6e6e6e948c0e61726974686d6574696354657374944320616161616161616161
           6161616161616161616161616161616161616161616161948c086c61737453746570944d
           2c018c0a6c61737444696765737494432064646464646464646464646464646464646464
-          64646464646464646464646464948c046175746894430094752e
+          64646464646464646464646464948c0762617463686573944b0785948c04617574689443
+          0094752e
     """,
     "welcome": """
         06000000 be000000 7069636b6c65  # pickle
@@ -106,6 +114,30 @@ BYTES: dict[str, str] = {
           040000000000008000004040
         08000000 0c000000 6e702e3c66343a33  # np.<f4:3
           000000000000000000000000
+    """,
+    "resume": """
+        06000000 59000000 7069636b6c65  # pickle
+          8004954e000000000000007d94288c046b696e64948c06726573756d65948c06636f6e66
+          6967947d948c057369676d6194473fe0000000000000738c0a7465787453686132353694
+          8c023561948c0473746570944d2c01752e
+    """,
+    "recall": """
+        06000000 56000000 7069636b6c65  # pickle
+          8004954b000000000000007d94288c046b696e64948c06726563616c6c948c0473746570
+          944d2b018c06646967657374944320626262626262626262626262626262626262626262
+          626262626262626262626294752e
+    """,
+    "recalled": """
+        06000000 55000000 7069636b6c65  # pickle
+          8004954a000000000000007d94288c046b696e64948c08726563616c6c6564948c047374
+          6570944b058c0a746f6b656e4261746368944b028c06747269616c73944b038c04726174
+          6594473f847ae147ae147b752e
+        0a000000 30000000 6e702e3c75383a322c33  # np.<u8:2,3
+          070000000000000000000000000000000200000000000000ffffffffffffffffffffffff
+          ffff00000100000000000000
+        08000000 03000000 6e702e7c69313a33  # np.|i1:3
+          7e8200
+        08000000 00000000 6e702e3c69343a30  # np.<i4:0
     """,
     "tokens": """
         06000000 2b000000 7069636b6c65  # pickle
@@ -208,13 +240,13 @@ def comparable(message: Message) -> tuple[object, ...]:
 
 def sender_of(kind: str) -> Side:
     """Return a side that may send this kind of message."""
-    clients = ("hello", "result", "sum", "state")
+    clients = ("hello", "result", "sum", "state", "recalled")
     return Side.CLIENT if kind in clients else Side.SERVER
 
 
 def opening_of(kind: str) -> bytes:
     """Return what has to be read before this kind of message is legal."""
-    if kind in ("hello", "welcome", "goodbye"):
+    if kind in ("hello", "welcome", "resume", "recall", "goodbye"):
         return b""
     return exact_bytes("hello" if sender_of(kind) is Side.CLIENT else "welcome")
 
@@ -246,6 +278,16 @@ def texts(longest: int) -> st.SearchStrategy[str]:
     return st.text(printable, max_size=longest)
 
 
+UPDATES = st.builds(
+    Update,
+    COUNTS,
+    COUNTS,
+    st.integers(0, 2**28),
+    NUMBERS,
+    MANY_SEGMENTS,
+    REWARDS_OF_ANY,
+    TOTALS,
+)
 MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(
         Hello,
@@ -255,8 +297,17 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
         *[DIGESTS] * 2,
         st.none() | COUNTS,
         st.just(b"") | DIGESTS,
+        st.lists(COUNTS, max_size=8).map(tuple),
         st.binary(max_size=512),
     ),
+    st.builds(
+        Resume,
+        st.dictionaries(st.text(), st.none() | COUNTS | NUMBERS | st.text()),
+        texts(64),
+        COUNTS,
+    ),
+    st.builds(Recall, COUNTS, DIGESTS),
+    UPDATES.map(Recalled.of),
     st.builds(
         lambda config, sha256, reason, state, digest: Welcome(
             config,
@@ -286,16 +337,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
         MANY_SEGMENTS,
         *[VECTORS] * 2,
     ),
-    st.builds(
-        Update,
-        COUNTS,
-        COUNTS,
-        st.integers(0, 2**28),
-        NUMBERS,
-        MANY_SEGMENTS,
-        REWARDS_OF_ANY,
-        TOTALS,
-    ),
+    UPDATES,
     st.builds(Shares, COUNTS, COUNTS, MANY_SEGMENTS, REWARDS_OF_ANY),
     st.builds(Sum, COUNTS, NUMBERS, TOTALS),
     STATES,

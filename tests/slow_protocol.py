@@ -25,6 +25,9 @@ Transcript: TypeAlias = tuple[str, list[str]]  # pickled fields, arrays
 ARRAYS: dict[str, tuple[str, ...]] = {
     "hello": (),
     "welcome": ("weights", "first", "second"),
+    "resume": (),
+    "recall": (),
+    "recalled": ("segments", "rewards", "total"),
     "tokens": ("tokens",),
     "begin": ("segments",),
     "result": ("segments", "losses", "clean"),
@@ -46,7 +49,11 @@ MOST_ROWS = {
 }
 MOST_ROWS_OF_SHARES = {**MOST_ROWS, "segments": 2**20}
 MOST_ROWS_OF_UPDATE = {**MOST_ROWS_OF_SHARES, "rewards": 2**28}
-MOST_ROWS_OF = {"shares": MOST_ROWS_OF_SHARES, "update": MOST_ROWS_OF_UPDATE}
+MOST_ROWS_OF = {
+    "shares": MOST_ROWS_OF_SHARES,
+    "update": MOST_ROWS_OF_UPDATE,
+    "recalled": MOST_ROWS_OF_SHARES,
+}
 
 LONGEST = 2**63 - 1
 UNPRINTABLE = [
@@ -72,6 +79,11 @@ RULES: dict[str, tuple[set[type], list[object], list[object]]] = {
         {float, type(None)},
         [None, -1.0, -0.0, 5e-324, 1.0, -1.001, 1.001],
         [-1.0011, 1.0011, 2.0, -1e308, math.inf, -math.inf, math.nan],
+    ),
+    "few counts": (
+        {tuple},
+        [(), (0,), (1, LONGEST), (5,) * 8],
+        [(-1,), (LONGEST + 1,), (True,), (0.0,), (None,), ("1",), (1,) * 9],
     ),
     "flag": ({bool}, [True, False], []),
     "digest": ({bytes}, [bytes(32)], [b"", bytes(31), bytes(33), bytes(64)]),
@@ -102,6 +114,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "arithmeticTest": "digest",
         "lastStep": "count or none",
         "lastDigest": "digest or none",
+        "batches": "few counts",
         "auth": "up to 512 bytes",
     },
     "welcome": {
@@ -111,6 +124,18 @@ FIELDS: dict[str, dict[str, str]] = {
         "step": "count",
         "count": "count",
         "digest": "digest",
+    },
+    "resume": {
+        "config": "mapping",
+        "textSha256": "text of 64",
+        "step": "count",
+    },
+    "recall": {"step": "count", "digest": "digest"},
+    "recalled": {
+        "step": "count",
+        "tokenBatch": "count",
+        "trials": "trials",
+        "rate": "number",
     },
     "tokens": {"number": "count"},
     "begin": {

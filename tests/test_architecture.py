@@ -18,7 +18,7 @@ FUNCTION_LINES = 60
 
 # A module imports from rows above its own; within a row only what is listed below.
 ROWS = (
-    ("errors", "misc", "addresses", "descriptors", "causes"),
+    ("errors", "misc", "disk", "addresses", "descriptors", "causes"),
     ("config",),
     ("model", "noise", "data"),  # these three do not know each other
     (
@@ -27,23 +27,15 @@ ROWS = (
     ),
     ("plaindata", "frames", "protocol", "wire"),
     (
-        *(
-            "events",
-            "peers",
-            "ledger",
-            "agreement",
-            "audits",
-            "lateness",
-            "steps",
-            "blocks",
-        ),
-        *("opening", "acceptance", "pacing", "aggregation", "tally", "summing"),
-        *("outbox", "coordinator", "worker"),
+        *("history", "events", "peers", "ledger", "agreement", "audits", "lateness"),
+        *("steps", "blocks", "opening", "acceptance", "pacing", "aggregation"),
+        *("tally", "summing", "outbox", "returning", "orders"),
+        *("coordinator", "worker"),
     ),
     (
         *("outgoing", "communication", "runfiles", "logfiles", "records", "statefiles"),
         *("checkpoints", "scales", "curves", "plots", "svgplot", "trained"),
-        *("runs", "runlogs", "credits"),
+        *("runs", "runlogs", "credits", "journal", "recovery"),
     ),
     (
         *("options", "setup", "display", "reporting"),
@@ -55,7 +47,7 @@ ROWS = (
         *("inspect.outlook", "inspect.yardsticks", "inspect.pngplot"),
         *("inspect.samples", "inspect.bits", "inspect.chat", "inspect.export"),
         *("inspect.report", "inspect.filecommands", "inspect.modelcommands"),
-        *("inspect.commandline", "inspect.__main__"),
+        *("inspect.proofs", "inspect.commandline", "inspect.__main__"),
     ),
 )
 WITHIN = {
@@ -68,7 +60,7 @@ WITHIN = {
     "scheduling": {"whitening", "evolution", "scoring", "engine"},
     "wire": {"plaindata", "frames", "protocol"},
     "tally": {"aggregation", "audits", "pacing"},
-    "ledger": {"peers"},
+    "ledger": {"history", "peers"},
     "lateness": {"events", "peers"},
     "agreement": {"peers"},
     "audits": {"agreement", "events", "peers", "ledger"},
@@ -81,7 +73,13 @@ WITHIN = {
     "coordinator": {
         *("events", "peers", "lateness", "steps", "ledger", "acceptance", "pacing"),
         *("tally", "aggregation", "summing", "outbox", "audits", "opening"),
+        *("returning", "orders"),
     },
+    "orders": {
+        *("audits", "events", "ledger", "outbox", "returning", "summing", "tally"),
+    },
+    "returning": {"events", "history", "ledger", "outbox", "peers", "tally"},
+    "worker": {"history"},
     "communication": {"outgoing"},
     "logfiles": {"runfiles"},
     "statefiles": {"runfiles"},
@@ -93,6 +91,8 @@ WITHIN = {
         *("scales", "curves", "svgplot", "trained"),
     },
     "runlogs": {"runfiles", "logfiles", "runs"},
+    "journal": {"runfiles"},
+    "recovery": {"runfiles", "runs", "checkpoints", "journal"},
     "credits": {"runfiles", "logfiles", "runs"},
     "setup": {"options"},
     "reporting": {"options", "setup", "display"},
@@ -117,7 +117,8 @@ WITHIN_INSPECT = {
         *("asking", "bits", "chat", "console", "export", "filecommands", "forecast"),
         *("outlook", "report", "samples", "summary", "words", "yardsticks"),
     },
-    "commandline": {"asking", "console", "filecommands", "modelcommands"},
+    "proofs": {"asking", "console", "filecommands"},
+    "commandline": {"asking", "console", "filecommands", "modelcommands", "proofs"},
     "__main__": {"commandline", "console"},
 }
 WITHIN |= {

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from tests.desk import Desk, hello, together
 from tests.messages import comparable
-from utilities.coordinator import Command, Event
 from utilities.errors import ProtocolError
 from utilities.events import Drop, Finish, Joined, Left, Received, Send, Stop
 from utilities.evolution import Update
 from utilities.ledger import Saved
+from utilities.orders import Command, Event
 from utilities.protocol import Goodbye, Result
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.small_runs import new_run
 from utilities.credits import Credit, CreditLog, read_credits
+from utilities.disk import Disk
 from utilities.errors import RunError
 from utilities.runs import Run
 
@@ -71,7 +72,7 @@ def test_a_full_disk_loses_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     log = CreditLog(run)
     log.add(0, [("a", 10, 1.0)])
     with monkeypatch.context() as patch:
-        patch.setattr("utilities.runfiles.write_atomically", full)
+        patch.setattr(Disk, "replace", full)
         with pytest.raises(RunError, match=r"credits\.json: cannot be written"):
             log.save(1)
     assert read_credits(run.path) == (0, [])

@@ -10,6 +10,7 @@ from tests.desk import START as NOW
 from tests.desk import lesson
 from utilities import ledger as module
 from utilities.evolution import Segment, TrainState, Update
+from utilities.history import SEGMENT_BYTES
 from utilities.ledger import Archive, Check, Ledger, Purpose
 from utilities.peers import REMEMBERED_STEPS
 
@@ -77,7 +78,7 @@ def test_a_ledger_is_large_by_the_number_of_updates(
 def test_a_ledger_is_large_by_the_bytes_of_rewards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "MAX_BYTES", 12 + 3 * module.SEGMENT_BYTES)
+    monkeypatch.setattr(module, "MAX_BYTES", 12 + 3 * SEGMENT_BYTES)
     ledger = filled(3)
     large = [ledger.large]
 

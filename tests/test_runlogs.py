@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utilities import runlogs
 from utilities.config import Config
 from utilities.data import Vocabulary
+from utilities.disk import Disk
 from utilities.errors import RunError
 from utilities.runlogs import (
     FIRST_SAMPLES,
@@ -87,7 +87,7 @@ def content(run: Run, name: str) -> bytes:
     return (run.path / name).read_bytes()
 
 
-def failing_append(_: object, data: bytes) -> int:
+def failing_append(*_: object) -> int:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -337,7 +337,7 @@ def test_a_cut_that_changes_nothing_writes_nothing(
     grow(log, FIRST_STEP, FIRST_STEP + 2)
     log.append_sample(FIRST_STEP, "text")
     log.flush()
-    monkeypatch.setattr(runlogs, "write_atomically", failing_append)
+    monkeypatch.setattr(Disk, "replace", failing_append)
 
     log.cut_logs(FIRST_STEP + 2)
     with pytest.raises(RunError, match=r"metrics\.jsonl: cannot be written: No space"):
@@ -416,34 +416,20 @@ def test_samples_are_thinned_but_the_first_and_the_newest_stay(
 # Failing disks.
 
 
-class PartialFile:
-    """A file on a disk that takes some bytes more, a few at a time."""
+def disk_with_room(room: int) -> Callable[..., int]:
+    """Return what writes a few bytes at a time, and in all only so many to a file."""
+    real = os.write
+    left: dict[int, int] = {}
 
-    def __init__(self, file: Any, room: int) -> None:
-        self._file = file
-        self._room = room
+    def write(_: Disk, descriptor: int, data: memoryview) -> int:
+        size = left.setdefault(descriptor, room)
+        if not size:
+            failing_append()
+        taken = min(size, len(data), 7)
+        left[descriptor] -= taken
+        return real(descriptor, data[:taken])
 
-    def __enter__(self) -> "PartialFile":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-    def write(self, data: bytes) -> int:
-        if not self._room:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        taken = min(self._room, len(data), 7)
-        self._room -= taken
-        written: int = self._file.write(data[:taken])
-        return written
-
-
-def disk_with_room(room: int) -> Callable[..., PartialFile]:
-    opened = Path.open
-    return lambda *args, **options: PartialFile(opened(*args, **options), room)
+    return write
 
 
 @pytest.mark.parametrize("room", [0, 1, 7, 100, 350])
@@ -457,7 +443,7 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_torn(
     before = {name: content(run, name) for name in names}
     grow(log, FIRST_STEP + 3, FIRST_STEP + 6)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", disk_with_room(room))
+        patch.setattr(Disk, "write", disk_with_room(room))
         with pytest.raises(RunError) as caught:
             log.flush()
         with pytest.raises(RunError, match=r"samples\.txt: cannot be written: No"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from utilities import setup
+from utilities.checkpoints import Checkpoint
 from utilities.data import Text
 from utilities.errors import ConfigError, DataError, RunError
 from utilities.evolution import TrainState
@@ -203,7 +204,7 @@ def test_a_run_whose_first_state_cannot_be_saved_leaves_no_folder(
     def full(*_: object) -> None:
         raise RunError("the disk is full")
 
-    monkeypatch.setattr(Run, "save_checkpoint", full)
+    monkeypatch.setattr(Checkpoint, "to_bytes", full)
     with pytest.raises(RunError, match="full"):
         prepare(options(own))
     assert list(runs.iterdir()) == []

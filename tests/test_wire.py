@@ -45,6 +45,7 @@ from tests.slow_protocol import (
     transcripts,
     with_head,
 )
+from utilities.config import MAX_PARAMETERS
 from utilities.errors import ProtocolError
 from utilities.evolution import Segment
 from utilities.plaindata import MAX_BYTES
@@ -68,9 +69,9 @@ EACH_ARRAY = pytest.mark.parametrize(
 )
 
 
-def inbox_for(kind: str, **arguments: int) -> Inbox:
+def inbox_for(kind: str, parameters: int = MAX_PARAMETERS) -> Inbox:
     """Return an inbox in the first phase in which a kind is legal."""
-    inbox = Inbox(sender_of(kind), **arguments)
+    inbox = Inbox(sender_of(kind), parameters)
     receive(inbox, opening_of(kind))
     return inbox
 
@@ -390,13 +391,16 @@ def test_weights_and_moments_of_different_lengths_are_refused(
 
 HERE_LEGAL = {
     ("client", "opening"): {"hello"},
-    ("client", "joined"): {"state", "result", "sum", "goodbye"},
-    ("server", "opening"): {"welcome", "goodbye"},
+    ("client", "joined"): {"state", "result", "sum", "recalled", "goodbye"},
+    ("server", "opening"): {"welcome", "resume", "recall", "goodbye"},
     ("server", "joined"): {
-        *("welcome", "tokens", "begin", "shares", "update", "goodbye"),
+        *("welcome", "resume", "tokens", "begin", "shares", "update", "goodbye"),
     },
 }
-OPENINGS = {"client": ("hello",), "server": ("welcome", "goodbye")}
+OPENINGS = {
+    "client": ("hello",),
+    "server": ("welcome", "resume", "recall", "goodbye"),
+}
 
 
 @EACH_KIND

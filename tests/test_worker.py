@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.desk import Lesson, hello, lesson, state_message
+from tests.messages import comparable
 from utilities import sums
 from utilities.engine import Halves, OneCore, Scored
 from utilities.errors import IncompatibleError, ProtocolError
@@ -29,7 +30,10 @@ from utilities.protocol import (
     Begin,
     Goodbye,
     Message,
+    Recall,
+    Recalled,
     Result,
+    Resume,
     Shares,
     State,
     Sum,
@@ -90,6 +94,11 @@ def begin(step: int = 0, **changes: Any) -> Begin:
 
 SHARED = (Segment(3, 0, 2), Segment(4, 1, 1))  # twelve trials
 REWARDS = np.arange(-60, 60, 10).astype(np.int8)
+
+
+def resume(step: int = 0, **changes: Any) -> Resume:
+    keys = LESSON.setting.config.to_json() | changes
+    return Resume(keys, LESSON.setting.text_sha256, step)
 
 
 def shares(step: int = 0, **changes: Any) -> Shares:
@@ -647,6 +656,8 @@ def test_a_total_that_is_given_has_no_quality_here() -> None:
 # --- refusing -------------------------------------------------------------------------
 
 BEFORE: dict[str, Callable[[], Message]] = {
+    "resume": lambda: resume(),
+    "recall": lambda: Recall(0, bytes(32)),
     "tokens": tokens,
     "update": nothing_learned,
     "begin": begin,
@@ -719,6 +730,10 @@ ILLEGAL: dict[str, tuple[Message, str]] = {
     "shares with tokens that were never sent": (
         shares(token_batch=2),
         "token batch 2 was never sent",
+    ),
+    "a state that is not here to go on from": (
+        resume(3),
+        "resume: expected a state of step 3, got 0",
     ),
     "a request of a step to come": (begin(1), "begin: expected step 0, got 1"),
     "a request of a segment twice": (
@@ -812,3 +827,49 @@ def test_a_configuration_that_is_not_understood_is_incompatible(
 
     assert "run the same version of the program on both machines" in str(caught.value)
     assert worker.step is None
+
+
+# --- coming back ----------------------------------------------------------------------
+
+
+def test_a_worker_goes_on_from_its_own_state_with_keys_that_may_have_changed() -> None:
+    worker, _ = started()
+    worker.handle(begin())
+    digest = worker.digest
+
+    worker.handle(resume(sigma=0.5))
+
+    assert (worker.step, worker.digest, worker.batches) == (0, digest, (0,))
+    assert not worker.busy
+    assert worker.config is not None
+    assert worker.config.sigma == 0.5
+
+
+def test_a_state_that_has_changed_meanwhile_shows_in_the_next_digest() -> None:
+    worker, _ = started()
+    digest, state = worker.digest, worker._state
+    assert state is not None
+    worker._state = replace(state, weights=state.weights + np.float32(1))
+
+    worker.handle(resume())
+
+    assert worker.digest != digest
+
+
+def test_a_worker_hands_back_what_the_server_has_lost() -> None:
+    worker, _ = started()
+    digests = []
+    for step in range(3):
+        digests.append(worker.digest)
+        worker.handle(nothing_learned(step))
+
+    worker.handle(Recall(1, digests[1]))
+    replies = worker.work()
+
+    updates = [nothing_learned(step) for step in (1, 2)]
+    assert [comparable(r) for r in replies] == [
+        comparable(Recalled.of(u)) for u in updates
+    ]
+    for unknown in (Recall(1, digests[0]), Recall(3, worker.digest)):
+        worker.handle(unknown)
+        assert worker.work() == []

@@ -27,12 +27,13 @@ from tests.desk import (
     rescored,
 )
 from utilities.audits import Rescore, Resum, Resummed
-from utilities.coordinator import Command, Event
 from utilities.errors import ProtocolError
 from utilities.events import Drop, Joined, Left, Received, Send, Tick
 from utilities.ledger import Replay, Replayed, Save, Saved
 from utilities.opening import Limits
+from utilities.orders import Command, Event
 from utilities.protocol import Goodbye, Hello, Message, Welcome
+from utilities.returning import Retrace, retrace
 from utilities.summing import Compute
 from utilities.wire import Inbox, Side, encode
 from utilities.worker import Worker
@@ -124,8 +125,9 @@ class Node:
             self.said_goodbye.append(message)
             return
         self.worker.handle(message)
+        self._welcomed = True  # nothing else comes first
         if isinstance(message, Welcome):
-            self.deviates, self._welcomed = False, True
+            self.deviates = False
 
     def _send(self, link: Link | None, replies: list[Message]) -> None:
         if self.stopped:
@@ -244,19 +246,32 @@ class Wire:
                 self.after(self._delay + 0.01, lambda: self._hang_up(link, node))
             case Replay():
                 state = replayed(self.start, command)
-                self.after(self._job_seconds, lambda: self.happen(Replayed(state)))
+                self._later(Replayed(state))
+            case Retrace():
+                found = retrace(self.start.setting, self.start.corpus, command)
+                self._later(found)
             case Compute():
                 result = computed(self.start, command)
-                self.after(self._job_seconds, lambda: self.happen(result))
+                self._later(result)
             case Rescore():
                 scored = rescored(self.start, command)
-                self.after(self._job_seconds, lambda: self.happen(scored))
+                self._later(scored)
             case Resum():
                 summed = Resummed(added(self.start, command))
-                self.after(self._job_seconds, lambda: self.happen(summed))
+                self._later(summed)
             case Save():
                 step = command.state.step
-                self.after(self._job_seconds, lambda: self.happen(Saved(step)))
+                self._later(Saved(step))
+
+    def _later(self, event: Event) -> None:
+        """Report what a thread has done, unless the server is another one by then."""
+        server = self.coordinator
+
+        def report() -> None:
+            if self.coordinator is server:
+                self.happen(event)
+
+        self.after(self._job_seconds, report)
 
     def _close(self, client: int, reason: str) -> None:
         link, node = self._links[client]
@@ -290,9 +305,15 @@ class Wire:
         node.link = link
         self._links[link.client] = (link, node)
         worker = node.worker
-        self.up(
-            link, hello(node.name, last_step=worker.step, last_digest=worker.digest)
-        )
+        held = {"last_digest": worker.digest, "batches": worker.batches}
+        self.up(link, hello(node.name, last_step=worker.step, **held))
+
+    def restart(self, step: int) -> None:
+        """Lose the server, which finds itself at an earlier step when it is back."""
+        for link, node in list(self._links.values()):
+            self._hang_up(link, node)
+        start = replace(self.start, state=self.truth.state(step))
+        self.coordinator = new_coordinator(start)
 
     def cut(self, node: Node, reason: str = "cable pulled") -> None:
         """Break a client's connection; both ends notice."""

@@ -43,10 +43,24 @@ class Outcome:
 class Acceptance:
     """Which state is true, who is asked for it, what is saved."""
 
-    def __init__(self, setting: Setting, state: TrainState, now: float) -> None:
-        """Begin with an accepted state that is saved."""
+    def __init__(
+        self,
+        setting: Setting,
+        state: TrainState,
+        now: float,
+        saved: int | None = None,
+    ) -> None:
+        """Begin with an accepted state.
+
+        Args:
+            setting: of the run.
+            state: that everything later builds on.
+            now: on the coordinator's clock.
+            saved: step of the newest checkpoint; None: that of the state.
+        """
         self.ledger = Ledger(setting, state)
-        self.archive = Archive(setting.config, state.step, now)
+        newest = state.step if saved is None else saved
+        self.archive = Archive(setting.config, newest, now)
         self._fingerprint = setting.fingerprint
         self._wanted: Wanted | None = None
 

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from utilities.errors import CheckpointError
+from utilities.errors import CheckpointError, DamageError
 from utilities.evolution import TrainState
 from utilities.misc import sha256
 
@@ -94,7 +94,8 @@ def read_checkpoint(data: bytes, step: int, fingerprint: bytes) -> Checkpoint:
         fingerprint: of the configuration and text that it is to go on with.
 
     Raises:
-        CheckpointError: it is not what was written, or of another step or model.
+        DamageError: it is not what was written.
+        CheckpointError: it is of another step or model.
     """
     arrays = _unpack(data, tuple(_FIELDS))
     _check(arrays, step)
@@ -145,7 +146,7 @@ def _unpack(data: bytes, names: tuple[str, ...]) -> Arrays:
     found = sha256(memoryview(data)[:-_HASH_DIGITS]).hex()
     if found != stored:
         got = f"{stored[:12]}…" if stored.isalnum() else "none"
-        raise CheckpointError(
+        raise DamageError(
             "the file was cut off or changed: expected to end in the SHA-256 of what "
             f"is before, {found[:12]}…, got {got}"
         )

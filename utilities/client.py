@@ -25,13 +25,14 @@ from utilities.evolution import Update
 from utilities.options import ClientOptions
 from utilities.processes import cores, end_with_parent, signals, worker_count
 from utilities.protocol import (
+    MOST_BATCHES,
     PROTOCOL_VERSION,
     Begin,
     End,
     Goodbye,
     Hello,
     Message,
-    Sum,
+    Result,
 )
 from utilities.selftest import arithmetic_test, noise_test
 from utilities.setup import VERSION
@@ -181,6 +182,7 @@ class Client:
             arithmetic_test=arithmetic_test(),
             last_step=self._worker.step,
             last_digest=self._worker.digest,
+            batches=self._worker.batches[-MOST_BATCHES:],
         )
 
     def _session(self, connection: Connection) -> bool:
@@ -201,7 +203,7 @@ class Client:
         """Do the work that is due; return the server's goodbye, if that came."""
         self._work_began = time.monotonic()
         step, replies = self._worker.step, self._worker.work()
-        if not isinstance(replies[0], Sum):  # which has no trials of its own
+        if replies and isinstance(replies[-1], Result):  # others have no trials
             self._spent += time.monotonic() - self._work_began
         came = connection.receive(wait=False)  # was sent without this answer
         connection.send(replies)

@@ -15,15 +15,13 @@ update goes to everybody and the next one opens.
 import random
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TypeAlias
 
-from utilities import events
 from utilities.acceptance import Acceptance, Outcome
 from utilities.aggregation import SEEDS, SUMS, Aggregation, Load
-from utilities.audits import Audits, Job, Liars, Rescored, Resummed, audit_random
+from utilities.audits import Audits, Liars, Rescored, Resummed, audit_random
 from utilities.data import Corpus
 from utilities.errors import ProtocolError
-from utilities.events import Drop, Finish, Joined, Left, Note, Received, Stop, Tick
+from utilities.events import Finish, Joined, Left, Note, Received, Stop, Tick
 from utilities.evolution import (
     Setting,
     TrainState,
@@ -32,8 +30,9 @@ from utilities.evolution import (
     shape,
 )
 from utilities.lateness import blame, late_sums
-from utilities.ledger import Check, Purpose, Replay, Replayed, Save, Saved
+from utilities.ledger import Check, Purpose, Replayed, Saved
 from utilities.opening import Limits, Opening
+from utilities.orders import Command, Event, Orders
 from utilities.outbox import Outbox
 from utilities.pacing import StepLength
 from utilities.peers import Peer, refuse, unique_name
@@ -43,24 +42,22 @@ from utilities.protocol import (
     Goodbye,
     Hello,
     Message,
+    Recalled,
     Result,
     State,
     Sum,
 )
+from utilities.returning import Retraced, Returning
 from utilities.steps import OpenStep
 from utilities.summing import (
     Accounts,
-    Compute,
     Computed,
     Owners,
     Summing,
     contributions,
     parts_by_peer,
 )
-from utilities.tally import Before, Closed, Tally, majority
-
-Event: TypeAlias = events.Event | Replayed | Saved | Computed | Rescored | Resummed
-Command: TypeAlias = events.Command | Replay | Save | Compute | Job | Closed
+from utilities.tally import Append, Before, Closed, Tally, majority
 
 
 class Coordinator:
@@ -75,6 +72,7 @@ class Coordinator:
         now: float,
         seconds: float = 0.0,
         limits: Limits | None = None,
+        saved: int | None = None,
         source: random.Random | None = None,
     ) -> None:
         """Start from an accepted state.
@@ -83,10 +81,11 @@ class Coordinator:
             setting: of the run.
             corpus: gives the token batches.
             run_seed: that all segments' seeds derive from; never leaves the server.
-            state: the initial one or a checkpoint's.
+            state: the initial one or what was recovered.
             now: on the clock that every event is stamped with.
             seconds: that the run has trained before.
             limits: when to stop.
+            saved: step of the newest checkpoint; None: that of the state.
             source: of what clients must not foresee; None: the run's seed.
         """
         self.setting = setting
@@ -95,7 +94,7 @@ class Coordinator:
         self.finished = False
         self._audits = Audits(setting, source or audit_random(run_seed, state.step))
         self._opening = Opening(setting, run_seed, self._audits)
-        self._states = Acceptance(setting, state, now)
+        self._states = Acceptance(setting, state, now, saved)
         self._ledger = self._states.ledger
         self._peers: dict[int, Peer] = {}
         self._open: OpenStep | None = None
@@ -111,7 +110,8 @@ class Coordinator:
         self._limits = limits or Limits()
         self._began = now - seconds
         self._outbox = Outbox(setting, corpus)
-        self._commands: list[Command] = []
+        self._returning = Returning(setting, run_seed, self._ledger, self._outbox)
+        self._orders = Orders()
 
     # The one way in.
 
@@ -133,7 +133,7 @@ class Coordinator:
         """
         match event:
             case Joined():
-                self._join(event.client, event.hello)
+                self._join(event.client, event.hello, now)
             case Received():
                 self._receive(event.client, event.message, now)
             case Left():
@@ -141,12 +141,16 @@ class Coordinator:
             case Replayed():
                 outcome = self._states.replayed(event.state, self.clients, now)
                 self._carry_out(outcome)
-                self._commands += self._audits.knows(event.state)
+                self._orders += self._audits.knows(event.state)
             case Saved():
                 self._states.archive.saved()
             case Computed():
                 assert self._summing is not None, "it waits for what it has ordered"
                 self._summing.computed(event)
+            case Retraced():
+                appended, notes = self._returning.regain(event, now - self._began)
+                self._orders += [*appended, *notes]
+                self.step += len(appended)
             case Rescored():
                 self._expel(*self._audits.judged(event))
             case Resummed():
@@ -165,7 +169,7 @@ class Coordinator:
                 is late that had not come by then: reading a thousand takes a while.
         """
         self._go_on(now, now if heard is None else heard)
-        return self._flush()
+        return self._orders.flush(self._outbox)
 
     def wakeup(self, heard: float) -> float | None:
         """Return the moment at which a Tick is due, if any.
@@ -174,7 +178,8 @@ class Coordinator:
             heard: up to when all that has come was taken.
         """
         stage = self._open or self._summing
-        moments = [stage.wakeup(heard)] if stage is not None else []
+        moments = [self._returning.wakeup]
+        moments += [stage.wakeup(heard)] if stage is not None else []
         if not self._stopping:
             moments.append(self._limits.end)
         return min((m for m in moments if m is not None), default=None)
@@ -186,28 +191,31 @@ class Coordinator:
 
     # Clients come and go.
 
-    def _join(self, client: int, hello: Hello) -> None:
+    def _join(self, client: int, hello: Hello, now: float) -> None:
         name = unique_name(hello.name, {peer.name for peer in self.clients})
         refusal = refuse(hello) or self._audits.refusal(hello.name)
         if refusal is not None:
-            self._note(f"{name} refused: {refusal}", warning=True)
-            self._drop(client, End.REFUSED, refusal)
+            self._orders.note(f"{name} refused: {refusal}", warning=True)
+            self._orders.drop(client, End.REFUSED, refusal)
             return
         if self.finished:
-            self._drop(client, End.FINISHED, "the run has ended")
+            self._orders.drop(client, End.FINISHED, "the run has ended")
             return
         self._peers[client] = Peer(client, name, announced=hello.name)
         again = "" if hello.last_step is None else f" again (was at {hello.last_step})"
-        self._note(f"{name} joined{again}; {len(self._peers)} here")
+        self._orders.note(f"{name} joined{again}; {len(self._peers)} here")
+        peer = self._peers[client]
+        self._orders += self._returning.meet(peer, hello, self.step, now)
 
     def _leave(self, client: int, reason: str) -> None:
         peer = self._peers.pop(client, None)
         if peer is None:
             return
-        self._note(f"{peer.name} left: {reason}; {len(self._peers)} here")
+        self._orders.note(f"{peer.name} left: {reason}; {len(self._peers)} here")
         peer.ready = False
         self._outbox.forget(peer)
         self._accounts.close(peer)
+        self._returning.lose(peer)
         self._audits.forget(peer)
         for stage in (self._open, self._summing):
             if stage is not None:
@@ -215,14 +223,14 @@ class Coordinator:
 
     def _expel(self, liars: Liars, notes: list[Note]) -> None:
         """Send away whose answers are not what the server has computed itself."""
-        self._commands += notes
+        self._orders += notes
         for peer, reason in liars:
-            self._note(f"{peer.name} expelled: {reason}", warning=True)
+            self._orders.note(f"{peer.name} expelled: {reason}", warning=True)
             if self._open is not None:
                 self._open.discard(peer)
             if peer.id in self._peers:
                 self._leave(peer.id, "expelled")
-                self._drop(peer.id, End.REFUSED, f"expelled: {reason}")
+                self._orders.drop(peer.id, End.REFUSED, f"expelled: {reason}")
 
     def _ready(self) -> list[Peer]:
         return [peer for peer in self.clients if peer.ready]
@@ -245,7 +253,7 @@ class Coordinator:
         """Let replicas take part no more until they have got the true state."""
         for peer in peers:
             if peer.ready:
-                self._note(
+                self._orders.note(
                     f"{peer.name}: {reason}; its state is replaced", warning=True
                 )
                 peer.ready, peer.reason = False, reason
@@ -267,9 +275,11 @@ class Coordinator:
                 self._take_state(peer, message)
             case Sum():
                 self._take_sum(peer, message, now)
+            case Recalled():
+                self._orders += self._returning.take(peer, message.update)
             case Goodbye():
                 self._leave(client, message.reason or message.end)
-                self._drop(client, End.DROPPED, "goodbye")  # should it not close
+                self._orders.drop(client, End.DROPPED, "goodbye")  # should it not close
             case _:
                 raise ProtocolError(f"{type(message).__name__}: not a client's message")
 
@@ -311,6 +321,8 @@ class Coordinator:
                 if not self._sum_up(self._summing, now, heard):
                     return
                 continue
+            if self._returning.waits(heard) and not self._stopping:
+                return
             if not self._ready():  # no step is open; it begins anew for whoever comes
                 self._give_up()
                 self._welcome_waiting()
@@ -325,7 +337,7 @@ class Coordinator:
             digest = self._agreed(step)
             if digest is None:
                 check = Check(self.step, None, (), Purpose(), now - self._began)
-                self._commands += self._ledger.check(check)
+                self._orders += self._ledger.check(check)
                 return
             if not self._leave_out(step, digest):
                 self._close(step, digest, now)
@@ -346,6 +358,7 @@ class Coordinator:
         usual = self._length.seconds, self._aggregation.round_trip
         self._open = self._opening.open(self.step, *usual, last=self._stopping)
         self._tally = Tally(now, self._before)
+        self._returning.too_late()
         joiners = bool(self._waiting())
         self._states.open(self.step, now, ending=self._stopping, joiners=joiners)
         return self._open
@@ -373,7 +386,7 @@ class Coordinator:
         """Return the digest of the true state, or None if only a replay can tell."""
         if self._ledger.state.step == self.step:
             return self._ledger.digest
-        return majority(step.votes())
+        return majority(step.votes()) or None
 
     def _leave_out(self, step: OpenStep, digest: bytes) -> bool:
         """Leave out replicas that differ; return whether there were any."""
@@ -390,7 +403,7 @@ class Coordinator:
         self._open = None
         votes, seconds = step.votes(), now - self._began
         answered = [peer for peers in votes.values() for peer in peers]
-        self._commands += blame(self.step, step.missing(), answered)
+        self._orders += blame(self.step, step.missing(), answered)
         agreeing = votes.get(digest, [])
         check = Check(self.step, digest, tuple(agreeing), Purpose(), seconds)
         self._carry_out(self._states.settle(check, digest, self.clients, now))
@@ -399,9 +412,9 @@ class Coordinator:
             return
         scored, dropped = step.scored()
         batch = self._outbox.batch_of(self.step)
-        self._commands += self._audits.capped(step.capped)
+        self._orders += self._audits.capped(step.capped)
         audited = step.pairs(), scored, batch
-        self._commands += self._audits.close(check, *audited, self._ledger)
+        self._orders += self._audits.close(check, *audited, self._ledger)
         update = shape(self.setting, self.step, batch, scored, seconds)
         loss = mean_loss(self.setting, [scores for _, scores in scored])
         counts = (update.trials, len(agreeing), step.late(), dropped)
@@ -444,13 +457,13 @@ class Coordinator:
 
     def _sum_up(self, summing: Summing, now: float, heard: float) -> bool:
         """Have computed what does not come; return whether all sums are in."""
-        self._commands += late_sums(self.step, summing.overdue(heard))
-        self._commands += summing.compute()
+        self._orders += late_sums(self.step, summing.overdue(heard))
+        self._orders += summing.compute()
         if not summing.complete():
             return False
         self._summing = None
         summing.blame()
-        self._commands += self._audits.resum(summing.kept)
+        self._orders += self._audits.resum(summing.kept)
         if summing.failed:
             self._tell_way(self.step + 1, self._aggregation.failed())
         adding, update = summing.adding(), summing.update()
@@ -464,13 +477,14 @@ class Coordinator:
     def _tell_way(self, step: int, reason: str | None) -> None:
         if reason is not None:
             way = self._aggregation.way
-            self._note(f"aggregation: {way} from step {step} on: {reason}")
+            self._orders.note(f"aggregation: {way} from step {step} on: {reason}")
 
     def _finish(self, update: Update, now: float) -> None:
         """Send the update of a step, and make room for the next one."""
         closed, self._closing = self._closing, None
         assert closed is not None, "what is finished has been scored"
-        self._commands.append(replace(closed, seconds=now - self._began))
+        closed = replace(closed, seconds=now - self._began)
+        self._orders += [Append(update, closed)]
         self._length.observe(self._tally.observed(now))
         self._ledger.append(update, closed.digest)
         for peer in self._ready():
@@ -480,7 +494,7 @@ class Coordinator:
     def _carry_out(self, outcome: Outcome) -> None:
         """Do what follows from a decision about states."""
         self._take_out(outcome.taken_out, outcome.reason)
-        self._commands += outcome.orders
+        self._orders += outcome.orders
         if outcome.welcome:
             self._welcome_waiting()
 
@@ -490,25 +504,11 @@ class Coordinator:
         """End the run once its present state is saved."""
         seconds = now - self._began
         orders, done = self._states.conclude(self.step, now, seconds)
-        self._commands += orders
+        self._orders += orders
         if not done:
             return
         self.finished = True
         for peer in self.clients:
-            self._drop(peer.id, End.FINISHED, "the run has ended")
+            self._orders.drop(peer.id, End.FINISHED, "the run has ended")
         self._peers.clear()
-        self._commands.append(Finish())
-
-    # Output.
-
-    def _note(self, text: str, *, warning: bool = False) -> None:
-        self._commands.append(Note(text, warning))
-
-    def _drop(self, client: int, end: End, reason: str) -> None:
-        self._commands.append(Drop(client, Goodbye(end.value, reason)))
-
-    def _flush(self) -> list[Command]:
-        """Return what one event caused; messages ahead of goodbyes."""
-        commands = [*self._outbox.flush(), *self._commands]
-        self._commands = []
-        return commands
+        self._orders += [Finish()]

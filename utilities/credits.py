@@ -47,7 +47,7 @@ class CreditLog:
             RunError: the file cannot be read.
         """
         assert run.locked, "a run opened for reading is not written"
-        self._path = run.path / CREDITS
+        self._path, self._disk = run.path / CREDITS, run.disk
         self._counted, clients = read_credits(run.path)
         self._clients = {credit.name: credit for credit in clients}
         self._pending: list[tuple[int, tuple[Contribution, ...]]] = []
@@ -78,7 +78,7 @@ class CreditLog:
                     reward=old.reward + reward,
                 )
         self._counted = max(self._counted, step)
-        write_json(self._path, self._to_json())
+        write_json(self._path, self._to_json(), self._disk)
 
     def _to_json(self) -> dict[str, Any]:
         clients = {

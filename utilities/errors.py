@@ -6,7 +6,8 @@
     ├── IncompatibleError       4   two programs that must not train together
     ├── DataError               5   a text cannot be read or is too small
     ├── RunError                6   a run folder cannot be read, locked or written
-    │   └── CheckpointError     6   a checkpoint is damaged
+    │   └── CheckpointError     6   a checkpoint is not what a run can go on from
+    │       └── DamageError     6   a checkpoint is not what was written
     └── ProtocolError           1   a peer broke the rules of the wire
 
 A message names who, what was expected, what came, and what to do next. Broken
@@ -52,6 +53,10 @@ class RunError(TrainingError):
 
 class CheckpointError(RunError):
     """Refuse a checkpoint whose content does not hash to its digest."""
+
+
+class DamageError(CheckpointError):
+    """Refuse a checkpoint whose bytes are not those that were written."""
 
 
 class ProtocolError(TrainingError):

@@ -185,6 +185,11 @@ class Update:
         return len(self.total) > 0
 
 
+def trials_of(setting: Setting, segments: tuple[Segment, ...]) -> int:
+    """Return how many trials segments have."""
+    return sum(s.groups for s in segments) * setting.config.trials_per_group
+
+
 def initial_state(setting: Setting, seed: int, log_frequencies: Floats) -> TrainState:
     """Return the state that a run starts from."""
     weights = initial_weights(setting.layout, seed, log_frequencies)

@@ -7,15 +7,16 @@ settles one after the other. An `Archive` knows which states are due on the disk
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from utilities.config import Config
 from utilities.evolution import Setting, TrainState, Update
+from utilities.history import Recent, held
 from utilities.peers import REMEMBERED_STEPS, Peer
 
 MAX_BYTES = 1 << 26  # 64 MB of updates: then a state is asked for anyhow
-SEGMENT_BYTES = 150  # that a segment takes, its object and its numbers
+STATE_BYTES = 12  # of a parameter: weight and two moments
 MAX_UPDATES = 10_000  # a joiner or a replay has to go through them all
 
 # What the shell is asked to do with states, and what it answers.
@@ -98,12 +99,6 @@ class Check:
         return replace(known, purpose=self.purpose | other.purpose)
 
 
-def held(update: Update) -> int:
-    """Return the bytes that an update holds."""
-    segments = SEGMENT_BYTES * len(update.segments)
-    return update.rewards.nbytes + update.total.nbytes + segments
-
-
 class Ledger:
     """The last accepted state and all updates since."""
 
@@ -111,7 +106,8 @@ class Ledger:
         """Begin with an accepted state."""
         self._updates: deque[Update] = deque()
         self._bytes = 0
-        self._recent: dict[int, bytes] = {}  # digests by step
+        self._digests: dict[int, bytes] = {}  # of recent steps
+        self._recent = Recent(STATE_BYTES * setting.layout.size)
         self._checks: deque[Check] = deque()  # ascending
         self._overtaken: deque[tuple[Check, Replay]] = deque()  # milestones
         self._running: Check | None = None
@@ -124,18 +120,20 @@ class Ledger:
 
     def agree(self, step: int, digest: bytes) -> None:
         """Take the digest that was agreed on at a step."""
-        self._recent[step] = digest
-        self._recent.pop(step - REMEMBERED_STEPS, None)
+        self._digests[step] = digest
+        self._digests.pop(step - REMEMBERED_STEPS, None)
 
     def append(self, update: Update, digest: bytes) -> None:
         """Take the update of a step that has closed, and the digest before it."""
         self.agree(update.step, digest)
         self._updates.append(update)
         self._bytes += held(update)
+        self._recent.append(update, digest)
+        self._recent.forget(self.state.step)
 
     def contradicts(self, step: int, digest: bytes) -> bool:
         """Return whether another digest was agreed on at a recent step."""
-        return self._recent.get(step, digest) != digest
+        return self._digests.get(step, digest) != digest
 
     @property
     def large(self) -> bool:
@@ -155,6 +153,22 @@ class Ledger:
         while self._updates and self._updates[0].step < state.step:
             self._bytes -= held(self._updates.popleft())
         self.state, self.digest = state, digest
+        self._recent.forget(state.step)
+
+    def remember(self, updates: Iterable[tuple[bytes, Update]]) -> None:
+        """Take the steps before the accepted state, for whoever missed a few only."""
+        for digest, update in updates:
+            self._recent.append(update, digest)
+            self._recent.forget(self.state.step)
+
+    def missed(self, step: int, digest: bytes) -> tuple[Update, ...] | None:
+        """Return what a replica lacks that is at a step, with a digest.
+
+        None where a state is less to send, or that replica was never one of this run.
+        """
+        if (step, digest) == (self.state.step, self.digest):
+            return tuple(self)
+        return self._recent.since(step, digest)
 
     @property
     def checking(self) -> bool:

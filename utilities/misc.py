@@ -1,11 +1,9 @@
-"""Small helpers that belong to no noun: spelling, digests, deadlines, safe files.
+"""Small helpers that belong to no noun: spelling, digests, deadlines.
 
-Standard library only; importing it does nothing. Files are written here in the one
-way that survives a crash: temporary file, fsync, rename, fsync of the folder.
+Standard library only; importing it does nothing.
 """
 
 import hashlib
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,33 +48,3 @@ class Deadline:
     def left(self) -> float:
         """Return the seconds left, never below zero."""
         return max(0.0, self.moment - self.clock())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a whole file so that a crash leaves the old one or the new one.
-
-    Raises:
-        OSError: the disk is full, read-only or failing; the old file is untouched.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable where the system can (not on Windows)."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -92,6 +92,7 @@ class ServerOptions:
     runs: Path = RUNS
     resume: bool = False
     resume_number: int | None = None  # None: the newest run
+    salvage: bool = False  # go on without what is damaged
     local_clients: int = 0
     max_steps: int | None = None
     max_seconds: float | None = None
@@ -226,6 +227,12 @@ def _add_run(parser: Parser) -> None:
     )
     parser.option(
         run,
+        "salvage",
+        action="store_true",
+        help="with --resume: go on without files that are damaged, and keep them aside",
+    )
+    parser.option(
+        run,
         "maxSteps",
         type=_number(int, 1, 1 << 48),
         metavar="N",
@@ -284,6 +291,8 @@ def parse_server(arguments: Sequence[str]) -> ServerOptions:
             number = _number(int, 0, 1 << 31)(resume)
         except argparse.ArgumentTypeError as error:
             raise ConfigError(f"--resume: {error}") from None
+    if values["salvage"] and resume is False:
+        raise ConfigError("--salvage: mends a run that is resumed; add --resume [N]")
     parse_keys(keys)  # a wrong flag is refused before anything is read
     return ServerOptions(
         host=values["host"],
@@ -293,6 +302,7 @@ def parse_server(arguments: Sequence[str]) -> ServerOptions:
         runs=values["runs"],
         resume=resume is not False,
         resume_number=number,
+        salvage=values["salvage"],
         local_clients=values["localClients"],
         max_steps=values["maxSteps"],
         max_seconds=values["maxSeconds"],

@@ -4,13 +4,24 @@ Owns which token batches a client holds and what is ready to be sent at one mome
 Does not own why something is sent, or how it travels.
 """
 
+from collections.abc import Iterable
+
 from utilities.data import Corpus
 from utilities.events import Send
 from utilities.evolution import Setting, Update
 from utilities.ledger import Ledger
 from utilities.model import Tokens
 from utilities.peers import Peer
-from utilities.protocol import Begin, Message, Shares, TokenBatch, Welcome
+from utilities.protocol import (
+    Begin,
+    Hello,
+    Message,
+    Recall,
+    Resume,
+    Shares,
+    TokenBatch,
+    Welcome,
+)
 
 
 class Outbox:
@@ -42,6 +53,21 @@ class Outbox:
         peer.batches.clear()
         for update in ledger:
             self.update(peer, update)
+
+    def resume(self, peer: Peer, hello: Hello, missed: Iterable[Update]) -> None:
+        """Send what a client has missed; it takes part with the state that it holds."""
+        assert hello.last_step is not None, "it holds a state"
+        config, text = self._setting.config.to_json(), self._setting.text_sha256
+        resume = Resume(config, text, hello.last_step)
+        self._queue(peer, resume)
+        peer.ready, peer.reason, peer.waited = True, "", True
+        peer.batches = set(hello.batches)
+        for update in missed:
+            self.update(peer, update)
+
+    def recall(self, peer: Peer, step: int, digest: bytes) -> None:
+        """Ask a client for the updates from a step on."""
+        self._queue(peer, Recall(step, digest))
 
     def _welcome(self, reason: str, ledger: Ledger) -> Welcome:
         """Return the message of a state, of whoever gets it for the same reason."""

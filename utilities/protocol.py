@@ -26,6 +26,7 @@ MAX_REWARDS = 1 << 28  # of one step over all clients
 MAX_SEGMENTS = 1 << 20  # of an update, over all clients
 MAX_SEGMENTS_OF_ONE = 64  # of one client in one message
 MAX_TOKENS = 1 << 26
+MOST_BATCHES = 8  # of tokens that a client tells it holds
 MAX_COUNT = (1 << 63) - 1
 
 
@@ -45,6 +46,7 @@ class Hello:
     arithmetic_test: bytes  # SHA-256 of known products, roots and quotients
     last_step: int | None = None  # of a client that rejoins
     last_digest: bytes = b""
+    batches: tuple[int, ...] = ()  # token batches that it holds
     auth: bytes = b""  # reserved
 
 
@@ -61,6 +63,46 @@ class Welcome:
     weights: Floats = field(repr=False)
     first: Floats = field(repr=False)
     second: Floats = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Have a client that was here before go on from the state that it holds."""
+
+    config: Mapping[str, Any]
+    text_sha256: str
+    step: int  # of that state
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Ask a client that is ahead for the updates from a step on."""
+
+    step: int
+    digest: bytes  # of the server's state
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """Hand back the update of a step; its fields are those of `Update`."""
+
+    step: int
+    token_batch: int
+    trials: int
+    rate: float
+    segments: tuple[Segment, ...]
+    rewards: Rewards = field(repr=False)
+    total: Totals = field(repr=False)
+
+    @classmethod
+    def of(cls, update: Update) -> "Recalled":
+        """Return the message of an update."""
+        return cls(**vars(update))
+
+    @property
+    def update(self) -> Update:
+        """Return what is handed back."""
+        return Update(**vars(self))
 
 
 @dataclass(frozen=True)
@@ -145,6 +187,9 @@ class Goodbye:
 Message: TypeAlias = (
     Hello
     | Welcome
+    | Resume
+    | Recall
+    | Recalled
     | TokenBatch
     | Begin
     | Result
@@ -189,6 +234,14 @@ def _flag(value: object) -> bool:
 
 def _plain_mapping(value: object) -> bool:
     return isinstance(value, dict)
+
+
+def _few_steps(value: object) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) <= MOST_BATCHES
+        and all(map(STEP, value))
+    )
 
 
 def _step_or_none(value: object) -> bool:
@@ -249,6 +302,13 @@ _SEGMENTS = ArraySpec(("<u8",), 3 * MAX_SEGMENTS, columns=3)
 _FEW_SEGMENTS = ArraySpec(("<u8",), 3 * MAX_SEGMENTS_OF_ONE, columns=3)
 TOTAL = ArraySpec(("<i4", "<i8"), MAX_PARAMETERS)
 
+_UPDATE_FIELDS: dict[str, Check] = {
+    "step": STEP,
+    "token_batch": STEP,
+    "trials": whole(0, MAX_REWARDS),
+    "rate": real(0.0, 1e9),
+}
+
 SPECS: dict[str, Spec] = {
     spec.kind: spec
     for spec in (
@@ -265,6 +325,7 @@ SPECS: dict[str, Spec] = {
                 "arithmetic_test": DIGEST,
                 "last_step": _step_or_none,
                 "last_digest": octets(0, 32),
+                "batches": _few_steps,
                 "auth": lambda value: isinstance(value, bytes) and len(value) <= 512,
             },
             {},
@@ -281,6 +342,27 @@ SPECS: dict[str, Spec] = {
                 "digest": DIGEST,
             },
             STATE_ARRAYS,
+        ),
+        Spec(
+            "resume",
+            Resume,
+            {
+                "config": _plain_mapping,
+                "text_sha256": text(64),
+                "step": STEP,
+            },
+            {},
+        ),
+        Spec("recall", Recall, {"step": STEP, "digest": DIGEST}, {}),
+        Spec(
+            "recalled",
+            Recalled,
+            _UPDATE_FIELDS,
+            {
+                "segments": _SEGMENTS,
+                "rewards": ArraySpec(("|i1",), MAX_TRIALS),
+                "total": TOTAL,
+            },
         ),
         Spec(
             "tokens",
@@ -318,12 +400,7 @@ SPECS: dict[str, Spec] = {
         Spec(
             "update",
             Update,
-            {
-                "step": STEP,
-                "token_batch": STEP,
-                "trials": whole(0, MAX_REWARDS),
-                "rate": real(0.0, 1e9),
-            },
+            _UPDATE_FIELDS,
             {
                 "segments": _SEGMENTS,
                 "rewards": ArraySpec(("|i1",), MAX_REWARDS),

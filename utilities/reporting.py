@@ -96,6 +96,13 @@ class Report:
         config, run = p.setting.config, p.run
         verb = f"resumes at step {p.state.step}" if p.resumed else "begins"
         say(f"Run {run.number} {verb} in {run.path}  (version {VERSION})")
+        for note in p.notes:
+            self._display.warn(note)
+        if p.entries:
+            say(
+                f"Recovered {len(p.entries):,} steps from the journal, behind the "
+                f"checkpoint of step {p.saved}"
+            )
         layers = f"{config.n_layers} layer{'' if config.n_layers == 1 else 's'}"
         say(
             f"Model: {config.model_type}, {layers} of {config.hidden_size} units, "

@@ -13,8 +13,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from utilities.disk import DISK, Disk
 from utilities.errors import RunError
-from utilities.misc import write_atomically
 
 LOCK = "lock"
 SHOWN = 8  # numbers in a message: the newest ones help most
@@ -64,12 +64,12 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
-def write_json(path: Path, content: object) -> None:
+def write_json(path: Path, content: object, disk: Disk = DISK) -> None:
     """Replace a file by JSON that people can read; RunError where it cannot be."""
     # A path need not be Unicode; what of it is not becomes an escape that JSON knows.
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     with writing(path):
-        write_atomically(path, text.encode("utf-8", "backslashreplace"))
+        disk.replace(path, text.encode("utf-8", "backslashreplace"))
 
 
 def listed(noun: str, numbers: list[int]) -> str:

@@ -26,7 +26,6 @@ import math
 import os
 import re
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utilities import logfiles
+from utilities.disk import APPEND, Disk
 from utilities.logfiles import (
     LOSSES,
     METRICS,
@@ -43,7 +43,7 @@ from utilities.logfiles import (
     metrics_line,
     sample_blocks,
 )
-from utilities.misc import Clock, camel_case, write_atomically
+from utilities.misc import Clock, camel_case
 from utilities.runfiles import writing
 from utilities.runs import Run
 
@@ -118,21 +118,23 @@ class RunLog:
         self._first_step = run.first_step
         self._clock = clock
         self._flushed = -math.inf  # moment on the clock
-        self._metrics = _Tail(run.path / METRICS)
-        self._losses = _Tail(run.path / LOSSES)
+        self._disk = run.disk
+        self._metrics = _Tail(run.disk, run.path / METRICS)
+        self._losses = _Tail(run.disk, run.path / LOSSES)
         self._samples = run.path / SAMPLES
-        self._next_step = run.first_step + bytes_of(run.path / LOSSES).count(b"\n")
+        # the step whose line comes next
+        self.next_step = run.first_step + bytes_of(run.path / LOSSES).count(b"\n")
         self._line_seconds = -math.inf  # of training, at the newest line
         self._left_out = b""  # the newest line, where it was thinned out
 
     def append_step(self, metrics: StepMetrics) -> None:
         """Log a step; steps come in ascending order."""
-        gap = metrics.step - self._next_step
-        assert gap >= 0, f"step {metrics.step} comes after {self._next_step - 1}"
+        gap = metrics.step - self.next_step
+        assert gap >= 0, f"step {metrics.step} comes after {self.next_step - 1}"
         loss = math.nan if metrics.loss is None else metrics.loss
         number = f"{loss if math.isfinite(loss) else math.nan:.{_DIGITS}f}\n"
         self._losses.pending += b"nan\n" * gap + number.encode("ascii")
-        self._next_step = metrics.step + 1
+        self.next_step = metrics.step + 1
         line = json.dumps(metrics.to_json(), separators=(",", ":")).encode() + b"\n"
         if self._stays(metrics):
             self._metrics.pending += line
@@ -174,9 +176,9 @@ class RunLog:
         text = text[:SAMPLE_CHARACTERS].replace("\r\n", "\n").replace("\r", "\n")
         text = _LIKE_HEADER.sub(" ", text)  # a header begins its line
         block = f"=== step {step} ===\n{text}\n\n"
-        size = _append(self._samples, block.encode("utf-8", "replace"))
+        size = _append(self._disk, self._samples, block.encode("utf-8", "replace"))
         if size > SAMPLES_BYTES:
-            _replace(self._samples, _thinned(bytes_of(self._samples)))
+            _replace(self._disk, self._samples, _thinned(bytes_of(self._samples)))
 
     def cut_logs(self, step: int) -> None:
         """Cut all logs back to what is true of a run that goes on at this step.
@@ -187,12 +189,14 @@ class RunLog:
         """
         assert step >= self._first_step, (step, self._first_step)
         metrics, losses, samples = self._metrics.path, self._losses.path, self._samples
-        _replace(metrics, _cut_metrics(bytes_of(metrics), step))
-        _replace(losses, _cut_losses(bytes_of(losses), step - self._first_step))
-        _replace(samples, _cut_samples(bytes_of(samples), step))
+        _replace(self._disk, metrics, _cut_metrics(bytes_of(metrics), step))
+        _replace(
+            self._disk, losses, _cut_losses(bytes_of(losses), step - self._first_step)
+        )
+        _replace(self._disk, samples, _cut_samples(bytes_of(samples), step))
         self._metrics.pending.clear()
         self._losses.pending.clear()
-        self._next_step = step
+        self.next_step = step
         self._line_seconds = -math.inf
         self._left_out = b""
 
@@ -219,35 +223,32 @@ def read_losses(run: Run) -> NDArray[np.float64]:
 class _Tail:
     """What is to be appended to a file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, disk: Disk, path: Path) -> None:
+        self._disk = disk
         self.path = path
         self.pending = bytearray()
 
     def flush(self) -> None:
         if self.pending:
-            _append(self.path, self.pending)
+            _append(self._disk, self.path, self.pending)
             self.pending.clear()
 
 
-def _append(path: Path, data: bytes | bytearray) -> int:
+def _append(disk: Disk, path: Path, data: bytes | bytearray) -> int:
     """Append all of the data or, where that fails, nothing; return the file's size."""
-    with writing(path), path.open("ab", buffering=0) as file:
-        size = file.seek(0, os.SEEK_END)
-        written = 0
+    with writing(path):
+        descriptor = disk.open(path, APPEND)
         try:
-            while written < len(data):  # a disk that is nearly full takes a part
-                written += file.write(data[written:])
-        except OSError:
-            with suppress(OSError):
-                file.truncate(size)
-            raise
-        return size + written
+            disk.append(descriptor, bytes(data))
+            return os.fstat(descriptor).st_size
+        finally:
+            disk.close(descriptor)
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _replace(disk: Disk, path: Path, content: bytes) -> None:
     if content != bytes_of(path):
         with writing(path):
-            write_atomically(path, content)
+            disk.replace(path, content)
 
 
 # Cutting: bytes in, bytes out.

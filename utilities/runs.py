@@ -34,11 +34,12 @@ from utilities.checkpoints import Checkpoint, read_checkpoint, read_weights
 from utilities.config import Config
 from utilities.curves import Curves
 from utilities.data import Text, Vocabulary
+from utilities.disk import DISK, Disk
 from utilities.errors import CheckpointError, DataError, RunError
 from utilities.evolution import TrainState
 from utilities.generation import Sampling
 from utilities.logfiles import read_losses, read_metrics, read_samples
-from utilities.misc import RUNS, sync_folder, write_atomically
+from utilities.misc import RUNS
 from utilities.records import EXTRAS, checked_keys
 from utilities.runfiles import (
     listed,
@@ -117,12 +118,15 @@ class Run:
     A `RunStore` opens one to train on it.
     """
 
-    def __init__(self, run: int | Path, lock: int | None = None) -> None:
+    def __init__(
+        self, run: int | Path, lock: int | None = None, disk: Disk = DISK
+    ) -> None:
         """Read what the run is.
 
         Args:
             run: its number in `RUNS`, or its folder.
             lock: descriptor of its lock; None: to look at only.
+            disk: takes what is written.
 
         Raises:
             RunError: there is no such run, or it is damaged.
@@ -132,7 +136,8 @@ class Run:
             raise RunError(f"{run}: expected a folder named by a run's number")
         self.number = int(self.path.name)
         self.record, self.first_step = _read_record(self.path / CONFIG)
-        self._states = StateFiles(self.path)
+        self.disk = disk
+        self._states = StateFiles(self.path, disk)
         self._lock = lock
 
     def __enter__(self) -> "Run":
@@ -188,7 +193,9 @@ class Run:
         assert self.locked, "a run opened for reading is not written"
         if config != self.record.config:
             record = dataclasses.replace(self.record, config=config)
-            write_json(self.path / CONFIG, record.to_json(self.first_step))
+            write_json(
+                self.path / CONFIG, record.to_json(self.first_step), disk=self.disk
+            )
             self.record = record
 
     def update_step_num(self, step: int) -> None:
@@ -273,6 +280,10 @@ class Run:
         """Return the steps that the run can be resumed from, ascending."""
         return self._states.steps(FULL)
 
+    def checkpoint_path(self, step: int) -> Path:
+        """Return where the checkpoint of a step lies."""
+        return self._states.path(FULL, step)
+
     def weights_steps(self) -> list[int]:
         """Return the steps of which only the weights are kept, ascending."""
         return self._states.steps(WEIGHTS)
@@ -311,7 +322,7 @@ class Run:
                 f"{path}: not saved: {error}; resume with a smaller learningRate"
             ) from error
         with writing(path):
-            write_atomically(path, content)
+            self.disk.replace(path, content)
         if not weights_only:
             self._states.prune(state.step, self.record.config.keep_checkpoints)
             self.update_step_num(state.step)
@@ -367,8 +378,9 @@ class Run:
 class RunStore:
     """The folder below which each run has a folder of its own, numbered from 0."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, disk: Disk = DISK) -> None:
         self.root = root
+        self._disk = disk
 
     def numbers(self) -> list[int]:
         """Return the numbers of all runs, ascending; other names are not looked at.
@@ -400,7 +412,11 @@ class RunStore:
         return sorted(int(n) for n in names if re.fullmatch(_NUMBER, n))
 
     def create(
-        self, record: RunRecord, vocabulary: Vocabulary, default_text: Text | None
+        self,
+        record: RunRecord,
+        vocabulary: Vocabulary,
+        default_text: Text | None,
+        start: Checkpoint | None = None,
     ) -> Run:
         """Make the folder of a new run and take its lock.
 
@@ -409,6 +425,7 @@ class RunStore:
             vocabulary: of the run.
             default_text: stored with the run, as it differs between Python versions;
                 None: the text is at the record's paths.
+            start: saved with the run, so that it can be resumed from the beginning.
 
         Raises:
             RunError: the folder cannot be written; nothing of it stays.
@@ -416,17 +433,21 @@ class RunStore:
         with writing(self.root), ExitStack() as undo:
             path = self._new_folder()
             undo.callback(shutil.rmtree, path, ignore_errors=True)
-            sync_folder(self.root)
+            self._disk.sync_folder(self.root)
             lock = take_lock(path)
             undo.callback(os.close, lock)
-            (path / CHECKPOINTS).mkdir()
-            write_json(path / VOCABULARY, vocabulary.to_json())
+            self._disk.make_folder(path / CHECKPOINTS)
+            write_json(path / VOCABULARY, vocabulary.to_json(), self._disk)
             if default_text is not None:
                 text = {"name": default_text.name, "documents": default_text.documents}
-                write_json(path / TEXT, text)
+                write_json(path / TEXT, text, self._disk)
+            if start is not None:
+                first = StateFiles(path, self._disk).path(FULL, start.state.step)
+                self._disk.replace(first, start.to_bytes())
             # Last: with it the folder becomes a run.
-            write_json(path / CONFIG, record.to_json(record.config.step_num))
-            run = Run(path, lock)
+            first_step = record.config.step_num
+            write_json(path / CONFIG, record.to_json(first_step), self._disk)
+            run = Run(path, lock, self._disk)
             undo.pop_all()
         return run
 
@@ -436,7 +457,7 @@ class RunStore:
         while True:
             path = self.root / str(number)
             try:
-                path.mkdir()  # of two servers, one only can make it
+                self._disk.make_folder(path)  # of two servers, one only can make it
             except FileExistsError:
                 number += 1
             else:
@@ -484,7 +505,7 @@ class RunStore:
             descriptor = take_lock(path)
             undo.callback(os.close, descriptor)
             _remove_leftovers(path)
-            run = Run(path, descriptor)
+            run = Run(path, descriptor, self._disk)
             undo.pop_all()
         return run
 

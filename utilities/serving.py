@@ -20,7 +20,7 @@ from typing import TypeAlias
 from utilities.addresses import dialable, place
 from utilities.audits import Rescore, Rescored, Resum, Resummed
 from utilities.communication import Hub, listen
-from utilities.coordinator import Command, Coordinator, Event
+from utilities.coordinator import Coordinator
 from utilities.credits import CreditLog
 from utilities.data import validation_rows
 from utilities.display import Display
@@ -28,11 +28,15 @@ from utilities.errors import IncompatibleError, ProtocolError, RunError
 from utilities.events import Drop, Finish, Note, Received, Send, Stop, Tick
 from utilities.evolution import advance, total
 from utilities.frames import Buffer
+from utilities.history import Entry, pack
 from utilities.ledger import Replay, Replayed, Save, Saved
 from utilities.opening import Limits
 from utilities.options import ServerOptions
+from utilities.orders import Command, Event
 from utilities.processes import QUIT, local_clients, signals
+from utilities.recovery import OnStep
 from utilities.reporting import Report, sample_text
+from utilities.returning import Retrace, Retraced, retrace
 from utilities.runlogs import RunLog, StepMetrics
 from utilities.scoring import clean_loss, score
 from utilities.selftest import (
@@ -43,7 +47,7 @@ from utilities.selftest import (
 )
 from utilities.setup import Prepared, prepare
 from utilities.summing import Compute, Computed
-from utilities.tally import Closed
+from utilities.tally import Append, Closed
 from utilities.wire import encode
 
 log = logging.getLogger(__name__)
@@ -62,7 +66,7 @@ class Written:
     sample: str | None  # of a full checkpoint
 
 
-Done: TypeAlias = Replayed | Rescored | Resummed | Written | Computed
+Done: TypeAlias = Replayed | Retraced | Rescored | Resummed | Written | Computed
 
 
 class Server:
@@ -87,9 +91,13 @@ class Server:
             now,
             prepared.seconds,
             limits,
+            prepared.saved,
         )
+        self._journal = prepared.journal
         self._log = RunLog(prepared.run)
         self._credits = CreditLog(prepared.run)
+        for entry in prepared.entries:
+            self._credits.add(entry.step, entry.contributions)
         self._rows = validation_rows(prepared.corpus.validation)
         self._jobs: list[Future[Done]] = []
         self._threads = ThreadPoolExecutor(1, "replay")
@@ -124,13 +132,19 @@ class Server:
             stack.enter_context(signals(self._signal))
             stack.enter_context(local_clients(self._options.local_clients, address))
             stack.callback(self._hub.close)  # before local clients are waited for
+            stack.callback(self._journal.close)
             self._display.start()
-            while not (self._finished and not self._jobs):
-                self._turn()
+            try:
+                while not (self._finished and not self._jobs):
+                    self._turn()
+            except RunError as error:  # of the journal, or of a checkpoint
+                self._trouble = error
         self._write_last_line()
-        self._try_log(self._log.close)
         if self._trouble is not None:
+            with contextlib.suppress(RunError):  # as far as the logs are no trouble
+                self._log.close()
             raise self._trouble
+        self._log.close()
         self._report.summary()
 
     def _turn(self) -> None:
@@ -197,6 +211,9 @@ class Server:
             case Replay():
                 self._replaying = True
                 self._start(self._threads, lambda: self._replay(command))
+            case Retrace():
+                about = self._prepared.setting, self._prepared.corpus
+                self._start(self._threads, lambda: retrace(*about, command))
             case Compute():
                 self._start(self._sums, lambda: self._compute(command))
             case Rescore():
@@ -208,8 +225,8 @@ class Server:
                 self._write_lines()
                 self._try_log(self._log.flush)  # lines are not behind checkpoints
                 self._start(self._threads, lambda: self._save(command))
-            case Closed():
-                self._close(command)
+            case Append():
+                self._append(command)
             case Note():
                 log.log(
                     logging.WARNING if command.warning else logging.INFO, command.text
@@ -274,12 +291,26 @@ class Server:
             self._try_log(self._credits.save, result.step)
             self._report.saved(result.step, result.validation, result.sample)
             self._last = result
+            self._journal.rotate()
+            self._journal.prune(self._prepared.run.checkpoint_steps()[0])
         self._take(Saved(result.step))
 
     # Lines of steps.
 
-    def _close(self, closed: Closed) -> None:
-        self._held.append((closed, time.time()))
+    def _append(self, command: Append) -> None:
+        """Return once a step is durable; RunError: nothing may be sent of it."""
+        closed, moment = command.closed, time.time()
+        entry = Entry(
+            command.update,
+            closed.digest,
+            moment,
+            closed.seconds,
+            closed.loss,
+            *(closed.clients, closed.late, closed.dropped),
+            *(closed.aggregation, closed.contributions),
+        )
+        self._journal.append(closed.step, closed.digest, pack(entry))
+        self._held.append((closed, moment))
         self._credits.add(closed.step, closed.contributions)
         self._report.step(closed)
 
@@ -341,6 +372,20 @@ def check_machine() -> None:
         )
 
 
+def _tell_replay(options: ServerOptions) -> OnStep:
+    """Return what shows how far the steps of the journal are replayed."""
+    display = Display(quiet=options.quiet)
+
+    def tell(done: int, steps: int) -> None:
+        if done == 1:
+            display.start()
+        display.status(f"replaying the journal: {done:,} of {steps:,} steps")
+        if done == steps:
+            display.close()
+
+    return tell
+
+
 def serve(options: ServerOptions) -> None:
     """Prepare a run, listen, and train until it ends.
 
@@ -351,7 +396,7 @@ def serve(options: ServerOptions) -> None:
     listener = listen(options.host, options.port)
     with contextlib.ExitStack() as stack:
         stack.callback(listener.close)
-        prepared = prepare(options)
+        prepared = prepare(options, _tell_replay(options))
         stack.callback(prepared.run.close)
         hub = Hub(listener, prepared.setting.layout.size, time.monotonic)
         Server(options, prepared, hub).run()

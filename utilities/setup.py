@@ -5,12 +5,12 @@ started or a step taken.
 """
 
 import secrets
-import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from utilities.checkpoints import Checkpoint
 from utilities.data import (
     Corpus,
     Text,
@@ -20,10 +20,14 @@ from utilities.data import (
     log_frequencies,
     read_text,
 )
+from utilities.disk import DISK, Disk
 from utilities.errors import ConfigError, DataError
 from utilities.evolution import Setting, TrainState, initial_state
+from utilities.history import Entry
+from utilities.journal import Journal
 from utilities.options import ServerOptions, merged, read_config_file
-from utilities.runlogs import RunLog
+from utilities.recovery import OnStep, Recovered, journal_of, recover
+from utilities.runlogs import RunLog, StepMetrics
 from utilities.runs import EXTRA_KEYS, Run, RunRecord, RunStore
 
 VERSION = "1.0"
@@ -41,18 +45,29 @@ class Prepared:
     state: TrainState
     seconds: float  # that the run has trained before
     resumed: bool
+    journal: Journal
+    saved: int  # step of the newest checkpoint
+    entries: tuple[Entry, ...] = ()  # of steps since that checkpoint
+    notes: tuple[str, ...] = ()  # what the recovery found
 
 
-def prepare(options: ServerOptions) -> Prepared:
+def prepare(
+    options: ServerOptions, on_step: OnStep | None = None, disk: Disk = DISK
+) -> Prepared:
     """Return the run that the options ask for.
+
+    Args:
+        options: what was typed.
+        on_step: is told how far a replay is, where there is one.
+        disk: takes what is written.
 
     Raises:
         TrainingError: the options, the text or the run's folder do not allow it.
     """
     file = read_config_file(options.config, EXTRA_KEYS) if options.config else {}
-    store = RunStore(options.runs)
+    store = RunStore(options.runs, disk)
     if options.resume:
-        return _resume(options, file, store)
+        return _resume(options, file, store, on_step)
     return _begin(options, file, store)
 
 
@@ -71,13 +86,16 @@ def _begin(
     record = RunRecord(
         config, seed, text.name, text.sha256, _absolute(options.data), VERSION
     )
-    run = store.create(record, vocabulary, None if options.data else text)
-    with ExitStack() as undo:  # without a state it is no run that one could go on with
-        undo.callback(shutil.rmtree, run.path, ignore_errors=True)
-        undo.callback(run.close)
-        run.save_checkpoint(state, state.digest(setting.fingerprint), 0.0)
-        undo.pop_all()
-    return Prepared(run, setting, corpus, state, 0.0, resumed=False)
+    stored = None if options.data else text
+    start = Checkpoint(state, state.digest(setting.fingerprint), 0.0)
+    run = store.create(record, vocabulary, stored, start)
+    journal = journal_of(run, setting)
+    return Prepared(
+        *(run, setting, corpus, state, 0.0),
+        resumed=False,
+        journal=journal,
+        saved=state.step,
+    )
 
 
 def fitting(options: ServerOptions) -> dict[str, object]:
@@ -96,7 +114,10 @@ def _absolute(paths: Sequence[Path]) -> tuple[str, ...]:
 
 
 def _resume(
-    options: ServerOptions, file: dict[str, object], store: RunStore
+    options: ServerOptions,
+    file: dict[str, object],
+    store: RunStore,
+    on_step: OnStep | None,
 ) -> Prepared:
     run = store.open(options.resume_number, lock=True)
     with ExitStack() as undo:
@@ -104,20 +125,53 @@ def _resume(
         config = merged(options.keys, file, run.record.config)
         if options.seed not in (None, run.record.run_seed):
             raise ConfigError("--seed: a resumed run keeps the seed that it began with")
-        text = _text_of(run, options.data)
+        text = text_of(run, options.data)
         corpus = build_corpus(text, run.vocabulary, config.sequence_length)
         setting = Setting(config, text.sha256)
-        checkpoint = run.load_checkpoint(setting.fingerprint)
-        run.update_config(replace(config, step_num=checkpoint.state.step))
-        run.discard_after(checkpoint.state.step)
-        RunLog(run).cut_logs(checkpoint.state.step)
+        found = recover(run, setting, corpus, salvage=options.salvage, on_step=on_step)
+        state = found.state
+        run.update_config(replace(config, step_num=state.step))
+        run.discard_after(state.step)
+        _complete_logs(run, found)
         undo.pop_all()
     return Prepared(
-        run, setting, corpus, checkpoint.state, checkpoint.seconds, resumed=True
+        *(run, setting, corpus, state, found.seconds),
+        resumed=True,
+        journal=journal_of(run, setting),
+        saved=found.saved,
+        entries=found.entries,
+        notes=found.notes,
     )
 
 
-def _text_of(run: Run, given: Sequence[Path]) -> Text:
+def _complete_logs(run: Run, found: Recovered) -> None:
+    """Cut the logs back to the recovered state; write the lines that a crash lost."""
+    runlog = RunLog(run)
+    written = min(found.state.step, runlog.next_step)
+    lost = [entry for entry in found.entries if entry.step >= written]
+    runlog.cut_logs(lost[0].step if lost else found.state.step)
+    for entry in lost:
+        runlog.append_step(_line(entry))
+    runlog.close()
+
+
+def _line(entry: Entry) -> StepMetrics:
+    return StepMetrics(
+        step=entry.step,
+        time=entry.time,
+        seconds=entry.seconds,
+        loss=entry.loss,
+        validation_loss=None,
+        trials=entry.update.trials,
+        clients=entry.clients,
+        late=entry.late,
+        dropped=entry.dropped,
+        digest=entry.digest.hex(),
+        aggregation=entry.aggregation,
+    )
+
+
+def text_of(run: Run, given: Sequence[Path]) -> Text:
     """Return the text of a run that is resumed, proved to be the same.
 
     Raises:

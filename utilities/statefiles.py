@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from utilities.disk import DISK, Disk
 from utilities.errors import CheckpointError, RunError
 from utilities.runfiles import listed, reading, writing
 
@@ -22,8 +23,9 @@ FULL, WEIGHTS = "step", "weights"  # how checkpoints are named
 class StateFiles:
     """The files below the folder of one run."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, disk: Disk = DISK) -> None:
         self.folder = run / CHECKPOINTS
+        self._disk = disk
 
     def path(self, kind: str, step: int) -> Path:
         """Return where a state of a kind lies."""
@@ -45,7 +47,7 @@ class StateFiles:
         for step in older[: max(0, surplus)]:
             # Windows does not remove what a reader has open; the next call does then.
             with suppress(OSError):
-                self.path(FULL, step).unlink()
+                self._disk.remove(self.path(FULL, step))
 
     def discard_after(self, step: int) -> None:
         """Remove states of later steps; RunError where one cannot be removed."""
@@ -54,7 +56,7 @@ class StateFiles:
                 path = self.path(kind, later)
                 if later > step:
                     with writing(path):
-                        path.unlink()
+                        self._disk.remove(path)
 
     def choose(
         self, kinds: tuple[str, ...], step: int | None, otherwise: str
@@ -91,6 +93,6 @@ class StateFiles:
         except CheckpointError as error:
             older = [s for s in self.steps(kind) if s < step]
             before = self.path(kind, older[-1]).name if older else "none"
-            raise CheckpointError(
+            raise type(error)(
                 f"{path}: {error}; move it away to go on from the one before: {before}"
             ) from error

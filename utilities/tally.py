@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from utilities.aggregation import Aggregation
 from utilities.audits import Counts
+from utilities.evolution import Update
 from utilities.pacing import Observed
 from utilities.protocol import Result, Sum
 
@@ -43,6 +44,14 @@ class Closed:
     gradient_quality: float | None = None  # split-half cosine of the update before
     contributions: tuple[tuple[str, int, int], ...] = ()  # name, trials, sum |reward|
     audits: Counts = NO_AUDITS  # of this session
+
+
+@dataclass(frozen=True)
+class Append:
+    """Make a step durable before anything else is done about it."""
+
+    update: Update
+    closed: Closed
 
 
 @dataclass(frozen=True)

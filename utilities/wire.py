@@ -61,10 +61,12 @@ class Phase(enum.Enum):
 
 LEGAL: dict[tuple[Side, Phase], frozenset[str]] = {
     (Side.CLIENT, Phase.OPENING): frozenset({"hello"}),
-    (Side.CLIENT, Phase.JOINED): frozenset({"state", "result", "sum", "goodbye"}),
-    (Side.SERVER, Phase.OPENING): frozenset({"welcome", "goodbye"}),
+    (Side.CLIENT, Phase.JOINED): frozenset(
+        {"state", "result", "sum", "recalled", "goodbye"}
+    ),
+    (Side.SERVER, Phase.OPENING): frozenset({"welcome", "resume", "recall", "goodbye"}),
     (Side.SERVER, Phase.JOINED): frozenset(
-        {"welcome", "tokens", "begin", "shares", "update", "goodbye"}
+        {"welcome", "resume", "tokens", "begin", "shares", "update", "goodbye"}
     ),
 }
 
@@ -110,16 +112,22 @@ def _rows(segments: tuple[Segment, ...]) -> NDArray[np.uint64]:
 class Inbox:
     """Turn the bytes of one peer into messages; after an error it stays closed."""
 
-    def __init__(self, side: Side, parameters: int = MAX_PARAMETERS) -> None:
+    def __init__(
+        self,
+        side: Side,
+        parameters: int = MAX_PARAMETERS,
+        phase: Phase = Phase.OPENING,
+    ) -> None:
         """Read what a side sends.
 
         Args:
             side: who sends.
             parameters: P, where it is known: no state may be larger.
+            phase: where the session stands.
         """
         self._side = side
         self._most = parameters
-        self._phase = Phase.OPENING
+        self._phase = phase
         self._reader = FrameReader()
         self._spec: Spec | None = None
         self._plain: dict[str, Any] = {}

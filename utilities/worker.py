@@ -7,7 +7,9 @@ that was slow drains its queue first: every update is applied, and a request who
 has been closed meanwhile is skipped.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -24,13 +26,18 @@ from utilities.evolution import (
     apply,
     cosine,
     mean_loss,
+    trials_of,
 )
+from utilities.history import Recent, check_update
 from utilities.misc import Clock
 from utilities.noise import Floats
 from utilities.protocol import (
     Begin,
     Message,
+    Recall,
+    Recalled,
     Result,
+    Resume,
     Shares,
     State,
     Sum,
@@ -39,6 +46,8 @@ from utilities.protocol import (
 )
 from utilities.sums import narrowed
 from utilities.whitening import Whiteners
+
+RECENT_BYTES = 1 << 24  # of updates that can be handed back
 
 
 class Worker:
@@ -65,7 +74,8 @@ class Worker:
         self._digest = b""
         self._shaped: tuple[int, Whiteners] | None = None  # of a token batch
         self._tokens: dict[int, Tokens] = {}
-        self._pending: list[Begin | Shares] = []
+        self._pending: list[Begin | Shares | Recall] = []
+        self._recent = Recent(RECENT_BYTES)
         self.update_seconds = 0.0  # of the last update
         self.gradient_quality: float | None = None  # of the last update, if known
         self.trials = 0  # scored in all
@@ -100,6 +110,11 @@ class Worker:
         match message:
             case Welcome():
                 self._adopt(message)
+            case Resume():
+                self._resume(message)
+            case Recall():
+                self._here()
+                self._pending = [message]
             case TokenBatch():
                 self._keep_tokens(message)
             case Update():
@@ -112,7 +127,8 @@ class Worker:
                 raise ProtocolError(f"{type(message).__name__}: not for a worker")
 
     def _adopt(self, welcome: Welcome) -> None:
-        setting = agreed_setting(welcome)
+        setting = agreed_setting(welcome.config, welcome.text_sha256)
+        check_size(setting, welcome)
         arrays = (welcome.weights, welcome.first, welcome.second)
         state = TrainState(welcome.step, welcome.count, *arrays)
         if state.digest(setting.fingerprint) != welcome.digest:
@@ -121,6 +137,24 @@ class Worker:
         self._shaped = None
         self._tokens.clear()
         self._pending.clear()
+        self._recent = Recent(RECENT_BYTES)
+
+    def _resume(self, message: Resume) -> None:
+        """Go on from the state that is here; keys may have other values now."""
+        _, state = self._here()
+        setting = agreed_setting(message.config, message.text_sha256)
+        if state.step != message.step:
+            raise ProtocolError(
+                f"resume: expected a state of step {message.step}, got {state.step}"
+            )
+        # Hashed anew: should the state have changed since, the next result shows it.
+        self._setting, self._digest, self._shaped = setting, b"", None
+        self._pending.clear()
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """Return the numbers of the token batches that are here."""
+        return tuple(sorted(self._tokens))
 
     def _here(self) -> tuple[Setting, TrainState]:
         if self._setting is None or self._state is None:
@@ -154,13 +188,15 @@ class Worker:
             raise ProtocolError(
                 f"update: expected step {state.step}, got {update.step}"
             )
-        _check_update(setting, update)
+        check_update(setting, update)
         tokens = self._need_tokens(update.token_batch)
         began = self._clock()
         self.gradient_quality, sums = None, update.total
         if update.trials and not update.summed:
             sums = self._regenerated(setting, update, tokens)
         shaped = self._whiteners(update.token_batch) if update.trials else ()
+        self._recent.append(update, self.digest)
+        self._recent.forget(update.step)
         self._state = apply(setting, state, update, sums, shaped)
         self._shaped = None
         self._digest = b""
@@ -223,6 +259,9 @@ class Worker:
         request = self._pending.pop(0)
         if isinstance(request, Shares):
             return [self._sum(request)]
+        if isinstance(request, Recall):
+            known = self._recent.since(request.step, request.digest)
+            return [Recalled.of(update) for update in known or ()]
         return self._answer(request)
 
     def _sum(self, shares: Shares) -> Sum:
@@ -288,53 +327,31 @@ class Worker:
         return blocks
 
 
-def agreed_setting(welcome: Welcome) -> Setting:
+def agreed_setting(keys: Mapping[str, Any], text_sha256: str) -> Setting:
     """Return what the server's run is about.
 
     Raises:
         IncompatibleError: its configuration is not understood.
-        ProtocolError: its state is of another size.
     """
     try:
-        config = from_json(welcome.config)
+        config = from_json(keys)
         if config.vocab_size is None:
             raise ConfigError("vocabSize: expected a number, got null")
-        setting = Setting(config, welcome.text_sha256)
-        size = setting.layout.size
+        setting = Setting(config, text_sha256)
+        assert setting.layout.size, "a model has weights"
     except ConfigError as error:
         raise IncompatibleError(
             f"the server's configuration is not understood ({error}): "
             "run the same version of the program on both machines"
         ) from error
-    if len(welcome.weights) != size:
-        raise ProtocolError(
-            f"welcome: expected {size} weights, got {len(welcome.weights)}"
-        )
     return setting
 
 
-def trials_of(setting: Setting, segments: tuple[Segment, ...]) -> int:
-    """Return how many trials segments have."""
-    return sum(s.groups for s in segments) * setting.config.trials_per_group
-
-
-def _check_update(setting: Setting, update: Update) -> None:
-    """Raise ProtocolError unless an update has what it announces."""
-    trials = trials_of(setting, update.segments)
-    if not update.summed and not trials == update.trials == len(update.rewards):
-        raise ProtocolError(
-            f"update: {trials} trials in segments, {update.trials} announced, "
-            f"{len(update.rewards)} rewards"
-        )
-    if not update.summed:
-        return
-    size, rewards = setting.layout.size, len(update.rewards)
-    if trials or rewards or not update.trials or len(update.total) != size:
-        raise ProtocolError(
-            f"update: expected a total of {size} weights alone, got {trials} trials in "
-            f"segments, {update.trials} announced, {rewards} rewards, "
-            f"a total of {len(update.total)}"
-        )
+def check_size(setting: Setting, welcome: Welcome) -> None:
+    """Raise ProtocolError unless a state has the weights of the model."""
+    size, got = setting.layout.size, len(welcome.weights)
+    if got != size:
+        raise ProtocolError(f"welcome: expected {size} weights, got {got}")
 
 
 def joined(blocks: list[Segment]) -> tuple[Segment, ...]:

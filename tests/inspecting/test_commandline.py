@@ -21,7 +21,7 @@ from utilities.reporting import quoted
 ROOT = Path(__file__).parents[2]
 NAMES = (
     *("list", "show", "plot", "compare", "forecast", "credits"),
-    *("samples", "generate", "chat", "bits", "export", "report"),
+    *("samples", "generate", "chat", "bits", "export", "report", "replay", "verify"),
 )
 
 

@@ -11,6 +11,7 @@ samples, bits, chat      the same prompt as it learned; surprises; a conversatio
 export, report           weights for other programs; one page without a network
 filecommands             what reads logs
 modelcommands            what has a model do something
+proofs                   checkpoints and journal, held against each other
 commandline              all commands, told apart
 __main__                 the process
 """

@@ -1,7 +1,8 @@
 """The command line of `python -m utilities.inspect`: all commands, told apart.
 
 Owns: which commands there are, and the --help of all. Does not own what they do:
-`filecommands` read what a run has logged, `modelcommands` have its model do something.
+`filecommands` read what a run has logged, `modelcommands` have its model do something,
+`proofs` hold its checkpoints and its journal against each other.
 
 A new command is a function of the runs and the options, and a row of the `COMMANDS` of
 its module.
@@ -9,7 +10,7 @@ its module.
 
 from collections.abc import Sequence
 
-from utilities.inspect import filecommands, modelcommands
+from utilities.inspect import filecommands, modelcommands, proofs
 from utilities.inspect.asking import EXIT_CODES, Command, Options, add_runs_folder
 from utilities.inspect.console import PROGRAM
 from utilities.misc import RUNS
@@ -17,7 +18,8 @@ from utilities.options import Parser
 
 COMMANDS = {
     command.name: command  # in the order of --help
-    for command in (*filecommands.COMMANDS, *modelcommands.COMMANDS)
+    for module in (filecommands, modelcommands, proofs)
+    for command in module.COMMANDS
 }
 _DESCRIPTION = f"""\
 Look at training runs, also while they train: figures, pictures, forecasts,

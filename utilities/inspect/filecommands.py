@@ -15,6 +15,7 @@ from utilities import svgplot
 from utilities.config import Rule
 from utilities.credits import Credit, read_credits
 from utilities.curves import BY, thinned
+from utilities.disk import DISK
 from utilities.display import WIDTH
 from utilities.errors import ConfigError, RunError
 from utilities.inspect import pngplot
@@ -27,7 +28,7 @@ from utilities.inspect.summary import list_lines, look, look_at_all, show_lines
 from utilities.inspect.textplot import ASCII, PROBE, UNICODE
 from utilities.inspect.words import fitted, table
 from utilities.inspect.yardsticks import levels
-from utilities.misc import RUNS, write_atomically
+from utilities.misc import RUNS
 from utilities.options import Parser
 from utilities.plots import loss_plot
 from utilities.runfiles import writing
@@ -45,7 +46,7 @@ def write_file(path: Path, content: bytes) -> None:
         RunError: it cannot be written.
     """
     with writing(path):
-        write_atomically(path, content)
+        DISK.replace(path, content)
     note(f"wrote {path}")
 
 

@@ -1,0 +1,1 @@
+"""Attacks on a run: hostile bytes, numbers, schedules, crowds, and failing memory."""

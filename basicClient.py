@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["numpy>=2.0.0", "tqdm>=4.64.0"]
+# ///
 """Lend cores to a run of basicServer.py: a client.
 
 python basicClient.py 192.168.1.10
@@ -7,15 +11,21 @@ python basicClient.py --help
 import platform
 import sys
 
-from utilities.processes import one_core, run_program
+from utilities.processes import one_core, run_program, slow_start
 
 
-def work() -> None:
-    """Take part as the command line asks."""
-    from utilities.client import lend
-    from utilities.options import parse_client
+def work() -> int:
+    """Take part as the command line asks, or check whether that would work."""
+    with slow_start("basicClient.py"):
+        from utilities.checkup import report
+        from utilities.client import lend
+        from utilities.clientoptions import parse_client
 
-    lend(parse_client(sys.argv[1:], platform.node()))
+    options = parse_client(sys.argv[1:], platform.node())
+    if options.doctor:
+        return report(options)
+    lend(options)
+    return 0
 
 
 def main() -> int:

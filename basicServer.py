@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["numpy>=2.0.0", "tqdm>=4.64.0"]
+# ///
 """Train a text model with evolution strategies: the server of a run.
 
 python basicServer.py --localClients 2 --maxSeconds 60

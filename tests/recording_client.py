@@ -14,7 +14,7 @@ from utilities.processes import one_core, run_program
 def work() -> None:
     """Take part as the command line asks, and take notes."""
     from utilities.client import lend
-    from utilities.options import parse_client
+    from utilities.clientoptions import parse_client
     from utilities.protocol import Message, Result
     from utilities.worker import Worker
 

@@ -88,7 +88,7 @@ RULES: dict[str, tuple[set[type], list[object], list[object]]] = {
     "flag": ({bool}, [True, False], []),
     "digest": ({bytes}, [bytes(32)], [b"", bytes(31), bytes(33), bytes(64)]),
     "digest or none": ({bytes}, [b"", bytes(32)], [bytes(1), bytes(31), bytes(33)]),
-    "up to 512 bytes": ({bytes}, [b"", bytes(512)], [bytes(513)]),
+    "16 bytes or none": ({bytes}, [b"", bytes(16)], [bytes(1), bytes(15), bytes(17)]),
     "mapping": ({dict}, [{}, {"a": [None]}], []),
     "text of 32": text_rule(32),
     "text of 64": text_rule(64),
@@ -114,8 +114,8 @@ FIELDS: dict[str, dict[str, str]] = {
         "arithmeticTest": "digest",
         "lastStep": "count or none",
         "lastDigest": "digest or none",
+        "identity": "16 bytes or none",
         "batches": "few counts",
-        "auth": "up to 512 bytes",
     },
     "welcome": {
         "config": "mapping",

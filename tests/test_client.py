@@ -5,15 +5,18 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, tzinfo
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.loopback import CODE, Served
+from utilities import admission, manners
 from utilities import client as client_module
-from utilities.client import FIRST_PAUSE, LONGEST_PAUSE, Client, Pace, lend
-from utilities.communication import connect, listen
+from utilities.client import Client, Pace, lend, workers
+from utilities.clientoptions import ClientOptions
 from utilities.config import Config
 from utilities.errors import (
     IncompatibleError,
@@ -22,7 +25,9 @@ from utilities.errors import (
     TrainingError,
 )
 from utilities.evolution import Segment, Setting, Update, advance, initial_state
-from utilities.options import ClientOptions
+from utilities.identity import Identity
+from utilities.lines import connect, listen
+from utilities.manners import Hours
 from utilities.protocol import (
     Begin,
     End,
@@ -37,7 +42,7 @@ from utilities.protocol import (
     Welcome,
 )
 from utilities.team import Team
-from utilities.wire import Inbox, Side, encode
+from utilities.wire import encode
 
 PATIENCE = 20.0
 CONFIG = Config(vocab_size=5, hidden_size=3, sequence_length=4, directions_per_window=2)
@@ -91,21 +96,19 @@ class Server:
     def _session(
         self, connection: socket.socket, script: Script, heard: list[Message]
     ) -> None:
-        inbox = Inbox(Side.CLIENT)
+        served = Served(connection).shake()
         for part in script:
             if not isinstance(part, int):
-                connection.sendall(b"".join(p for m in part for p in encode(m)))
+                served.sendall(b"".join(p for m in part for p in encode(m)))
                 continue
             wanted = len(heard) + part
             while len(heard) < wanted:
-                data = connection.recv(1 << 16)
-                assert data, f"the client is gone after {heard}"
-                inbox.feed(data)
-                heard += inbox.messages()
+                messages = served.receive()
+                assert messages is not None, f"the client is gone after {heard}"
+                heard += messages
         connection.shutdown(socket.SHUT_WR)
-        while data := connection.recv(1 << 16):
-            inbox.feed(data)
-            heard += inbox.messages()
+        while (messages := served.receive()) is not None:
+            heard += messages
 
 
 @dataclass
@@ -127,7 +130,7 @@ class Stage:
 def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    monkeypatch.setattr(client_module, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(manners, "FIRST_PAUSE", 0.01)
     servers: list[tuple[Server, threading.Thread]] = []
     with listen("127.0.0.1", 0) as listener:
         listener.settimeout(PATIENCE)
@@ -140,7 +143,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
             thread.start()
             return server
 
-        options = ClientOptions(f"127.0.0.1:{port}", "desk")
+        options = ClientOptions(f"127.0.0.1:{port}", "desk", code=CODE)
         yield Stage(port, Client(options), start)
         for server, thread in servers:
             thread.join(PATIENCE)
@@ -155,7 +158,7 @@ def only(messages: list[Message], kind: type[Any]) -> list[Any]:
 
 def with_workers(stage: Stage, count: int) -> None:
     """Put a client with that many workers in place of the other one."""
-    options = ClientOptions(f"127.0.0.1:{stage.port}", "desk", workers=count)
+    options = ClientOptions(f"127.0.0.1:{stage.port}", "desk", code=CODE, workers=count)
     stage.client = Client(options)
 
 
@@ -277,9 +280,7 @@ def test_a_client_that_is_dropped_comes_back_and_says_where_it_was(
     assert "Connected again." in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "script", [[1], [0], [1, (BATCH,)], [1, (WELCOME, update(5))]], ids=str
-)
+@pytest.mark.parametrize("script", [[1], [0], [1, (WELCOME, update(5))]], ids=str)
 def test_a_server_that_is_lost_or_breaks_the_rules_is_tried_again(
     stage: Stage, script: Script, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -303,7 +304,7 @@ def test_the_first_connection_is_tried_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(NetworkError, match="nothing listens there"):
-        lend(ClientOptions(f"127.0.0.1:{port}", "desk", quiet=True))
+        lend(ClientOptions(f"127.0.0.1:{port}", "desk", quiet=True, nice=0))
 
 
 # Pauses.
@@ -313,8 +314,9 @@ def test_the_first_connection_is_tried_once() -> None:
 def pauses(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return the pauses that the client makes; none takes any time."""
     made: list[float] = []
+    monkeypatch.setattr(manners, "FIRST_PAUSE", 1.0)
+    stage.client._tries.settled()
     monkeypatch.setattr(stage.client, "_sleep", made.append)
-    stage.client._pause = FIRST_PAUSE
     return made
 
 
@@ -324,7 +326,7 @@ def test_pauses_grow_up_to_a_minute_and_differ(
     stage.meets(*LOST * 9, [1, (FINISHED,)])
 
     for number, pause in enumerate(pauses):
-        longest = min(FIRST_PAUSE * 2**number, LONGEST_PAUSE)
+        longest = min(2**number, 60)
         assert longest / 2 <= pause <= longest
     assert len({pause / min(2**n, 60) for n, pause in enumerate(pauses)}) > 1
 
@@ -332,11 +334,10 @@ def test_pauses_grow_up_to_a_minute_and_differ(
 def test_pauses_begin_anew_after_a_long_session(
     stage: Stage, pauses: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "FIRST_PAUSE", FIRST_PAUSE)
     monkeypatch.setattr(client_module, "SETTLED_SECONDS", -1.0)
     stage.meets(*LOST * 5, [1, (FINISHED,)])
 
-    assert max(pauses) <= FIRST_PAUSE
+    assert max(pauses) <= 1.0
 
 
 def test_a_server_that_does_not_answer_is_tried_until_it_does(
@@ -352,7 +353,7 @@ def test_a_server_that_does_not_answer_is_tried_until_it_does(
             raise NetworkError("nobody is there")
         return connect(host, port)
 
-    monkeypatch.setattr(client_module, "connect", unsure)
+    monkeypatch.setattr(admission, "connect", unsure)
     stage.meets([1], [1, (FINISHED,)])
 
     assert len(pauses) == 3
@@ -362,7 +363,8 @@ def test_a_server_that_does_not_answer_is_tried_until_it_does(
 def test_a_local_client_that_has_lost_its_server_waits_for_its_own_end(
     stage: Stage, pauses: list[float]
 ) -> None:
-    options = ClientOptions(f"127.0.0.1:{stage.port}", "local-1", True, True)
+    address = f"127.0.0.1:{stage.port}"
+    options = ClientOptions(address, "local-1", True, True, code=CODE)
     stage.client._options = options
     stage.meets([1], [1, (FINISHED,)])
 
@@ -430,11 +432,11 @@ def test_the_rate_is_that_of_the_time_spent_on_trials(
     fake = SimpleNamespace(monotonic=lambda: 5.0)
     monkeypatch.setattr(client_module, "time", fake)
     stage.client._on_block(100)
-    stage.client._show("waiting", 0.0)
+    stage.client._show(client_module.WAITING, 0.0)
 
     assert shown == [
         "step 0, working, 100 trials/s, 1,500 trials",
-        "step 0, waiting, 0 trials/s, 1,500 trials",
+        "step 0, waiting for the next step, 0 trials/s, 1,500 trials",
     ]
 
 
@@ -498,3 +500,254 @@ def test_a_late_client_does_one_block_and_then_a_whole_step(stage: Stage) -> Non
     assert hurry.segments[0].groups == SETTING.block_groups
     assert whole.step == 2
     assert whole.segments[0].groups > SETTING.block_groups
+
+
+# Manners.
+
+
+def with_options(stage: Stage, **changes: Any) -> None:
+    """Put a client with other options in place of the one there is."""
+    options = ClientOptions(f"127.0.0.1:{stage.port}", "desk", **changes)
+    stage.client = Client(options, Identity(b"i" * 16))
+
+
+@pytest.fixture
+def day(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
+    """Return moments of the day: one for each look at the clock, the last for ever."""
+    moments = [datetime(2026, 3, 1, 21, 0)]
+
+    class Today(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return moments.pop(0) if len(moments) > 1 else moments[0]
+
+    monkeypatch.setattr(client_module, "datetime", Today)
+    monkeypatch.setattr(client_module, "STOP_SLICE", 0.001)
+    return moments
+
+
+NIGHT = Hours(((1200, 480),))
+MORNING, EVENING = datetime(2026, 3, 2, 8, 0), datetime(2026, 3, 2, 20, 0)
+
+
+def test_outside_its_hours_a_client_leaves_and_comes_back(
+    stage: Stage, day: list[datetime], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_options(stage, hours=NIGHT)
+    # At its start, once after the hello, when the step is done; then twice at rest.
+    day[:] = [day[0]] * 2 + [MORNING] * 3 + [EVENING]
+    first, second = stage.meets(
+        [1, (WELCOME, BATCH, begin(0)), 2], [1, (WELCOME, BATCH), (FINISHED,)]
+    )
+
+    *_, goodbye = first
+    assert goodbye == Goodbye("finished", "paused until 20:00 (hours 20:00-08:00)")
+    (hello,) = only(second, Hello)
+    assert hello.last_step == 0
+    said = capsys.readouterr()
+    assert said.out.count("Paused until 20:00 (hours 20:00-08:00).\n") == 1
+    assert said.out.count("The pause is over.\nConnected again.\n") == 1
+    assert said.err == ""
+
+
+def test_a_client_that_starts_outside_its_hours_does_not_connect_before(
+    stage: Stage, day: list[datetime], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_options(stage, hours=NIGHT)
+    day[:] = [MORNING] * 3 + [EVENING]
+    stage.meets([1, (FINISHED,)])
+
+    assert capsys.readouterr().out.startswith(
+        "Paused until 20:00 (hours 20:00-08:00).\nThe pause is over.\nConnected.\n"
+    )
+
+
+def test_a_pause_for_hours_ends_with_the_wish_to_stop(
+    stage: Stage, day: list[datetime]
+) -> None:
+    with_options(stage, hours=NIGHT)
+    day[:] = [MORNING]
+    threading.Timer(0.05, stage.client._stop).start()
+    stage.client.run()  # there is no server
+
+    assert stage.client._stopping
+
+
+def test_on_battery_a_client_pauses_where_that_is_asked_for(
+    stage: Stage,
+    monkeypatch: pytest.MonkeyPatch,
+    day: list[datetime],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answers = iter([None, False, True, True, False])
+    with_options(stage, no_battery=True)
+    monkeypatch.setattr(stage.client, "_battery", lambda: next(answers, False))
+    first, _ = stage.meets(
+        [1, (WELCOME, BATCH, begin(0)), 2], [1, (WELCOME, BATCH), (FINISHED,)]
+    )
+
+    assert first[-1] == Goodbye("finished", "paused (on battery)")
+    assert "Paused (on battery).\nThe pause is over." in capsys.readouterr().out
+
+
+def test_the_battery_does_not_matter_otherwise(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage.client, "_battery", lambda: True)
+
+    assert stage.client._pause() is None
+
+
+def test_a_machine_that_has_slept_joins_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slept = iter([1860.0])
+    monkeypatch.setattr(
+        stage.client._awake, "slept", lambda wall, steady: next(slept, None)
+    )
+    stage.meets([1, (WELCOME, BATCH)], [1, (FINISHED,)])
+
+    assert "this machine has slept for 31 min\n" in capsys.readouterr().err
+
+
+def test_an_identity_is_sent(stage: Stage) -> None:
+    with_options(stage)
+    ((hello,),) = stage.meets([1, (FINISHED,)])
+
+    assert isinstance(hello, Hello)
+    assert hello.identity == b"i" * 16
+
+
+def test_a_second_client_of_a_machine_learns_of_the_first(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ClientOptions(f"127.0.0.1:{stage.port}", "desk")
+    stage.client = Client(options, Identity(b"j" * 16, 2))
+    stage.meets([1, (FINISHED,)])
+
+    assert "Another client runs on this machine already" in capsys.readouterr().out
+
+
+def test_something_else_than_a_server_of_ours_is_not_tried_again(stage: Stage) -> None:
+    with pytest.raises(IncompatibleError, match=r"does not answer as basicServer\.py"):
+        stage.meets([1, (BATCH,)])
+
+
+def test_a_server_that_was_known_may_break_the_rules_once(stage: Stage) -> None:
+    _, _, third = stage.meets(
+        [1, (WELCOME, BATCH)], [1, (BATCH,)], [1, (WELCOME, FINISHED)]
+    )
+
+    assert only(third, Hello)
+
+
+@pytest.mark.parametrize("script", [[1, (WELCOME,)], [1, (WELCOME, DROPPED)]], ids=str)
+def test_a_client_that_is_to_try_once_ends_with_its_session(
+    stage: Stage, script: Script
+) -> None:
+    with_options(stage, once=True)
+    with pytest.raises(NetworkError):
+        stage.meets(script)
+
+
+def test_a_client_that_is_to_wait_tries_from_the_start(
+    stage: Stage,
+    pauses: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tries = iter(range(100))
+
+    def unsure(host: str, port: int) -> socket.socket:
+        if next(tries) < 2:
+            raise NetworkError("nobody is there")
+        return connect(host, port)
+
+    with_options(stage, wait=True)
+    monkeypatch.setattr(stage.client, "_sleep", pauses.append)
+    monkeypatch.setattr(client_module, "connect", unsure)
+    stage.meets([1, (FINISHED,)])
+    said = capsys.readouterr()
+
+    assert len(pauses) == 2
+    assert said.err == "nobody is there\n" * 2
+    assert said.out.startswith("Next try in 1 s.\nNext try in ")
+
+
+def test_of_many_tries_few_are_told(
+    stage: Stage,
+    pauses: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tries = iter(range(1000))
+
+    def unsure(host: str, port: int) -> socket.socket:
+        if 0 < next(tries) <= 100:
+            raise NetworkError("nobody is there")
+        return connect(host, port)
+
+    monkeypatch.setattr(client_module, "connect", unsure)
+    stage.meets([1], [1, (FINISHED,)])
+
+    assert len(pauses) == 101
+    # The 1st to 3rd, 4th, 8th, 16th, 32nd and 64th.
+    assert capsys.readouterr().err.count("nobody is there\n") == 8
+
+
+@pytest.mark.parametrize(
+    ("cores", "percent", "count"), [(8, 50.0, 4), (3, 50.0, 1), (1, 100.0, 1)]
+)
+def test_workers_may_be_a_share_of_the_cores(
+    cores: int, percent: float, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "cores", lambda: cores)
+
+    assert workers(ClientOptions("lab", "desk", worker_percent=percent)) == count
+
+
+def test_states_are_words(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, day: list[datetime]
+) -> None:
+    shown: list[str] = []
+
+    def status(text: str, _done: float = 0.0) -> None:
+        shown.append(text)
+
+    with_options(stage, hours=NIGHT)
+    monkeypatch.setattr(stage.client._display, "status", status)
+    monkeypatch.setattr(stage.client._display, "hold", status)
+    day[:] = [day[0]] * 3 + [MORNING] * 3 + [EVENING]
+    stage.meets(
+        [1, (WELCOME, BATCH, begin(0)), 1, (update(0),), 1], [1], [1, (FINISHED,)]
+    )
+    told = " / ".join(dict.fromkeys(shown))
+
+    for words in (
+        f"connecting to 127.0.0.1:{stage.port}",
+        "step 0, working, ",
+        "step 1, waiting for the next step, ",
+        "step 0, applying update, ",
+        "paused until 20:00 (hours 20:00-08:00)",
+        "lost the server: next try in 1 s",
+    ):
+        assert words in told, told
+
+
+@pytest.mark.parametrize(("local", "levels"), [(False, [7]), (True, [])])
+def test_a_guest_gives_way_and_a_local_client_does_not(
+    monkeypatch: pytest.MonkeyPatch, local: bool, levels: list[int]
+) -> None:
+    asked: list[int] = []
+
+    def be_nice(level: int) -> bool:
+        asked.append(level)
+        return True
+
+    monkeypatch.setattr(client_module, "be_nice", be_nice)
+    monkeypatch.setattr(client_module, "end_with_parent", lambda: None)
+    monkeypatch.setattr(client_module, "config_folder", lambda: None)
+    monkeypatch.setattr(Client, "run", lambda self: None)
+    lend(ClientOptions("lab", "desk", end_with_parent=local, nice=7))
+
+    assert asked == levels

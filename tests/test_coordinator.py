@@ -86,6 +86,22 @@ def test_clients_of_one_name_are_told_apart() -> None:
     assert names == ["ann", "ann#2", "ann#3"]
 
 
+def test_a_client_that_was_cut_off_takes_the_place_of_its_old_session() -> None:
+    desk = Desk()
+    desk.join(1, "ann", identity=b"i" * 16)
+    desk.join(2, "bob")
+
+    desk.join(3, "ann", identity=b"i" * 16, last_step=0, last_digest=b"d" * 32)
+
+    assert [peer.name for peer in desk.coordinator.clients] == ["bob", "ann"]
+    (drop,) = desk.log.drops
+    assert (drop.client, drop.goodbye.end) == (1, "dropped")
+    assert drop.goodbye.reason == "it has connected again"
+    assert desk.log.said("ann left: it has connected again; 1 here")
+    desk.leave(1)  # as the hub tells it: it has gone already
+    assert len(desk.coordinator.clients) == 2
+
+
 def test_a_joiner_waits_until_a_state_was_asked_for_and_agreed_on() -> None:
     desk = together(1, 2)
     assert desk.join(3) == []

@@ -8,15 +8,13 @@ import pytest
 
 from utilities.config import KEYS, Config
 from utilities.errors import ConfigError
+from utilities.joincodes import Code
 from utilities.misc import RUNS, kebab_case
 from utilities.options import (
     EXIT_CODES,
     GROUPS,
-    ClientOptions,
     ServerOptions,
-    client_parser,
     merged,
-    parse_client,
     parse_server,
     read_config_file,
     server_parser,
@@ -31,12 +29,6 @@ def refusal(*arguments: str) -> str:
     return str(caught.value)
 
 
-def client_refusal(*arguments: str) -> str:
-    with pytest.raises(ConfigError) as caught:
-        parse_client(arguments, "desk")
-    return str(caught.value)
-
-
 # The server's options.
 
 
@@ -44,7 +36,7 @@ def test_without_options_everything_has_its_default() -> None:
     options = parse_server([])
 
     assert options == ServerOptions()
-    assert (options.host, options.port) == ("127.0.0.1", 55551)
+    assert (options.host, options.listens_on, options.port) == (None, "*", 55551)
     assert options.runs == RUNS == Path("trainingRuns")
     assert not options.resume
     assert options.keys == {}
@@ -72,6 +64,19 @@ def test_every_option_is_read() -> None:
         quiet=True,
         keys={"timePerStep": "0.2", "noise": "full"},
     )
+
+
+def test_a_page_is_asked_for_with_or_without_a_port() -> None:
+    assert parse_server([]).page is None
+    assert parse_server(["--page"]).page == 55580
+    assert parse_server(["--page", "0", "--quiet"]).page == 0
+    assert parse_server(["--page"]).page_host == "127.0.0.1"
+    shared = parse_server(["--page", "--page-host", "0.0.0.0"])
+    assert shared.page_host == "0.0.0.0"
+    with pytest.raises(ConfigError, match=r"--page: expected a whole number from 0 to"):
+        parse_server(["--page", "65536"])
+    with pytest.raises(ConfigError, match=r"--pageHost: expected an address"):
+        parse_server(["--pageHost", " "])
 
 
 @pytest.mark.parametrize(
@@ -185,17 +190,6 @@ def test_help_shows_each_key_once_in_the_users_spelling(
         assert kebab_case(key) == key or f"--{kebab_case(key)} " not in text
 
 
-@pytest.mark.parametrize("parser", [server_parser, client_parser])
-def test_help_fits_a_terminal_and_ends_with_the_exit_codes(
-    parser: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = help_text(parser(), monkeypatch)
-
-    assert max(map(len, text.splitlines())) <= 80
-    assert text.rstrip().endswith(EXIT_CODES)
-    assert "examples" in text
-
-
 def test_help_tells_defaults_units_and_choices(monkeypatch: pytest.MonkeyPatch) -> None:
     text = " ".join(help_text(server_parser(), monkeypatch).split())
 
@@ -207,15 +201,11 @@ def test_help_tells_defaults_units_and_choices(monkeypatch: pytest.MonkeyPatch) 
     assert "--trialsPerStep N" in text
     assert "as many as fit [null]" in text
     assert "linearly to 2 % over 5000 steps" in text
-    assert "[127.0.0.1:55551]" in help_text(client_parser(), monkeypatch)
 
 
-@pytest.mark.parametrize("parse", [parse_server, lambda line: parse_client(line, "d")])
-def test_help_ends_the_program_well(
-    parse: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_ends_the_program_well(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        parse(["--help"])
+        parse_server(["--help"])
 
     assert caught.value.code == 0
     assert capsys.readouterr().out.startswith("usage: basic")
@@ -226,60 +216,17 @@ def test_every_key_belongs_to_one_group() -> None:
 
 
 def test_exit_codes_are_all_explained() -> None:
-    assert re.findall(r"\d+", EXIT_CODES) == ["0", "1", "2", "3", "4", "5", "6", "130"]
-
-
-# The client's options.
-
-
-def test_a_client_without_options_has_the_name_of_its_machine() -> None:
-    assert parse_client([], "desk") == ClientOptions("127.0.0.1", "desk")
-
-
-@pytest.mark.parametrize(
-    ("machine", "name"),
-    [("", "client"), ("a\tb", "ab"), ("\n", "client"), ("x" * 99, "x" * 64)],
-)
-def test_a_machine_with_an_odd_name_is_named_as_far_as_it_goes(
-    machine: str, name: str
-) -> None:
-    assert parse_client([], machine).name == name
-
-
-def test_every_option_of_a_client_is_read() -> None:
-    line = "lab:80 --name Bärbel --quiet --endWithParent --workers 7"
-
-    assert parse_client(line.split(), "desk") == ClientOptions(
-        "lab:80", "Bärbel", quiet=True, end_with_parent=True, workers=7
-    )
-
-
-@pytest.mark.parametrize("count", [0, 1, 256])
-def test_workers_are_counted_or_left_to_the_machine(count: int) -> None:
-    assert parse_client(["--workers", str(count)], "desk").workers == count
-
-
-@pytest.mark.parametrize("name", ["", "a\nb", "x" * 65, "\x1b[31m", "\udcff"])
-def test_a_name_that_could_not_be_shown_is_refused(name: str) -> None:
-    message = client_refusal(f"--name={name}")
-
-    assert message.startswith("--name: expected 1 to 64 printable characters, got '")
-    assert message.isprintable()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("--nam x", "--nam: no such option; did you mean --name?"),
-        ("--name", "argument --name: expected one argument"),
-        ("lab desk", "desk: not an option"),
-        ("--workers -1", "--workers: expected a whole number from 0 to 256, got -1"),
-        ("--workers 2.5", "--workers: expected a whole number from 0 to 256"),
-        ("--worker 2", "--worker: no such option; did you mean --workers?"),
-    ],
-)
-def test_what_a_client_does_not_accept_is_refused(arguments: str, message: str) -> None:
-    assert message in client_refusal(*arguments.split())
+    assert re.findall(r"\d+", EXIT_CODES) == [
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+        "5",
+        "6",
+        "7",
+        "130",
+    ]
 
 
 # Files of keys.
@@ -420,5 +367,63 @@ def test_keys_that_do_not_go_together_are_refused() -> None:
 
 
 def test_an_empty_host_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"--host: expected an address; 0\.0\.0\.0"):
+    with pytest.raises(ConfigError, match=r"--host: expected an address; \* stands"):
         parse_server(["--host", ""])
+
+
+# Who may take part.
+
+CODE = Code(b"sixteen secrets!")
+
+
+def test_a_server_listens_on_all_addresses_unless_it_is_open_to_all() -> None:
+    assert parse_server([]).listens_on == "*"
+    assert parse_server(["--noAuth"]).listens_on == "127.0.0.1"
+    assert parse_server(["--host", "10.0.0.7"]).listens_on == "10.0.0.7"
+
+
+def test_the_options_of_admission_are_read() -> None:
+    line = "--tokenFile t --tls-cert c --tlsKey k"
+    options = parse_server(line.split())
+    assert (options.token_file, options.tls_cert, options.tls_key) == (
+        Path("t"),
+        Path("c"),
+        Path("k"),
+    )
+    options = parse_server(["--noAuth", "--anybodyMayJoin", "--host", "::"])
+    assert (options.no_auth, options.anybody_may_join) == (True, True)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "*", "10.0.0.7", "lab"])
+def test_an_open_server_on_other_addresses_needs_a_second_word(host: str) -> None:
+    said = refusal("--noAuth", "--host", host)
+
+    assert f"with --host {host} whoever reaches this port could take part" in said
+    assert "--anybodyMayJoin" in said
+    with pytest.raises(ConfigError):
+        ServerOptions(host=host, no_auth=True)
+    assert ServerOptions(host=host, no_auth=True, anybody_may_join=True).no_auth
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.1.2.3"])
+def test_an_open_server_for_this_machine_needs_none(host: str) -> None:
+    assert parse_server(["--noAuth", "--host", host]).listens_on == host
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("--noAuth --tokenFile t", "--noAuth: there is no code with it"),
+        ("--noAuth --tlsCert c", "--noAuth: there is no code with it"),
+        ("--tlsKey k", "--tlsKey: expected --tlsCert as well"),
+    ],
+)
+def test_options_of_admission_that_do_not_go_together_are_refused(
+    line: str, told: str
+) -> None:
+    assert told in refusal(*line.split())
+
+
+def test_a_servers_code_in_a_wrong_place_is_not_repeated() -> None:
+    assert CODE.shown() not in refusal("--host", "lab", CODE.shown())
+    assert CODE.shown() not in refusal(f"--hast={CODE.shown()}")

@@ -4,8 +4,9 @@ import argparse
 import re
 from pathlib import Path
 
+from utilities.clientoptions import client_parser
 from utilities.config import KEYS, Config
-from utilities.options import client_parser, server_parser
+from utilities.options import server_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -104,6 +105,15 @@ def test_ci_runs_the_command_that_the_readme_prints() -> None:
     assert "-r requirements.txt -r requirements-dev.txt" in script
     assert ".venv/bin/python -m pytest" in README
     assert ".venv/bin/python -m pytest" in script
+
+
+def test_scripts_name_what_they_need_for_runners_that_read_it() -> None:
+    wanted = (ROOT / "requirements.txt").read_text(encoding="utf-8").split()
+    for name in ("basicServer.py", "basicClient.py"):
+        head = (ROOT / name).read_text(encoding="utf-8").split("# ///\n")[0]
+        assert head.startswith("# /// script\n")
+        assert re.findall(r'"([a-z]+>=[^"]+)"', head) == wanted
+        assert '# requires-python = ">=3.10"\n' in head
 
 
 def test_run_time_needs_numpy_and_tqdm_only() -> None:

@@ -3,8 +3,9 @@
 With `--workers` above 1 other processes compute; this one waits for them.
 
 It works until the server says that the run is over. A server that is lost is tried
-again with growing, jittered pauses; the first connection is not, so that a wrong
-address is noticed at once.
+again with growing, jittered pauses, for days if need be; the first connection is not,
+unless `--wait` asks for that, so that a wrong address is noticed at once. When to work
+and when to pause is decided in `utilities.manners`.
 """
 
 import logging
@@ -14,15 +15,21 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import numpy as np
 
 from utilities.addresses import parse_address, place
-from utilities.communication import Connection, connect
-from utilities.display import Display, duration
+from utilities.admission import Door
+from utilities.causes import no_server
+from utilities.clientoptions import ClientOptions
+from utilities.connection import Connection
+from utilities.display import Display
 from utilities.errors import IncompatibleError, NetworkError, ProtocolError
 from utilities.evolution import Update
-from utilities.options import ClientOptions
+from utilities.identity import Identity, kept_identity
+from utilities.machine import Rarely, be_nice, config_folder, on_battery
+from utilities.manners import Manners, Tries, Wakefulness, lost_words, rough, share_of
 from utilities.processes import cores, end_with_parent, signals, worker_count
 from utilities.protocol import (
     MOST_BATCHES,
@@ -41,10 +48,12 @@ from utilities.worker import Worker
 
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before the server is tried again
 SETTLED_SECONDS = 60.0  # a session of that length starts the pauses anew
 PARENT_SECONDS = 0.5  # in which a local client ends with its server, without a word
 STOP_SLICE = 0.5  # a pause looks for Ctrl-C that often
+BATTERY_SECONDS = 15.0  # between two looks at the battery
+WAITING, WORKING = "waiting for the next step", "working"
+JOINING, UPDATING = "joining", "applying update"
 
 
 @dataclass
@@ -70,18 +79,28 @@ class Pace:
 class Client:
     """One client and its connection, again and again."""
 
-    def __init__(self, options: ClientOptions) -> None:
+    def __init__(
+        self, options: ClientOptions, identity: Identity | None = None
+    ) -> None:
         """Prepare; nothing is connected yet."""
         self._options = options
+        self._identity = identity or Identity()
         self._host, self._port = parse_address(options.address)
         self._display = Display(quiet=options.quiet)
-        self._workers = worker_count(options.workers, cores())
+        self._door = Door(options, self._host, self._port, self._display.say)
+        self._workers = workers(options)
+        self._connection: Connection | None = None
         self._team = Team(self._workers) if self._workers > 1 else None
         self._worker = Worker(time.monotonic, self._on_block, self._team)
-        self._random = random.SystemRandom()
-        self._pause = FIRST_PAUSE
+        self._manners = Manners(options.hours, options.no_battery)
+        self._battery = Rarely(on_battery, BATTERY_SECONDS, time.monotonic)
+        self._awake = Wakefulness(time.time(), time.monotonic())
+        self._tries = Tries(random.SystemRandom())
+        self._lost = False  # the server, so that a pause comes before the next try
         self._stopping = self._stop_said = False
         self._welcomed = False  # in this session
+        self._entered = False  # the server's door, with a code that was right
+        self._known = False  # the server, from any session
         self._pace = Pace()
         self._spent = 0.0  # seconds on trials, but for the work in hand
         self._work_began = 0.0
@@ -90,26 +109,52 @@ class Client:
         """Work until the run ends, or until Ctrl-C.
 
         Raises:
-            NetworkError: the server cannot be reached the first time.
-            IncompatibleError: the server refused this client.
+            NetworkError: the server cannot be reached the first time, or is lost and
+                not to be tried again.
+            AuthenticationError: there is no join code, or it is wrong.
+            IncompatibleError: the server refused this client, or is none.
             TrainingError: a worker process has died.
             KeyboardInterrupt: a second Ctrl-C.
         """
-        connection: Connection | None = Connection(connect(self._host, self._port))
-        self._greet()
+        connection: Connection | None = None
         with ExitStack() as stack:
             stack.callback(self._display.close)
+            self._display.start()
+            if not self._options.wait and self._pause() is None:
+                self._display.hold(f"connecting to {self._server}")
+                connection = self._connect()
+                self._greet()
             stack.enter_context(signals(self._stop))
             if self._team is not None:
                 stack.enter_context(self._team)
-            while connection is not None and not self._take_part(connection):
-                connection = self._reconnect()
+            while connection := connection or self._reconnect():
+                if self._take_part(connection):
+                    return
+                connection = None
+
+    @property
+    def _server(self) -> str:
+        return place(self._host, self._port)
+
+    def _connect(self) -> Connection:
+        """Return a connection, through the same door each time."""
+        if self._entered:
+            connection = self._door.again()
+        else:
+            self._display.close()  # it may ask for the code
+            connection = self._door.first()
+            self._display.start()
+        self._connection, self._entered = connection, True
+        return connection
 
     def _greet(self) -> None:
         count = f"{self._workers} worker" + "s" * (self._workers > 1)
-        server = place(self._host, self._port)
-        self._display.say(f"Connected to {server} with {count}.")
-        self._display.start()
+        self._display.say(f"Connected to {self._server} with {count}.")
+        if self._identity.number > 1:
+            self._display.say(
+                "Another client runs on this machine already; one with --workers needs "
+                "less memory."
+            )
 
     def _stop(self) -> None:
         if self._stopping:
@@ -134,9 +179,17 @@ class Client:
     def _take_part(self, connection: Connection) -> bool:
         """Return whether the client is done, once a session has ended, however."""
         began = time.monotonic()
+        self._lost = True
         try:
             return self._session(connection)
-        except (NetworkError, ProtocolError) as error:
+        except ProtocolError as error:
+            if not self._known:
+                raise IncompatibleError(no_server(self._server, str(error))) from error
+            log.warning("%s", error)
+            return False
+        except NetworkError as error:
+            if self._options.once:
+                raise
             if self._options.end_with_parent:
                 self._sleep(PARENT_SECONDS)
             log.warning("%s", error)
@@ -144,30 +197,66 @@ class Client:
         finally:
             connection.close()
             if time.monotonic() > began + SETTLED_SECONDS:
-                self._pause = FIRST_PAUSE
+                self._tries.settled()
 
     def _reconnect(self) -> Connection | None:
         """Try to reach the server until it answers; None if Ctrl-C came first."""
         while not self._stopping:
-            # Jitter: a server that restarts is not met by all its clients at once.
-            wait = self._pause * self._random.uniform(0.5, 1.0)
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
-            log.info("The server is tried again in %s.", duration(max(1.0, wait)))
-            self._sleep(wait)
-            try:
-                if not self._stopping:
-                    connection = Connection(connect(self._host, self._port))
-                    log.info("Connected again.")
-                    return connection
-            except NetworkError as error:
-                log.warning("%s", error)
+            self._rest()
+            if self._lost:
+                self._wait()
+            self._lost = True
+            connection = None if self._stopping else self._try()
+            if connection is not None:
+                return connection
         return None
+
+    def _try(self) -> Connection | None:
+        """Return a connection if the server answers."""
+        self._display.hold(f"connecting to {self._server}")
+        try:
+            connection = self._connect()
+        except NetworkError as error:
+            if self._tries.told:
+                log.warning("%s", error)
+            return None
+        self._tries.reached()
+        log.info("Connected again." if self._known else "Connected.")
+        return connection
+
+    def _wait(self) -> None:
+        """Pause before the server is tried again."""
+        now = time.monotonic()
+        seconds = self._tries.wait(now)
+        if self._tries.told:
+            words = lost_words(seconds, self._tries.seconds(now))
+            log.info("%s.", words.capitalize())
+        self._sleep(seconds)
 
     def _sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while not self._stopping and (left := end - time.monotonic()) > 0:
-            self._display.status(f"reconnecting in {duration(left)}")
+            words = lost_words(left, self._tries.seconds(time.monotonic()))
+            self._display.hold(f"lost the server: {words}")
             time.sleep(min(left, STOP_SLICE))
+
+    def _pause(self) -> str | None:
+        """Return why there is to be no work now; None: work."""
+        unplugged = self._options.no_battery and bool(self._battery())
+        return self._manners.pause(datetime.now(), unplugged)
+
+    def _rest(self) -> None:
+        """Wait until there is to be work again, or until Ctrl-C."""
+        said: str | None = None
+        while not self._stopping and (words := self._pause()) is not None:
+            if words != said:
+                log.info("%s.", words.capitalize())
+                said = words
+            self._display.hold(words)
+            time.sleep(STOP_SLICE)
+        if said is not None and not self._stopping:
+            self._lost = False
+            log.info("The pause is over.")
 
     # One session.
 
@@ -182,6 +271,7 @@ class Client:
             arithmetic_test=arithmetic_test(),
             last_step=self._worker.step,
             last_digest=self._worker.digest,
+            identity=self._identity.value,
             batches=self._worker.batches[-MOST_BATCHES:],
         )
 
@@ -189,15 +279,25 @@ class Client:
         """Take part until the session ends; return whether the client is done."""
         self._welcomed, self._pace = False, Pace()
         connection.send([self._hello()])
-        while not self._stopping:
+        pause: str | None = None
+        while not self._stopping and pause is None:
             goodbye = self._follow(connection.receive(wait=not self._busy))
             if goodbye is None and self._busy:
                 goodbye = self._answer(connection)
             if goodbye is not None:
                 return self._parted(goodbye)
-            self._show("waiting", self._spent)
-        connection.part(Goodbye(End.FINISHED.value, "stopped by its user"))
-        return True
+            self._show(WAITING if self._welcomed else JOINING, self._spent)
+            self._look_for_sleep()
+            pause = self._pause()
+        reason = "stopped by its user" if self._stopping else pause
+        connection.part(Goodbye(End.FINISHED.value, str(reason)))
+        return self._stopping
+
+    def _look_for_sleep(self) -> None:
+        """Raise NetworkError where the machine has slept: the server has gone on."""
+        slept = self._awake.slept(time.time(), time.monotonic())
+        if slept is not None:
+            raise NetworkError(f"this machine has slept for {rough(slept)}")
 
     def _answer(self, connection: Connection) -> Goodbye | None:
         """Do the work that is due; return the server's goodbye, if that came."""
@@ -222,18 +322,31 @@ class Client:
         for message in messages:
             if isinstance(message, Goodbye):
                 return message
+            if isinstance(message, Update):
+                self._show(UPDATING, self._spent)
             self._worker.handle(self._pace.fitting(message))
-            self._welcomed = True  # nothing else can come first
+            self._welcomed = self._known = True  # nothing else can come first
         return None
 
     def _on_block(self, _trials: int) -> None:
-        self._show("working", self._spent + time.monotonic() - self._work_began)
+        if self._connection is not None:
+            self._connection.pump()
+        self._show(WORKING, self._spent + time.monotonic() - self._work_began)
 
     def _parted(self, goodbye: Goodbye) -> bool:
         if goodbye.end == End.REFUSED.value:
             raise IncompatibleError(f"the server refused this client: {goodbye.reason}")
         self._display.say(f"The server says goodbye: {goodbye.reason}.")
+        if self._options.once and goodbye.end != End.FINISHED.value:
+            raise NetworkError(f"the server has ended this session: {goodbye.reason}")
         return goodbye.end == End.FINISHED.value
+
+
+def workers(options: ClientOptions) -> int:
+    """Return how many processes compute."""
+    if options.worker_percent is not None:
+        return share_of(cores(), options.worker_percent)
+    return worker_count(options.workers, cores())
 
 
 def lend(options: ClientOptions) -> None:
@@ -244,5 +357,11 @@ def lend(options: ClientOptions) -> None:
         KeyboardInterrupt: a second Ctrl-C.
     """
     if options.end_with_parent:
+        # A local client is no guest: whoever started its server wants it to work. On a
+        # busy machine a nice one has a tenth of a core, and is late at every step.
         end_with_parent()
-    Client(options).run()
+        Client(options).run()  # it is known by its name, and ends with its server
+        return
+    be_nice(options.nice)  # before there are workers, which are what their parent is
+    with kept_identity(config_folder(), platform.node()) as identity:
+        Client(options, identity).run()

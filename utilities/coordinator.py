@@ -31,11 +31,12 @@ from utilities.evolution import (
 )
 from utilities.lateness import blame, late_sums
 from utilities.ledger import Check, Purpose, Replayed, Saved
+from utilities.names import RETURNED, Names, arrival
 from utilities.opening import Limits, Opening
 from utilities.orders import Command, Event, Orders
 from utilities.outbox import Outbox
 from utilities.pacing import StepLength
-from utilities.peers import Peer, refuse, unique_name
+from utilities.peers import Peer, refuse
 from utilities.protocol import (
     Begin,
     End,
@@ -97,6 +98,7 @@ class Coordinator:
         self._states = Acceptance(setting, state, now, saved)
         self._ledger = self._states.ledger
         self._peers: dict[int, Peer] = {}
+        self._names = Names()
         self._open: OpenStep | None = None
         self._summing: Summing | None = None  # of the step at hand, once it is scored
         self._closing: Closed | None = None  # its figures
@@ -192,26 +194,28 @@ class Coordinator:
     # Clients come and go.
 
     def _join(self, client: int, hello: Hello, now: float) -> None:
-        name = unique_name(hello.name, {peer.name for peer in self.clients})
         refusal = refuse(hello) or self._audits.refusal(hello.name)
         if refusal is not None:
-            self._orders.note(f"{name} refused: {refusal}", warning=True)
+            self._orders.note(f"{hello.name} refused: {refusal}", warning=True)
             self._orders.drop(client, End.REFUSED, refusal)
             return
         if self.finished:
             self._orders.drop(client, End.FINISHED, "the run has ended")
             return
-        self._peers[client] = Peer(client, name, announced=hello.name)
-        again = "" if hello.last_step is None else f" again (was at {hello.last_step})"
-        self._orders.note(f"{name} joined{again}; {len(self._peers)} here")
-        peer = self._peers[client]
+        for ghost in self._names.ghosts(hello, self.clients):
+            self._leave(ghost.id, RETURNED)
+            self._orders.drop(ghost.id, End.DROPPED, RETURNED)
+        peer = self._peers[client] = self._names.peer(client, hello, self.clients)
+        text = f"{arrival(peer, hello)}; {len(self._peers)} here"
+        self._orders.note(text, kind="join")
         self._orders += self._returning.meet(peer, hello, self.step, now)
 
     def _leave(self, client: int, reason: str) -> None:
         peer = self._peers.pop(client, None)
         if peer is None:
             return
-        self._orders.note(f"{peer.name} left: {reason}; {len(self._peers)} here")
+        text = f"{peer.name} left: {reason}; {len(self._peers)} here"
+        self._orders.note(text, kind="leave")
         peer.ready = False
         self._outbox.forget(peer)
         self._accounts.close(peer)
@@ -253,9 +257,8 @@ class Coordinator:
         """Let replicas take part no more until they have got the true state."""
         for peer in peers:
             if peer.ready:
-                self._orders.note(
-                    f"{peer.name}: {reason}; its state is replaced", warning=True
-                )
+                text = f"{peer.name}: {reason}; its state is replaced"
+                self._orders.note(text, warning=True, kind="audit")
                 peer.ready, peer.reason = False, reason
             if self._open is not None:
                 self._open.discard(peer)

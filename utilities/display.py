@@ -110,6 +110,11 @@ class Display:
             self._next = now + PLAIN_SECONDS
             self.say(text)
 
+    def hold(self, text: str) -> None:
+        """Show how things stand in the bar alone: a file would fill with waiting."""
+        if self._bar is not None:
+            self.status(text)
+
     def _redraw(self, text: str, done: float) -> None:
         assert self._bar is not None
         if self._total:

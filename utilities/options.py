@@ -1,5 +1,8 @@
 """The command lines: flags and files in, checked options out.
 
+Owns the server's, and what all of them have in common: how an option is spelled and
+refused, and what exit codes mean. Does not own the client's: `clientoptions` has it.
+
 Every option has the user's spelling and a second one with hyphens; --help shows the
 first. Whatever is wrong is said in one line that names option, value, what is allowed
 and, for a wrong name, the nearest option.
@@ -14,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from utilities.addresses import DEFAULT_PORT, LOCALHOST, place
+from utilities.addresses import ALL, DEFAULT_PORT, LOCALHOST, PAGE_PORT
 from utilities.config import (
     KEYS,
     RULES,
@@ -24,13 +27,28 @@ from utilities.config import (
     nearest,
     parse_keys,
 )
-from utilities.errors import ConfigError
+from utilities.errors import STATUSES, ConfigError
+from utilities.joincodes import masked
+from utilities.joinoptions import add_server_options, check_open
 from utilities.misc import RUNS, kebab_case
 
-EXIT_CODES = (
-    "exit codes: 0 ok, 1 internal or a package missing, 2 options, 3 network,\n"
-    "4 versions, 5 text, 6 run folder or disk, 130 quit by Ctrl-C without saving"
-)
+HELP_WIDTH = 78  # of lines that argparse does not wrap
+
+
+def exit_codes(*left_out: int, changed: Mapping[int, str] | None = None) -> str:
+    """Return what --help says of a program's statuses.
+
+    Args:
+        left_out: statuses that the program does not end with.
+        changed: statuses that mean something else there.
+    """
+    words = {**STATUSES, **(changed or {})}
+    told = [f"{n} {text}" for n, text in words.items() if n not in left_out]
+    return textwrap.fill("exit codes: " + ", ".join(told), HELP_WIDTH)
+
+
+EXIT_CODES = exit_codes()
+DOCTOR_HINT = "problems? python basicClient.py --doctor HOST"
 GROUPS = {
     "model": ("modelType", "hiddenSize", "nLayers", "vocabSize"),
     "perturbations": (
@@ -71,6 +89,7 @@ class Parser(argparse.ArgumentParser):
         Raises:
             ConfigError: always.
         """
+        message = masked(message)
         unknown = re.match(r"unrecognized arguments: (\S+)", message)
         if unknown:
             word = unknown[1].split("=")[0]
@@ -85,7 +104,7 @@ class Parser(argparse.ArgumentParser):
 class ServerOptions:
     """What basicServer.py was asked for."""
 
-    host: str = LOCALHOST
+    host: str | None = None  # see `listens_on`
     port: int = DEFAULT_PORT
     data: tuple[Path, ...] = ()
     config: Path | None = None
@@ -94,25 +113,41 @@ class ServerOptions:
     resume_number: int | None = None  # None: the newest run
     salvage: bool = False  # go on without what is damaged
     local_clients: int = 0
+    page: int | None = None  # port of the live page; None: no page
+    page_host: str = LOCALHOST
     max_steps: int | None = None
     max_seconds: float | None = None
     seed: int | None = None
     quiet: bool = False
     keys: Mapping[str, str] = field(default_factory=dict)  # configuration flags
+    token_file: Path | None = None
+    no_auth: bool = False
+    anybody_may_join: bool = False
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would let in more than is meant.
+
+        Raises:
+            ConfigError: says which option is missing or too many.
+        """
+        check_open(
+            self.listens_on,
+            open_to_all=self.no_auth,
+            meant=self.anybody_may_join,
+            coded=self.token_file is not None or self.tls_cert is not None,
+        )
+        if self.tls_key is not None and self.tls_cert is None:
+            raise ConfigError("--tlsKey: expected --tlsCert as well")
+
+    @property
+    def listens_on(self) -> str:
+        """Return the address to listen on: all, if clients prove themselves."""
+        return self.host or (LOCALHOST if self.no_auth else ALL)
 
 
-@dataclass(frozen=True)
-class ClientOptions:
-    """What basicClient.py was asked for."""
-
-    address: str
-    name: str
-    quiet: bool = False
-    end_with_parent: bool = False
-    workers: int = 1  # 0: all cores but one
-
-
-def _number(kind: type, low: float, high: float) -> Any:
+def ranged(kind: type, low: float, high: float) -> Any:
     """Return a converter for argparse that says what is allowed."""
     noun, exact = ("a whole number", "d") if kind is int else ("a number", ".15g")
 
@@ -142,11 +177,11 @@ def server_parser() -> Parser:
 
             examples
               python basicServer.py --localClients 2 --maxSeconds 60
-              python basicServer.py --host 0.0.0.0 --data mytexts/
+              python basicServer.py --data mytexts/
               python basicServer.py --resume
               python basicClient.py HOST            on every other machine"""
         ),
-        epilog=EXIT_CODES,
+        epilog=f"{EXIT_CODES}\n{DOCTOR_HINT}",
     )
     _add_text_and_network(parser)
     _add_run(parser)
@@ -160,7 +195,7 @@ def server_parser() -> Parser:
 def _named(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError(
-            "expected an address; 0.0.0.0 stands for all of this machine's"
+            "expected an address; * stands for all of this machine's"
         )
     return text
 
@@ -182,13 +217,13 @@ def _add_text_and_network(parser: Parser) -> None:
         net,
         "host",
         type=_named,
-        default=LOCALHOST,
-        help=f"address to listen on; 0.0.0.0: all of this machine's [{LOCALHOST}]",
+        metavar="HOST",
+        help=f"address to listen on [all; with --noAuth {LOCALHOST}]",
     )
     parser.option(
         net,
         "port",
-        type=_number(int, 0, 65535),
+        type=ranged(int, 0, 65535),
         default=DEFAULT_PORT,
         metavar="N",
         help=f"port to listen on; 0: any free one [{DEFAULT_PORT}]",
@@ -196,11 +231,29 @@ def _add_text_and_network(parser: Parser) -> None:
     parser.option(
         net,
         "localClients",
-        type=_number(int, 0, 256),
+        type=ranged(int, 0, 256),
         default=0,
         metavar="N",
         help="clients to start on this machine, one core each [0]",
     )
+    parser.option(
+        net,
+        "page",
+        nargs="?",
+        type=ranged(int, 0, 65535),
+        const=PAGE_PORT,
+        metavar="PORT",
+        help=f"show all runs on a live page, for browsers [no page; {PAGE_PORT}]",
+    )
+    parser.option(
+        net,
+        "pageHost",
+        type=_named,
+        default=LOCALHOST,
+        metavar="HOST",
+        help=f"address of the page; whoever reaches it can read it [{LOCALHOST}]",
+    )
+    add_server_options(parser)
 
 
 def _add_run(parser: Parser) -> None:
@@ -234,21 +287,21 @@ def _add_run(parser: Parser) -> None:
     parser.option(
         run,
         "maxSteps",
-        type=_number(int, 1, 1 << 48),
+        type=ranged(int, 1, 1 << 48),
         metavar="N",
         help="end after that many steps of this session",
     )
     parser.option(
         run,
         "maxSeconds",
-        type=_number(float, 0.001, 1e9),
+        type=ranged(float, 0.001, 1e9),
         metavar="S",
         help="end after that many seconds",
     )
     parser.option(
         run,
         "seed",
-        type=_number(int, 0, (1 << 64) - 1),
+        type=ranged(int, 0, (1 << 64) - 1),
         metavar="N",
         help="seed of all randomness, for runs that can be repeated [random]",
     )
@@ -288,7 +341,7 @@ def parse_server(arguments: Sequence[str]) -> ServerOptions:
     number = None
     if isinstance(resume, str):
         try:
-            number = _number(int, 0, 1 << 31)(resume)
+            number = ranged(int, 0, 1 << 31)(resume)
         except argparse.ArgumentTypeError as error:
             raise ConfigError(f"--resume: {error}") from None
     if values["salvage"] and resume is False:
@@ -297,6 +350,11 @@ def parse_server(arguments: Sequence[str]) -> ServerOptions:
     return ServerOptions(
         host=values["host"],
         port=values["port"],
+        token_file=values["tokenFile"],
+        no_auth=values["noAuth"],
+        anybody_may_join=values["anybodyMayJoin"],
+        tls_cert=values["tlsCert"],
+        tls_key=values["tlsKey"],
         data=tuple(values["data"]),
         config=values["config"],
         runs=values["runs"],
@@ -304,84 +362,13 @@ def parse_server(arguments: Sequence[str]) -> ServerOptions:
         resume_number=number,
         salvage=values["salvage"],
         local_clients=values["localClients"],
+        page=values["page"],
+        page_host=values["pageHost"],
         max_steps=values["maxSteps"],
         max_seconds=values["maxSeconds"],
         seed=values["seed"],
         quiet=values["quiet"],
         keys=keys,
-    )
-
-
-def client_parser() -> Parser:
-    """Return the parser of basicClient.py."""
-    parser = Parser(
-        prog="basicClient.py",
-        usage="basicClient.py [HOST[:PORT]] [options]",
-        description=textwrap.dedent(
-            """\
-            Lend cores of this machine to a training run of basicServer.py.
-            It works until the run ends or Ctrl-C, and rejoins by itself.
-
-            examples
-              python basicClient.py 192.168.1.10
-              python basicClient.py 192.168.1.10 --workers 0
-              python basicClient.py lab-host:55551 --name window-desk"""
-        ),
-        epilog=EXIT_CODES,
-    )
-    parser.add_argument(
-        "address",
-        nargs="?",
-        default=LOCALHOST,
-        metavar="HOST[:PORT]",
-        help=f"the address that the server printed [{place(LOCALHOST, DEFAULT_PORT)}]",
-    )
-    parser.option(
-        parser,
-        "workers",
-        type=_number(int, 0, 256),
-        default=1,
-        metavar="N",
-        help="cores to compute on, as one client; 0: all but one [1]",
-    )
-    parser.option(parser, "name", help="how the server names it [this machine's name]")
-    parser.option(
-        parser,
-        "quiet",
-        action="store_true",
-        help="show nothing but warnings and errors",
-    )
-    parser.option(
-        parser, "endWithParent", action="store_true", help=argparse.SUPPRESS
-    )  # a local client ends when the server's end of its standard input closes
-    return parser
-
-
-def parse_client(arguments: Sequence[str], machine: str) -> ClientOptions:
-    """Return the options of basicClient.py.
-
-    Args:
-        arguments: without the program's name.
-        machine: names the client where --name does not.
-
-    Raises:
-        ConfigError: an option or value is not acceptable.
-        SystemExit: after --help.
-    """
-    values = vars(client_parser().parse_args(list(arguments)))
-    name = values["name"]
-    if name is None:
-        name = "".join(c for c in machine if c.isprintable())[:64] or "client"
-    if not name.isprintable() or not 1 <= len(name) <= 64:
-        raise ConfigError(
-            f"--name: expected 1 to 64 printable characters, got {name!r}"
-        )
-    return ClientOptions(
-        values["address"],
-        name,
-        quiet=values["quiet"],
-        end_with_parent=values["endWithParent"],
-        workers=values["workers"],
     )
 
 

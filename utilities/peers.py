@@ -78,6 +78,7 @@ class Peer:
     batches: set[int] = field(default_factory=set)  # token batches that it holds
     reports: deque[float] = field(default_factory=lambda: deque(maxlen=REPORTS))
     debts: Debts[Debt] = field(default_factory=Debts)
+    identity: bytes = b""  # of its machine; empty: it keeps none
     announced: str = ""  # the name in its Hello, which others may have too
     # Groups and seconds of its last trials.
     scored: deque[tuple[int, float]] = field(

@@ -19,11 +19,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from utilities.codefiles import ENVIRONMENT
 from utilities.errors import TrainingError
+from utilities.joincodes import Code, masked
 from utilities.misc import Deadline
 
 ROOT = Path(__file__).resolve().parent.parent
 LAST_SECONDS = 3.0  # that local clients get to end by themselves
+SLOW_SECONDS = 5.0  # of importing, after which something is said
 QUIT = 130  # exit code after a second Ctrl-C, as shells have it: 128 + SIGINT
 THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
@@ -57,26 +60,39 @@ def worker_count(asked: int, available: int) -> int:
     return asked or max(1, available - 1)
 
 
-def run_program(name: str, work: Callable[[], None]) -> int:
+def run_program(name: str, work: Callable[[], int | None]) -> int:
     """Do the work of a program; return its exit code, after one line if it failed.
 
     Raises:
         ModuleNotFoundError: one of our own modules is missing.
     """
     try:
-        work()
+        return work() or 0
     except TrainingError as error:
         return _complain(name, str(error), error.exit_code)
     except ModuleNotFoundError as error:
         return _complain(name, missing_package(error), TrainingError.exit_code)
     except KeyboardInterrupt:
         return QUIT
-    return 0
+
+
+@contextmanager
+def slow_start(name: str) -> Iterator[None]:
+    """Say what takes so long, where importing does: the first time, on some systems."""
+    words = "still loading numpy; a virus scanner may be reading it for the first time"
+    timer = threading.Timer(SLOW_SECONDS, _complain, (name, words, 0))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def _complain(name: str, message: str, exit_code: int) -> int:
     # One line, whatever path or value it quotes.
-    line = "".join(c if c.isprintable() else "?" for c in message)
+    line = "".join(c if c.isprintable() else "?" for c in masked(message))
     sys.stderr.write(f"{name}: {line}\n")
     return exit_code
 
@@ -96,24 +112,31 @@ def missing_package(error: ModuleNotFoundError) -> str:
 # Local clients.
 
 
-def client_command(address: str, name: str) -> list[str]:
-    """Return the command line of a local client."""
+def client_command(address: str, name: str, *more: str) -> list[str]:
+    """Return the command line of a local client; everybody can see it."""
     program = [sys.executable, str(ROOT / "basicClient.py"), address]
-    return [*program, "--name", name, "--quiet", "--endWithParent"]
+    return [*program, "--name", name, "--quiet", "--endWithParent", *more]
 
 
 @contextmanager
-def local_clients(count: int, address: str) -> Iterator[None]:
+def local_clients(count: int, address: str, code: Code) -> Iterator[None]:
     """Run clients on this machine while the context is open."""
+    more = ["--noAuth"] if code.open else []
+    environment = dict(os.environ)
+    environment.pop(ENVIRONMENT, None)
+    if not code.open:
+        environment[ENVIRONMENT] = code.shown()
     own_group: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     children: list[subprocess.Popen[bytes]] = []
     try:
         for number in range(1, count + 1):
-            command = client_command(address, f"local-{number}")
+            command = client_command(address, f"local-{number}", *more)
             children.append(
-                subprocess.Popen(command, stdin=subprocess.PIPE, **own_group)
+                subprocess.Popen(
+                    command, stdin=subprocess.PIPE, env=environment, **own_group
+                )
             )
         yield
     finally:

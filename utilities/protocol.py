@@ -5,8 +5,7 @@ each in a frame of its own, in declared order. `SPECS` declares every message on
 a field may hold, what dtype and how many numbers an array may have. Bytes are turned
 into messages and back by `utilities.wire`.
 
-Authentication comes later: it will exchange fixed-size structures before the first
-frame, and `Hello.auth` is reserved for what has to be bound to it.
+By then both ends have proved who they are: see `utilities.handshake`.
 """
 
 import enum
@@ -46,8 +45,8 @@ class Hello:
     arithmetic_test: bytes  # SHA-256 of known products, roots and quotients
     last_step: int | None = None  # of a client that rejoins
     last_digest: bytes = b""
+    identity: bytes = b""  # of a client that is told from others over restarts
     batches: tuple[int, ...] = ()  # token batches that it holds
-    auth: bytes = b""  # reserved
 
 
 @dataclass(frozen=True)
@@ -325,8 +324,8 @@ SPECS: dict[str, Spec] = {
                 "arithmetic_test": DIGEST,
                 "last_step": _step_or_none,
                 "last_digest": octets(0, 32),
+                "identity": octets(0, 16),
                 "batches": _few_steps,
-                "auth": lambda value: isinstance(value, bytes) and len(value) <= 512,
             },
             {},
         ),

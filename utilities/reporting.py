@@ -13,14 +13,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from utilities.addresses import ANY, DEFAULT_PORT, LOCALHOST, only_here, place
-from utilities.communication import addresses
+from utilities.addresses import ANY, DEFAULT_PORT, only_here, place, public
+from utilities.admission import secret_origin
 from utilities.data import baselines
 from utilities.display import WIDTH, Display, bits, duration
 from utilities.generation import Sampling, generate_text
+from utilities.hints import firewalls, nobody_came, open_port
+from utilities.joincodes import Code
 from utilities.misc import RUNS
 from utilities.model import Floats
 from utilities.options import ServerOptions
+from utilities.reach import addresses
 from utilities.setup import VERSION, Prepared
 from utilities.tally import Closed
 
@@ -30,6 +33,7 @@ SAMPLE = Sampling(temperature=0.8, seed=1)
 AS_IT_IS: Any = {"replace_whitespace": False, "drop_whitespace": False}
 PROJECT = Path(__file__).resolve().parent.parent
 WAIT_SAID_AFTER = 5.0  # seconds without a client before the server says so
+REASONS_SAID_AFTER = 60.0  # and before it says what may be the reason
 
 
 def clock(seconds: float) -> str:
@@ -70,9 +74,15 @@ class Report:
     """Everything that a session of a run says."""
 
     def __init__(
-        self, display: Display, options: ServerOptions, prepared: Prepared, port: int
+        self,
+        display: Display,
+        options: ServerOptions,
+        prepared: Prepared,
+        port: int,
+        code: Code,
     ) -> None:
         """Start counting."""
+        self._code = code
         self._display = display
         self._options = options
         self._prepared = prepared
@@ -85,7 +95,7 @@ class Report:
         self._validation: float | None = None
         self._sample = ""
         self._alone_since: float | None = self._began
-        self._alone_said = False
+        self._alone_said = self._reasons_said = False
         self._complained = False
 
     # At the start.
@@ -130,25 +140,37 @@ class Report:
         )
 
     def _greet_network(self) -> None:
-        say, host = self._display.say, self._options.host
+        say, host = self._display.say, self._options.listens_on
         where = place(host, self._port)
+        if self._code.open:
+            say("Nobody is asked for a code (--noAuth): whoever reaches this port can")
+            say("take part, vote on every step, and read text and weights.")
+        else:
+            say(f"Join code, {secret_origin(self._options)}:")
+            say(f"  {self._code.shown()}")
         if only_here(host):
             say(f"Listening on {where}, for this machine only. To let others take")
-            say("part, in a network that you trust: --host 0.0.0.0 (peers are not")
-            say("authenticated yet)")
+            say("part, leave out --host and --noAuth.")
             return
-        say(f"Listening on {where}. Whoever reaches this port can take part: peers")
-        say("are not authenticated yet. On the other machines run:")
-        for address in self._reachable():
+        asked = "run" if self._code.open else "run, and give the code when asked"
+        say(f"Listening on {where}. On the other machines {asked}:")
+        reachable = self._reachable()
+        for address in reachable:
             say(f"  {self._client_line(address)}")
+        if not self._code.pin and any(map(public, reachable)):
+            say("Traffic is not encrypted: on its way through the internet others can")
+            say("read text and weights. See --tlsCert.")
 
     def _reachable(self) -> list[str]:
-        if self._options.host not in ANY:
-            return [self._options.host]
-        return addresses() or ["<this machine's address>"]
+        if self._options.listens_on not in ANY:
+            return [self._options.listens_on]
+        v4_only = self._options.listens_on == "0.0.0.0"
+        found = [a for a in addresses() if not (v4_only and ":" in a)]
+        return found or ["<this machine's address>"]
 
     def _client_line(self, address: str) -> str:
-        return f"python basicClient.py {place(address, self._port)}"
+        more = " --noAuth" if self._code.open else ""
+        return f"python basicClient.py {place(address, self._port)}{more}"
 
     # Meanwhile.
 
@@ -156,6 +178,7 @@ class Report:
         """Say, once, that nobody is there and how to start a client."""
         if clients:
             self._alone_since, self._alone_said = None, False
+            self._reasons_said = True
             return
         if self._alone_since is None:
             self._alone_since = now
@@ -164,6 +187,17 @@ class Report:
             self._alone_said = True
             line = self._client_line(self._reachable()[0])
             self._display.say(f"Waiting for clients. Start one with: {line}")
+        if not self._reasons_said and now >= self._alone_since + REASONS_SAID_AFTER:
+            self._reasons_said = True  # once: who has come once can come again
+            for line in self._reasons():
+                self._display.say(line)
+
+    def _reasons(self) -> list[str]:
+        """Return why nobody may have come."""
+        line = self._client_line(self._reachable()[0])
+        firewall = open_port(sys.platform, self._port, sys.executable, firewalls())
+        doctor = line.replace(".py ", ".py --doctor ", 1)
+        return nobody_came(self._options.listens_on, line, doctor, firewall)
 
     def step(self, closed: Closed) -> None:
         """Show how things stand after a step."""
@@ -250,15 +284,31 @@ class Report:
         number = self._prepared.run.number
         runs = "" if runs_folder == RUNS else f" --runs {quoted(runs_folder)}"
         again = f"{runs} --resume {number}"
-        if options.host != LOCALHOST:
+        if options.host is not None:
             again += f" --host {quoted(options.host)}"
+        again += _admission(options)
         if options.port != DEFAULT_PORT:
             again += f" --port {options.port}"
         if options.local_clients:
             again += f" --localClients {options.local_clients}"
+        if options.page is not None:
+            again += f" --page {options.page}"
         say()
         place = "" if here else f", in {PROJECT}"
         say(f"The run lies in {self._prepared.run.path}. Next{place}:")
         say(f"  {python} basicServer.py{again}")
         say(f"  {python} -m utilities.inspect{runs} show {number}")
         say(f'  {python} -m utilities.inspect{runs} generate {number} --prompt "The "')
+
+
+def _admission(options: ServerOptions) -> str:
+    """Return the options of a server that say who may take part."""
+    files = {
+        "tokenFile": options.token_file,
+        "tlsCert": options.tls_cert,
+        "tlsKey": options.tls_key,
+    }
+    flags = {"noAuth": options.no_auth, "anybodyMayJoin": options.anybody_may_join}
+    words = [f" --{flag}" for flag, given in flags.items() if given]
+    words += [f" --{flag} {quoted(file)}" for flag, file in files.items() if file]
+    return "".join(words)

@@ -19,9 +19,9 @@ PAUSES = {"FIRST_PAUSE": 0.05, "LONGEST_PAUSE": 0.2}  # seconds; of users 1 to 6
 def work() -> None:
     """Take part as the command line asks, and tell."""
     from utilities import client
+    from utilities.clientoptions import parse_client
     from utilities.evolution import Update
     from utilities.misc import sha256
-    from utilities.options import parse_client
     from utilities.protocol import Message, Result, Resume, Welcome
     from utilities.wire import encode
     from utilities.worker import Worker

@@ -13,15 +13,12 @@ from typing import Any, TypeAlias
 from utilities.config import Rule
 from utilities.inspect.console import PROGRAM
 from utilities.misc import RUNS
-from utilities.options import Parser
+from utilities.options import Parser, exit_codes
 from utilities.runs import RunStore
 
 Options: TypeAlias = dict[str, Any]  # by the user's spelling
 
-EXIT_CODES = (
-    "exit codes: 0 ok, 1 internal or a package missing, 2 options, 5 text,\n"
-    "6 run folder or disk, 130 quit by Ctrl-C"
-)
+EXIT_CODES = exit_codes(3, 4, changed={130: "quit by Ctrl-C"})
 _NUMBER = Rule(int, "number of the run", high=(1 << 31) - 1)
 
 

@@ -8,8 +8,9 @@ than what is needed to hold one against the other:
 - every trial that counts was given out, was answered in that step by a replica with
   the digest agreed on, and counts once in the whole run;
 - rewards are those of plain Python on these answers;
-- without failing memory every answer that came in time counts, and all replicas report
-  the same digest of a step.
+- without failing memory every answer that came in time counts, but for what one client
+  of three or more has done beyond half of a step, and all replicas report the same
+  digest of a step.
 """
 
 import itertools
@@ -37,18 +38,21 @@ class Answers:
     """What has come of one step, by digest."""
 
     by_digest: dict[bytes, dict[Segment, list[Losses]]] = field(default_factory=dict)
+    each: list[tuple[Segment, ...]] = field(default_factory=list)  # of each answer
 
     def add(self, result: Result) -> None:
         """Take an answer; one without losses is a digest alone."""
         segments = self.by_digest.setdefault(result.digest, {})
-        start = 0
+        self.each.append(result.segments)
+        groups, done = sum(s.groups for s in result.segments), 0
         for segment in result.segments:
-            share = len(result.losses) * segment.groups
-            end = start + share // sum(s.groups for s in result.segments)
-            clean = result.clean[: segment.groups]
-            losses = tuple(result.losses[start:end].tolist()), tuple(clean.tolist())
-            segments.setdefault(segment, []).append(losses)
-            start = end
+            parts = []
+            for every in (result.losses, result.clean):
+                one = len(every) // groups
+                part = every[done * one : (done + segment.groups) * one]
+                parts.append(tuple(part.tolist()))
+            segments.setdefault(segment, []).append((parts[0], parts[1]))
+            done += segment.groups
 
     def copy(self) -> "Answers":
         """Return what had come by now."""
@@ -56,8 +60,30 @@ class Answers:
             {
                 digest: {segment: list(found) for segment, found in every.items()}
                 for digest, every in self.by_digest.items()
-            }
+            },
+            list(self.each),
         )
+
+    def of(self, digest: bytes, segment: Segment) -> list[Losses]:
+        """Return the usable losses of a segment, or of that much of a longer one."""
+        found = []
+        for known, every in self.by_digest.get(digest, {}).items():
+            same = (known.seed, known.first) == (segment.seed, segment.first)
+            if same and known.groups >= segment.groups:
+                found += [_cut(x, segment.groups, known.groups) for x in every]
+        return [losses for losses in found if _usable(losses)]
+
+    def seeds(self, digest: bytes) -> set[int]:
+        """Return the seeds that have a usable answer."""
+        answered = self.by_digest.get(digest, {}).items()
+        return {s.seed for s, every in answered if any(map(_usable, every))}
+
+    def halved(self, rewarded: Iterable[Segment]) -> bool:
+        """Return whether one of three answers or more makes exactly half of a step."""
+        counted = {segment.seed: segment.groups for segment in rewarded}
+        halves = (sum(counted.get(s.seed, 0) for s in every) for every in self.each)
+        whole = sum(counted.values())
+        return len(self.each) >= 3 and any(2 * half == whole for half in halves)
 
 
 @dataclass
@@ -181,14 +207,14 @@ class History:
     def _compare(self, update: Update, rewarded: Rewarded) -> None:
         """Hold rewards against those of what had come."""
         answers = self._scored or self._answers
-        agreed = answers.by_digest.get(self.digests[update.step], {})
-        usable = {s: [x for x in every if _usable(x)] for s, every in agreed.items()}
-        usable = {s: every for s, every in usable.items() if every}
+        digest = self.digests[update.step]
+        usable = {segment: answers.of(digest, segment) for segment in rewarded}
         for segment in rewarded:
-            assert segment in usable, f"step {update.step}: nobody has answered that"
+            assert usable[segment], f"step {update.step}: nobody has answered that"
         if self.faithful and rewarded:
             seeds = {segment.seed for segment in rewarded}
-            assert seeds == {s.seed for s in usable}, "an answer in time is left out"
+            whole = seeds == answers.seeds(digest)
+            assert whole or answers.halved(rewarded), "an answer in time is left out"
         ordered = sorted(rewarded)
         ways = itertools.product(*(dict.fromkeys(usable[s]) for s in ordered))
         expected = b"".join(rewarded[segment] for segment in ordered)
@@ -216,6 +242,12 @@ class History:
 
 def _usable(losses: Losses) -> bool:
     return all(abs(x) <= WORST for part in losses for x in part)  # NaN compares false
+
+
+def _cut(losses: Losses, groups: int, of: int) -> Losses:
+    """Return the losses of the first groups."""
+    first, clean = (part[: groups * len(part) // of] for part in losses)
+    return first, clean
 
 
 def plain_rewards(losses: Sequence[Losses]) -> bytes:

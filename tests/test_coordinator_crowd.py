@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.desk import Desk, hello, together
@@ -152,6 +152,7 @@ def written(desk: Desk) -> list[Event]:
 # Whatever comes together, the same updates follow.
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 6), min_size=6, max_size=6))
 def test_updates_do_not_depend_on_what_came_together(sizes: list[int]) -> None:
     one_by_one, batched = together(1, 2, 3), together(1, 2, 3)

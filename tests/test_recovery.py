@@ -108,6 +108,7 @@ def test_lines_that_a_crash_has_lost_are_written_again(tmp_path: Path) -> None:
         **{"gradientQuality": None, "aggregation": "seeds", "trials": 64},
         **{"step": 6, "time": 1e9 + 6, "seconds": 6.5, "loss": 2.94},
         **{"clients": 2, "late": 0, "dropped": 0, "digest": run.digest(6).hex()},
+        **dict.fromkeys(["audits", "disagreements", "expelled", "repeated"], 0),
     }
 
 

@@ -55,7 +55,7 @@ from utilities.selftest import (
 from utilities.sessionfiles import SessionLog, client_lines
 from utilities.setup import Prepared, prepare
 from utilities.summing import Compute, Computed
-from utilities.tally import Append, Closed
+from utilities.tally import NO_AUDITS, Append, Closed
 from utilities.wire import encode
 from utilities.yardsticks import counted, levels
 
@@ -122,6 +122,7 @@ class Server:
         self._saving: list[int] = []  # steps whose validation is being computed
         self._replaying = False  # which may lead to a validation, too
         self._last: Written | None = None
+        self._audits = NO_AUDITS  # as of the newest step
         self._trouble: RunError | None = None  # with the logs
         self._signals = 0
         self._stopping = False
@@ -342,6 +343,7 @@ class Server:
             *(closed.aggregation, closed.contributions),
         )
         self._journal.append(closed.step, closed.digest, pack(entry))
+        self._audits = closed.audits
         self._held.append((closed, moment))
         self._credits.add(closed.step, closed.contributions)
         self._session.closed(closed, self._coordinator.clients)
@@ -380,7 +382,10 @@ class Server:
         last = self._last
         if last is None or last.step not in self._validations:
             return
-        nothing = Closed(last.step, last.seconds, None, 0, 0, 0, 0, last.digest)
+        nothing = Closed(
+            *(last.step, last.seconds, None, 0, 0, 0, 0, last.digest),
+            audits=self._audits,
+        )
         self._try_log(self._log.append_state, self._metrics(nothing, time.time()))
 
     def _try_log(self, write: Callable[..., None], *what: object) -> None:

@@ -27,11 +27,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from utilities import plaindata
-from utilities.communication import CHUNK, SILENT_SECONDS, WAIT_SECONDS, connect
+from utilities.communication import SILENT_SECONDS, WAIT_SECONDS
 from utilities.config import Config
 from utilities.errors import NetworkError
 from utilities.evolution import Segment, Update
 from utilities.frames import HEADER
+from utilities.handshake import NO_BIND, ClientHandshake, fresh_nonce
+from utilities.joincodes import read_code
+from utilities.lines import CHUNK, connect
 from utilities.protocol import (
     PROTOCOL_VERSION,
     SPECS,
@@ -45,6 +48,7 @@ from utilities.protocol import (
     TokenBatch,
     Welcome,
 )
+from utilities.sealing import Opener, Sealer, bundled
 from utilities.selftest import ARITHMETIC_EXPECTED, NOISE_EXPECTED
 from utilities.setup import VERSION
 from utilities.wire import Inbox, Side, encode
@@ -65,6 +69,7 @@ class Order:
 
     host: str
     port: int
+    code: str = field(repr=False)  # join code of the server, without TLS
     first: int  # number of its first client
     clients: int
     trials: int  # of one answer
@@ -306,6 +311,9 @@ class Member:
     number: int
     socket: Any  # as `communication.connect` gives it
     reader: Skimmer | Inbox
+    handshake: ClientHandshake
+    opener: Opener | None = None  # once the handshake is done
+    sealer: Sealer | None = None
     step: int | None = None  # that its replica would be at
     answered: int | None = None  # the step of its newest answer
     behind: bool = False  # a step closed without it, see `utilities.client.Pace`
@@ -324,6 +332,7 @@ class Crowd:
             tell: is told how it goes.
         """
         self._order = order
+        self._code = read_code(order.code)
         self._tell = tell
         self._replica = Replica(order.trials)
         self._selector = selectors.DefaultSelector()
@@ -378,9 +387,10 @@ class Crowd:
                 continue
             line.settimeout(SILENT_SECONDS)
             first = number == self._order.first
-            member = Member(number, line, Inbox(Side.SERVER) if first else Skimmer())
+            reader = Inbox(Side.SERVER) if first else Skimmer()
+            handshake = ClientHandshake(self._code, NO_BIND, fresh_nonce())
+            member = Member(number, line, reader, handshake)
             self._selector.register(line, selectors.EVENT_READ, member)
-            self._send(member, in_bytes(self._hello(number)))
 
     def _hello(self, number: int) -> Hello:
         return Hello(
@@ -399,6 +409,10 @@ class Crowd:
         heapq.heappush(self._dial_at, (moment, number))
 
     def _send(self, member: Member, data: bytes) -> None:
+        assert member.sealer is not None, "it has proved itself"
+        self._send_plainly(member, b"".join(member.sealer.seal(bundled([data]))))
+
+    def _send_plainly(self, member: Member, data: bytes) -> None:
         try:
             member.socket.sendall(data)
         except OSError as error:
@@ -428,6 +442,24 @@ class Crowd:
             self._lose(member, "it was closed")
             return
         data = self._buffer[:size]
+        if member.opener is None:
+            data = self._shake(member, data)
+        if member.opener is not None:
+            for opened in member.opener.open(data):
+                self._take(member, opened)
+
+    def _shake(self, member: Member, data: memoryview) -> memoryview:
+        """Go on with the handshake; return what comes after it."""
+        data = member.handshake.take(data)
+        if reply := member.handshake.reply():
+            self._send_plainly(member, reply)
+        if keys := member.handshake.keys:
+            member.opener = Opener(keys.to_client)
+            member.sealer = Sealer(keys.to_server)
+            self._send(member, in_bytes(self._hello(member.number)))
+        return data
+
+    def _take(self, member: Member, data: memoryview) -> None:
         if isinstance(member.reader, Skimmer):
             for skimmed in member.reader.feed(data):
                 self._hear(member, heard(skimmed))

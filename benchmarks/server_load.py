@@ -129,7 +129,9 @@ class Story:
 
 
 @contextlib.contextmanager
-def crowds(port: int, options: argparse.Namespace) -> Iterator[list[Connection]]:
+def crowds(
+    port: int, code: str, options: argparse.Namespace
+) -> Iterator[list[Connection]]:
     """Run all crowds while the context is open; it ends when they have."""
     from benchmarks.crowd import Order
 
@@ -138,7 +140,7 @@ def crowds(port: int, options: argparse.Namespace) -> Iterator[list[Connection]]
     processes, pipes, first = [], [], 1
     for number in range(options.processes):
         clients = each + (number < more)
-        order = Order("127.0.0.1", port, first, clients, options.trials)
+        order = Order("127.0.0.1", port, code, first, clients, options.trials)
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(target=simulate, args=(order, theirs), daemon=True)
         process.start()
@@ -240,7 +242,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         folder = Path(name)
         with serving(folder, options) as server:
             port = server.port()
-            with crowds(port, options) as pipes:
+            code = (folder / "runs" / "join-code").read_text("ascii")
+            with crowds(port, code, options) as pipes:
                 window = watch(server, pipes, options.steps)
                 server.process.terminate()  # it finishes the step and saves
             server.process.wait(START_SECONDS)

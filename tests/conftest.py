@@ -1,7 +1,18 @@
-"""What holds for all tests."""
+"""What holds for all tests: nothing of theirs reaches the user's own files."""
 
+import pytest
 from hypothesis import settings
 
 # How long one example takes says more about the machine than about the program.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_configuration(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep join codes in a folder of the tests, those of their processes as well."""
+    folder = str(tmp_path_factory.mktemp("configuration"))
+    patch = pytest.MonkeyPatch()
+    for variable in ("XDG_CONFIG_HOME", "APPDATA", "HOME"):
+        patch.setenv(variable, folder)
+    patch.delenv("ES_JOIN_CODE", raising=False)

@@ -137,6 +137,12 @@ class Lab:
         return self.folder / "runs"
 
     @property
+    def code(self) -> list[object]:
+        """Return the options of a client that is to have the server's code."""
+        file = self.runs / "join-code"
+        return ["--tokenFile", file] if file.exists() else []
+
+    @property
     def text(self) -> Path:
         """Return a file with some kilobytes of text."""
         path = self.folder / "text.txt"
@@ -166,11 +172,13 @@ class Lab:
         return self.start("server", SERVER, *words, **settings)
 
     def client(self, port: int, line: str = "") -> Program:
-        return self.start("client", CLIENT, f"127.0.0.1:{port}", *line.split())
+        words = [f"127.0.0.1:{port}", *self.code, *line.split()]
+        return self.start("client", CLIENT, *words)
 
     def recorded(self, port: int, name: str) -> Recorded:
         file = self.folder / f"{name}.steps"
-        words = [RECORDING_CLIENT, file, f"127.0.0.1:{port}", "--name", name]
+        address = f"127.0.0.1:{port}"
+        words = [RECORDING_CLIENT, file, address, *self.code, "--name", name]
         return Recorded(self.start(name, *words), file)
 
     def metrics(self, run: int = 0) -> list[dict[str, Any]]:

@@ -89,7 +89,6 @@ RULES: dict[str, tuple[set[type], list[object], list[object]]] = {
     "digest": ({bytes}, [bytes(32)], [b"", bytes(31), bytes(33), bytes(64)]),
     "digest or none": ({bytes}, [b"", bytes(32)], [bytes(1), bytes(31), bytes(33)]),
     "16 bytes or none": ({bytes}, [b"", bytes(16)], [bytes(1), bytes(15), bytes(17)]),
-    "up to 512 bytes": ({bytes}, [b"", bytes(512)], [bytes(513)]),
     "mapping": ({dict}, [{}, {"a": [None]}], []),
     "text of 32": text_rule(32),
     "text of 64": text_rule(64),
@@ -117,7 +116,6 @@ FIELDS: dict[str, dict[str, str]] = {
         "lastDigest": "digest or none",
         "identity": "16 bytes or none",
         "batches": "few counts",
-        "auth": "up to 512 bytes",
     },
     "welcome": {
         "config": "mapping",

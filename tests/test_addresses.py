@@ -1,6 +1,14 @@
 import pytest
 
-from utilities.addresses import dialable, only_here, parse_address, place
+from utilities.addresses import (
+    dialable,
+    only_here,
+    origin,
+    parse_address,
+    place,
+    plain,
+    public,
+)
 from utilities.errors import NetworkError
 
 GOOD = [
@@ -57,6 +65,7 @@ def test_what_is_written_down_reads_back(host: str) -> None:
     [
         ("0.0.0.0", "127.0.0.1"),
         ("", "127.0.0.1"),
+        ("*", "127.0.0.1"),
         ("::", "::1"),
         ("10.0.0.7", "10.0.0.7"),
         ("localhost", "localhost"),
@@ -73,7 +82,41 @@ def test_a_server_that_listens_on_all_addresses_is_dialled_at_the_local_one(
     [
         *[("127.0.0.1", True), ("127.8.0.1", True), ("::1", True), ("localhost", True)],
         *[("0.0.0.0", False), ("::", False), ("", False), ("10.0.0.127", False)],
+        ("*", False),
     ],
 )
 def test_loopback_addresses_are_for_this_machine_only(host: str, only: bool) -> None:
     assert only_here(host) is only
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("::ffff:192.168.1.5", "192.168.1.5"),
+        ("192.168.1.5", "192.168.1.5"),
+        ("2001:db8::7", "2001:db8::7"),
+        ("::1", "::1"),
+    ],
+)
+def test_addresses_of_ipv4_are_told_as_such(host: str, expected: str) -> None:
+    assert plain(host) == expected
+
+
+def test_connections_are_counted_by_machine() -> None:
+    assert origin("10.0.0.7") == "10.0.0.7"
+    near = origin("2001:db8::ffff:1:2:3")
+    assert origin("2001:db8::7") == near == "2001:0db8:0000:0000"
+    assert origin("2001:db8:0:1::7") != origin("2001:db8::7")
+    assert origin("fe80::1%eth0") == "fe80:0000:0000:0000"
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        *[("8.8.8.8", True), ("2600::1", True), ("192.168.1.5", False)],
+        *[("10.0.0.1", False), ("127.0.0.1", False), ("fe80::1%eth0", False)],
+        *[("lab", False), ("<this machine's address>", False)],
+    ],
+)
+def test_addresses_of_the_internet_are_known(host: str, expected: bool) -> None:
+    assert public(host) is expected

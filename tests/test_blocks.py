@@ -11,7 +11,7 @@ import pytest
 
 from tests.steps import DIGEST, OTHER, STEP, peers, result, setting
 from utilities.audits import Audits
-from utilities.blocks import BlockStep
+from utilities.blocks import NO_DIGEST, BlockStep
 from utilities.errors import ProtocolError
 from utilities.evolution import Segment
 from utilities.peers import Peer
@@ -190,6 +190,21 @@ def test_blocks_of_a_client_that_has_left_are_free_and_its_answers_count() -> No
     blocks.answer(0)
     assert blocks.step.complete(0.0)
     assert len(blocks.step.votes()[DIGEST]) == 2
+
+
+def test_a_replica_that_reports_two_digests_of_one_step_agrees_with_nobody() -> None:
+    blocks = Blocks(2, 4)
+    blocks.go()
+    blocks.answer(0)
+    blocks.answer(1)
+    blocks.answer(0, digest=OTHER)
+    blocks.answer(1)
+
+    votes = {d: len(who) for d, who in blocks.step.votes().items()}
+    assert votes == {NO_DIGEST: 1, DIGEST: 1}
+    blocks.step.discard(blocks.peers[0])
+    assert blocks.slots() == [1, 3]
+    assert not blocks.step.complete(0.0)
 
 
 def test_blocks_of_a_replica_that_differs_are_open_again() -> None:

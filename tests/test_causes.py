@@ -5,7 +5,13 @@ import sys
 
 import pytest
 
-from utilities.causes import because, cannot_connect, cannot_listen, no_server
+from utilities.causes import (
+    because,
+    cannot_connect,
+    cannot_listen,
+    no_proof,
+    no_server,
+)
 
 
 @pytest.mark.parametrize(
@@ -87,3 +93,26 @@ def test_a_name_that_nobody_knows_is_told_whatever_the_system_says() -> None:
     told = cannot_connect("lab:7", OSError(-2, "odd"), unknown=True, waited=3.5)
 
     assert "the name is not known" in told
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(5, "Input/output error"), "Input/output error"),
+        (OSError(), "connection broken"),
+        (OSError("timed out"), "timed out"),
+        (OSError(98, "Address in use (while attempting to bind)"), "Address in use"),
+        (OSError(1, "[SSL: HTTP_REQUEST] http request (_ssl.c:1006)"), "http request"),
+    ],
+)
+def test_what_the_system_says_is_told_without_its_ornaments(
+    error: OSError, told: str
+) -> None:
+    assert because(error) == told
+
+
+def test_who_does_not_prove_itself_is_told_with_what_to_look_at() -> None:
+    said = no_proof("timed out")
+
+    assert said.startswith("the server did not prove that it has the join code: timed ")
+    assert "60 characters" in said

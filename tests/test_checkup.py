@@ -1,5 +1,6 @@
 """The readings of --doctor: of this machine, and of servers of all kinds."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -11,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.loopback import CODE, Served
 from tests.messages import SAMPLES
 from utilities import checkup
 from utilities.checkup import examine, own_rows, product_cores, trials_per_second
 from utilities.clientoptions import ClientOptions
-from utilities.communication import Connection, connect
 from utilities.config import Config
 from utilities.doctor import FAIL, LEFT_OUT, OK, WARN, Row
 from utilities.evolution import Setting, initial_state
 from utilities.model import Floats
 from utilities.protocol import End, Goodbye, Hello, Message, Welcome
-from utilities.wire import Inbox, Side, encode
+from utilities.wire import encode
 
 PATIENCE = 20.0
 SETTING = Setting(Config(vocab_size=5, hidden_size=3, sequence_length=4), "0" * 64)
@@ -45,7 +46,9 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @contextmanager
-def answering(answer: bytes) -> Iterator[tuple[int, list[Message]]]:
+def answering(
+    answer: bytes | None, *, sealed: bool = True
+) -> Iterator[tuple[int, list[Message]]]:
     """Serve two connections: the first is only opened, the second gets an answer."""
     heard: list[Message] = []
 
@@ -53,13 +56,19 @@ def answering(answer: bytes) -> Iterator[tuple[int, list[Message]]]:
         for number in range(2):
             connection, _ = listener.accept()
             connection.settimeout(PATIENCE)
-            inbox = Inbox(Side.CLIENT)
             with connection:
-                if number:
-                    connection.sendall(answer)
-                while data := connection.recv(1 << 16):
-                    inbox.feed(data)
-                    heard.extend(inbox.messages())
+                if not number:
+                    continue
+                if not sealed:
+                    connection.sendall(answer or b"")
+                    continue
+                served = Served(connection).shake()
+                if answer is None:
+                    continue  # it hangs up
+                served.sendall(answer)
+                with contextlib.suppress(ConnectionError):  # whoever has left in haste
+                    while (messages := served.receive()) is not None:
+                        heard.extend(messages)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(PATIENCE)
@@ -75,7 +84,7 @@ def in_bytes(message: Message) -> bytes:
 
 
 def way(address: str) -> list[Row]:
-    return examine(ClientOptions(address, "desk"))[-4:]
+    return examine(ClientOptions(address, "desk", code=CODE))[-4:]
 
 
 # This machine.
@@ -141,7 +150,7 @@ def test_a_server_that_welcomes_is_left_with_a_goodbye() -> None:
 def test_a_server_that_does_not_is_told_by_kind(
     answer: bytes, code: int, words: str
 ) -> None:
-    with answering(answer) as (port, _):
+    with answering(answer, sealed=not answer.startswith(b"SSH")) as (port, _):
         row = way(f"127.0.0.1:{port}")[-1]
 
     assert (row.name, row.state, row.exit_code) == ("server", FAIL, code)
@@ -159,14 +168,8 @@ def test_a_server_that_says_nothing_is_waited_for_a_while(
 
 
 def test_a_server_that_hangs_up_is_told() -> None:
-    with answering(b"") as (port, _):
-
-        def cut() -> Connection:
-            connection = connect("127.0.0.1", port)
-            connection.shutdown(socket.SHUT_WR)
-            return Connection(connection)
-
-        rows = examine(ClientOptions(f"127.0.0.1:{port}", "desk"), cut)
+    with answering(None) as (port, _):
+        rows = way(f"127.0.0.1:{port}")
 
     assert (rows[-1].name, rows[-1].state, rows[-1].exit_code) == ("server", FAIL, 3)
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.loopback import CODE, Served
+from utilities import admission, manners
 from utilities import client as client_module
-from utilities import manners
 from utilities.client import Client, Pace, lend, workers
 from utilities.clientoptions import ClientOptions
-from utilities.communication import connect, listen
 from utilities.config import Config
 from utilities.errors import (
     IncompatibleError,
@@ -26,6 +26,7 @@ from utilities.errors import (
 )
 from utilities.evolution import Segment, Setting, Update, advance, initial_state
 from utilities.identity import Identity
+from utilities.lines import connect, listen
 from utilities.manners import Hours
 from utilities.protocol import (
     Begin,
@@ -41,7 +42,7 @@ from utilities.protocol import (
     Welcome,
 )
 from utilities.team import Team
-from utilities.wire import Inbox, Side, encode
+from utilities.wire import encode
 
 PATIENCE = 20.0
 CONFIG = Config(vocab_size=5, hidden_size=3, sequence_length=4, directions_per_window=2)
@@ -95,21 +96,19 @@ class Server:
     def _session(
         self, connection: socket.socket, script: Script, heard: list[Message]
     ) -> None:
-        inbox = Inbox(Side.CLIENT)
+        served = Served(connection).shake()
         for part in script:
             if not isinstance(part, int):
-                connection.sendall(b"".join(p for m in part for p in encode(m)))
+                served.sendall(b"".join(p for m in part for p in encode(m)))
                 continue
             wanted = len(heard) + part
             while len(heard) < wanted:
-                data = connection.recv(1 << 16)
-                assert data, f"the client is gone after {heard}"
-                inbox.feed(data)
-                heard += inbox.messages()
+                messages = served.receive()
+                assert messages is not None, f"the client is gone after {heard}"
+                heard += messages
         connection.shutdown(socket.SHUT_WR)
-        while data := connection.recv(1 << 16):
-            inbox.feed(data)
-            heard += inbox.messages()
+        while (messages := served.receive()) is not None:
+            heard += messages
 
 
 @dataclass
@@ -144,7 +143,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
             thread.start()
             return server
 
-        options = ClientOptions(f"127.0.0.1:{port}", "desk")
+        options = ClientOptions(f"127.0.0.1:{port}", "desk", code=CODE)
         yield Stage(port, Client(options), start)
         for server, thread in servers:
             thread.join(PATIENCE)
@@ -159,7 +158,7 @@ def only(messages: list[Message], kind: type[Any]) -> list[Any]:
 
 def with_workers(stage: Stage, count: int) -> None:
     """Put a client with that many workers in place of the other one."""
-    options = ClientOptions(f"127.0.0.1:{stage.port}", "desk", workers=count)
+    options = ClientOptions(f"127.0.0.1:{stage.port}", "desk", code=CODE, workers=count)
     stage.client = Client(options)
 
 
@@ -354,7 +353,7 @@ def test_a_server_that_does_not_answer_is_tried_until_it_does(
             raise NetworkError("nobody is there")
         return connect(host, port)
 
-    monkeypatch.setattr(client_module, "connect", unsure)
+    monkeypatch.setattr(admission, "connect", unsure)
     stage.meets([1], [1, (FINISHED,)])
 
     assert len(pauses) == 3
@@ -364,7 +363,8 @@ def test_a_server_that_does_not_answer_is_tried_until_it_does(
 def test_a_local_client_that_has_lost_its_server_waits_for_its_own_end(
     stage: Stage, pauses: list[float]
 ) -> None:
-    options = ClientOptions(f"127.0.0.1:{stage.port}", "local-1", True, True)
+    address = f"127.0.0.1:{stage.port}"
+    options = ClientOptions(address, "local-1", True, True, code=CODE)
     stage.client._options = options
     stage.meets([1], [1, (FINISHED,)])
 

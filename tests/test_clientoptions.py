@@ -1,7 +1,10 @@
 """What may be typed after basicClient.py."""
 
+from pathlib import Path
+
 import pytest
 
+from tests.loopback import CODE
 from utilities.clientoptions import NICE, ClientOptions, parse_client
 from utilities.errors import ConfigError
 from utilities.manners import Hours
@@ -118,3 +121,40 @@ def test_help_ends_the_program_well(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert caught.value.code == 0
     assert "[127.0.0.1:55551]" in capsys.readouterr().out
+
+
+def test_a_code_may_stand_before_the_address() -> None:
+    for address in ("lab", "10.0.0.7:80", "[::1]:80"):
+        options = parse_client([f"{CODE.shown()}@{address}"], "desk")
+        assert (options.code, options.address) == (CODE, address)
+    assert parse_client(["lab:80"], "desk").code is None
+    assert parse_client(["lab", "--tokenFile", "t"], "desk").token_file == Path("t")
+    assert parse_client(["lab", "--noAuth"], "desk").no_auth
+
+
+def test_a_code_with_a_typing_error_is_told_without_it() -> None:
+    wrong = CODE.shown()[:-1] + "?"
+    for typed in (wrong, CODE.shown()[:-2], "hunter2"):
+        said = client_refusal(f"{typed}@lab")
+        assert said.startswith("CODE@HOST:PORT: the join code has a ")
+        assert typed not in said
+        assert CODE.shown()[:5] not in said
+
+
+@pytest.mark.parametrize(
+    "line", [f"{CODE.shown()}@lab --noAuth", "lab --noAuth --tokenFile t"]
+)
+def test_a_client_without_authentication_takes_no_code(line: str) -> None:
+    assert "one is given" in client_refusal(*line.split())
+
+
+def test_a_code_in_a_wrong_place_is_not_repeated() -> None:
+    said = client_refusal("lab", CODE.shown())
+
+    assert said == "[join-code]: not an option; --help lists them all"
+
+
+def test_options_do_not_show_a_code() -> None:
+    options = parse_client([f"{CODE.shown()}@lab"], "desk")
+    assert CODE.shown() not in repr(options)
+    assert "secrets" not in repr(options)

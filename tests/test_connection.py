@@ -1,5 +1,6 @@
 """Listening, connecting and a client's connection, over real loopback sockets."""
 
+import contextlib
 import errno
 import socket
 import sys
@@ -14,6 +15,7 @@ import pytest
 from tests.loopback import (
     BEGIN,
     BYE,
+    CODE,
     HELLO,
     HTTP,
     LARGE,
@@ -22,13 +24,17 @@ from tests.loopback import (
     WELCOME,
     Bench,
     Peer,
+    Served,
     in_bytes,
 )
-from utilities import communication
-from utilities.communication import Connection, connect, listen
+from utilities import connection as connection_module
+from utilities import sessions
+from utilities.connection import Connection
 from utilities.errors import NetworkError, ProtocolError
 from utilities.events import Joined, Left, Received
+from utilities.lines import connect, listen
 from utilities.protocol import Begin, Message, State, TokenBatch, Welcome
+from utilities.sealing import bundled
 from utilities.wire import encode
 
 
@@ -194,7 +200,7 @@ class Line:
     """A client's connection and the raw socket at its other end."""
 
     connection: Connection
-    server: socket.socket
+    server: Served
 
     def receive(self, count: int) -> list[Message]:
         """Return that many messages, however they come."""
@@ -210,11 +216,17 @@ class Line:
 def line() -> Iterator[Line]:
     with listen("127.0.0.1", 0) as listener:
         listener.settimeout(PATIENCE)
-        connection = Connection(connect("127.0.0.1", listener.getsockname()[1]))
-        server, _ = listener.accept()
-    server.settimeout(PATIENCE)
-    with server:
-        yield Line(connection, server)
+        dialled = connect("127.0.0.1", listener.getsockname()[1])
+        accepted, _ = listener.accept()
+        served: list[Served] = []
+        thread = threading.Thread(
+            target=lambda: served.append(Served(accepted).shake())
+        )
+        thread.start()
+        connection = Connection(dialled, CODE)
+        thread.join()
+    with accepted:
+        yield Line(connection, served[0])
     connection.close()
 
 
@@ -225,10 +237,10 @@ def test_messages_of_the_server_are_received_in_order(line: Line) -> None:
 
 
 def test_half_a_message_is_waited_for(line: Line) -> None:
-    data = in_bytes(WELCOME)
-    line.server.sendall(data[:-1])
+    data = line.server.sealed(in_bytes(WELCOME))
+    line.server.socket.sendall(data[:-1])
     assert line.connection.receive(wait=True) == []
-    line.server.sendall(data[-1:])
+    line.server.socket.sendall(data[-1:])
 
     assert len(line.receive(1)) == 1
 
@@ -241,12 +253,12 @@ def test_receiving_waits_only_where_asked_and_not_for_long(line: Line) -> None:
     end = time.monotonic()
 
     assert middle - began < 0.2
-    assert communication.WAIT_SECONDS * 0.9 < end - middle < PATIENCE
+    assert connection_module.WAIT_SECONDS * 0.9 < end - middle < PATIENCE
 
 
 def test_a_server_that_closes_is_lost_after_its_last_words(line: Line) -> None:
     line.server.sendall(in_bytes(WELCOME, BYE))
-    line.server.close()
+    line.server.socket.close()
 
     assert line.receive(2)[1] == BYE
     for _ in range(2):
@@ -256,8 +268,8 @@ def test_a_server_that_closes_is_lost_after_its_last_words(line: Line) -> None:
 
 def test_last_words_are_heard_even_where_sending_fails(line: Line) -> None:
     line.server.sendall(in_bytes(WELCOME, BYE))
-    line.server.shutdown(socket.SHUT_WR)
-    line.server.close()
+    line.server.socket.shutdown(socket.SHUT_WR)
+    line.server.socket.close()
     for _ in range(3):  # the first is answered by a reset, which the others meet
         line.connection.send([RESULT])
         time.sleep(0.01)
@@ -268,7 +280,7 @@ def test_last_words_are_heard_even_where_sending_fails(line: Line) -> None:
 
 
 def test_a_connection_that_is_reset_is_lost(line: Line) -> None:
-    Peer(line.server).reset()
+    Peer(line.server.socket).reset()
 
     with pytest.raises(NetworkError, match="the server is lost: Connection reset"):
         line.connection.receive(wait=True)
@@ -277,7 +289,7 @@ def test_a_connection_that_is_reset_is_lost(line: Line) -> None:
 def test_a_server_that_takes_nothing_any_more_is_lost(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(communication, "SILENT_SECONDS", 0.05)
+    monkeypatch.setattr(connection_module, "SILENT_SECONDS", 0.05)
     zeros = np.zeros(1 << 22, np.float32)
     line.connection.send([State(1, 1, zeros, zeros, zeros)])
 
@@ -288,14 +300,15 @@ def test_a_server_that_takes_nothing_any_more_is_lost(
 def test_a_server_that_takes_a_little_now_and_then_is_not_lost(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(communication, "SILENT_SECONDS", 0.4)
+    monkeypatch.setattr(connection_module, "SILENT_SECONDS", 0.4)
     zeros = np.zeros(1 << 20, np.float32)
     message = State(1, 1, zeros, zeros, zeros)
-    size, taken = len(in_bytes(message)), 0
+    size, taken = len(in_bytes(message)), 0  # and some records' lengths and tags
     sending = threading.Thread(target=line.connection.send, args=([message],))
     sending.start()
     while taken < size:  # over a second for all of it
-        taken += len(line.server.recv(min(size - taken, 1 << 20), socket.MSG_WAITALL))
+        wanted = min(size - taken, 1 << 20)
+        taken += len(line.server.socket.recv(wanted, socket.MSG_WAITALL))
         time.sleep(0.1)
     sending.join()
 
@@ -312,12 +325,12 @@ def test_small_messages_leave_together_and_large_ones_whole(line: Line) -> None:
 
     sent = threading.Thread(target=send)
     sent.start()
-    received = b""
-    while len(received) < len(expected):
-        received += line.server.recv(1 << 20)
+    received: list[Message] = []
+    while len(received) < 3:
+        received += line.server.receive() or []
     sent.join()
 
-    assert received == expected
+    assert in_bytes(*received) == expected
 
 
 def test_a_server_that_breaks_the_rules_is_told_apart(line: Line) -> None:
@@ -328,10 +341,11 @@ def test_a_server_that_breaks_the_rules_is_told_apart(line: Line) -> None:
 
 
 def test_a_clients_last_words_arrive_though_it_has_not_read_all(bench: Bench) -> None:
-    connection = Connection(connect("127.0.0.1", bench.port))
+    connection = bench.connection()
     connection.send([HELLO])
     bench.until(lambda: bench.of(Joined))
-    bench.hub.send(1, [*encode(WELCOME), *encode(LARGE), *encode(BEGIN)])
+    said = [part for m in (WELCOME, LARGE, BEGIN) for part in encode(m)]
+    bench.hub.send(1, bundled(said))
     parting = threading.Thread(target=connection.part, args=(BYE,))
     parting.start()
     bench.until(lambda: bench.of(Left))
@@ -343,7 +357,7 @@ def test_a_clients_last_words_arrive_though_it_has_not_read_all(bench: Bench) ->
 
 
 def test_parting_from_a_server_that_is_gone_takes_no_time(line: Line) -> None:
-    Peer(line.server).reset()
+    Peer(line.server.socket).reset()
     began = time.monotonic()
     line.connection.part(BYE)
 
@@ -353,8 +367,142 @@ def test_parting_from_a_server_that_is_gone_takes_no_time(line: Line) -> None:
 def test_parting_from_a_server_that_does_not_answer_takes_two_seconds_at_most(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(communication, "GOODBYE_SECONDS", 0.1)
+    monkeypatch.setattr(connection_module, "GOODBYE_SECONDS", 0.1)
     began = time.monotonic()
     line.connection.part(BYE)
 
     assert 0.09 < time.monotonic() - began < 1
+
+
+# While somebody computes.
+
+
+def test_what_comes_while_somebody_computes_is_taken_in_and_read_later(
+    line: Line,
+) -> None:
+    taken = threading.Event()
+    said = in_bytes(WELCOME, *[LARGE] * 8, BEGIN)  # 24 MB: more than sockets hold
+
+    def send() -> None:
+        line.server.sendall(said)
+        taken.set()
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    end = time.monotonic() + PATIENCE
+    while not taken.is_set():
+        assert time.monotonic() < end, "nobody takes it"
+        line.connection.pump()
+    sending.join()
+
+    kinds = [type(m) for m in line.receive(10)]
+    assert kinds == [Welcome, *[TokenBatch] * 8, Begin]
+
+
+def test_no_more_is_taken_in_meanwhile_than_there_is_room_for(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "MAX_PUMPED", 100_000)
+    line.server.socket.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        line.server.sendall(in_bytes(WELCOME, *[LARGE] * 16))
+    for _ in range(100):
+        line.connection.pump()
+
+    assert sum(map(len, line.connection._unread)) < 100_000 + (1 << 18)
+    assert [type(m) for m in line.receive(2)][:2] == [Welcome, TokenBatch]
+
+
+def test_a_loss_that_is_found_meanwhile_is_told_after_what_came_before(
+    line: Line,
+) -> None:
+    line.server.sendall(in_bytes(WELCOME, BYE))
+    line.server.socket.close()
+    end = time.monotonic() + PATIENCE
+    while not line.connection._lost:
+        assert time.monotonic() < end
+        line.connection.pump()
+
+    assert line.receive(2)[1] == BYE
+    with pytest.raises(NetworkError, match="it closed the connection"):
+        line.connection.receive(wait=True)
+
+
+def test_a_server_that_stops_in_a_message_is_lost_but_not_while_we_compute(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(sessions, "MESSAGE_SECONDS", 0.2)
+    data = line.server.sealed(in_bytes(WELCOME))
+    line.server.socket.sendall(data[:100])
+    assert line.connection.receive(wait=True) == []
+    time.sleep(0.5)  # as if it computed
+    line.server.socket.sendall(data[100:200])
+    assert line.connection.receive(wait=True) == []
+
+    with pytest.raises(NetworkError, match="a message does not come to its end"):
+        line.receive(1)
+
+
+# Servers that are none.
+
+
+@pytest.mark.parametrize("data", [b"", HTTP, b"ESNET\0", bytes(200)])
+def test_what_is_no_server_is_told(
+    data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "CONNECT_SECONDS", 0.2)
+    with listen("127.0.0.1", 0) as listener:
+        dialled = connect("127.0.0.1", listener.getsockname()[1])
+        listener.settimeout(PATIENCE)
+        accepted, _ = listener.accept()
+        with accepted:
+            accepted.sendall(data)
+            with pytest.raises((NetworkError, ProtocolError)) as caught:
+                Connection(dialled, CODE)
+
+    said = str(caught.value)
+    if (HTTP.startswith(data[:6]) and data) or data == bytes(200):
+        assert "does not speak this program's protocol" in said
+    else:
+        assert "did not prove that it has the join code: timed out" in said
+    assert dialled.fileno() == -1, "it is closed"
+
+
+def test_a_server_that_drips_its_greeting_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection_module, "CONNECT_SECONDS", 0.5)
+    with listen("127.0.0.1", 0) as listener:
+        dialled = connect("127.0.0.1", listener.getsockname()[1])
+        listener.settimeout(PATIENCE)
+        accepted, _ = listener.accept()
+        with accepted:
+            ended = threading.Event()
+
+            def drip() -> None:
+                for byte in b"ESNET\0\1\0\0\0" + bytes(70):
+                    with contextlib.suppress(OSError):
+                        accepted.sendall(bytes([byte]))
+                    if ended.wait(0.1):
+                        return
+
+            dripping = threading.Thread(target=drip)
+            dripping.start()
+            began = time.monotonic()
+            with pytest.raises(NetworkError, match="timed out"):
+                Connection(dialled, CODE)
+            took = time.monotonic() - began
+            ended.set()
+            dripping.join()
+
+    assert 0.4 < took < 4
+
+
+def test_a_server_that_hangs_up_at_once_is_told() -> None:
+    with listen("127.0.0.1", 0) as listener:
+        dialled = connect("127.0.0.1", listener.getsockname()[1])
+        listener.settimeout(PATIENCE)
+        listener.accept()[0].close()
+        with pytest.raises(NetworkError, match="it closed the connection"):
+            Connection(dialled, CODE)

@@ -115,6 +115,28 @@ def test_blocks_go_on_when_a_lone_replica_is_replaced_in_the_middle() -> None:
     assert desk.log.closed[-1].trials == 12
 
 
+def test_blocks_of_a_lone_replica_that_changes_its_digest_are_all_done_again() -> None:
+    desk = Desk(trials_per_step=12)
+    desk.join(1)
+    desk.close(1)
+    desk.close(1)
+    step = desk.coordinator.step
+    desk.answer(1)
+    while not desk.log.replays:
+        answer_wrongly(desk, 1)
+    assert len(desk.log.closed) == step
+
+    desk.replay()
+
+    words = f"c1: its digest differs at step {step}; its state is replaced"
+    assert desk.log.said(words, warning=True)
+    assert desk.kinds(1)[-4:] == ["Welcome", "TokenBatch", "Begin", "Begin"]
+    for _ in range(3):
+        assert desk.coordinator.step == step
+        desk.answer(1)
+    assert desk.log.closed[-1].trials == 12
+
+
 def test_a_joiner_gets_in_where_all_blocks_are_with_silent_clients() -> None:
     desk = Desk(trials_per_step=12)
     desk.join(1)

@@ -22,7 +22,7 @@ import sys
 from utilities.processes import one_core
 one_core()
 from utilities import communication
-communication.HELLO_SECONDS = 1.0
+communication.SHAKE_SECONDS = 1.0
 import basicServer
 sys.exit(basicServer.main())
 """
@@ -280,7 +280,7 @@ def test_strangers_at_the_port_disturb_nobody(lab: Lab) -> None:
         for data in (garbage, request):
             with socket.create_connection(address) as stranger:
                 stranger.sendall(data)
-                while stranger.recv(4096):  # the goodbye, then the end
+                while stranger.recv(4096):  # the greeting, then the end
                     pass
         while idle.recv(4096):
             pass
@@ -293,8 +293,10 @@ def test_strangers_at_the_port_disturb_nobody(lab: Lab) -> None:
     assert len(re.findall("left without a hello", server.out)) == 1
     complaints = server.err.splitlines()
     assert len(complaints) == 3
-    assert all(" (127.0.0.1) broke the rules: " in line for line in complaints)
-    assert sum("no hello within 1 s" in line for line in complaints) == 1
+    assert all(" (127.0.0.1) is turned away: " in line for line in complaints)
+    assert (
+        sum("no proof of the join code within 1 s" in line for line in complaints) == 1
+    )
     late = [m for m in lab.metrics() if m["late"]]
     assert len(late) <= 2, late
     assert max(durations(lab).values()) < 1.5

@@ -86,7 +86,7 @@ def test_a_port_that_is_taken_leaves_no_run(lab: Lab) -> None:
         port = listener.getsockname()[1]
         line = complaint(lab.server(f"{lab.small} --port {port}"), 3)
 
-    assert line.startswith(f"cannot listen on 127.0.0.1:{port}: the port is taken")
+    assert line.startswith(f"cannot listen on *:{port}: the port is taken")
     assert not lab.runs.exists()
 
 

@@ -26,7 +26,8 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 def recorded(lab: Lab, port: int, name: str, workers: int) -> Recorded:
     """Start a client with workers that takes notes."""
     file = lab.folder / f"{name}.steps"
-    words = [RECORDING_CLIENT, file, f"127.0.0.1:{port}", "--name", name]
+    address = f"127.0.0.1:{port}"
+    words = [RECORDING_CLIENT, file, address, *lab.code, "--name", name]
     return Recorded(lab.start(name, *words, "--workers", workers), file)
 
 

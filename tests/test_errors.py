@@ -13,6 +13,7 @@ STATUSES = {
     "DataError": 5,
     "RunError": 6,
     "CheckpointError": 6,
+    "AuthenticationError": 7,
     "DamageError": 6,
     "ProtocolError": 1,
 }

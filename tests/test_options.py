@@ -8,6 +8,7 @@ import pytest
 
 from utilities.config import KEYS, Config
 from utilities.errors import ConfigError
+from utilities.joincodes import Code
 from utilities.misc import RUNS, kebab_case
 from utilities.options import (
     EXIT_CODES,
@@ -35,7 +36,7 @@ def test_without_options_everything_has_its_default() -> None:
     options = parse_server([])
 
     assert options == ServerOptions()
-    assert (options.host, options.port) == ("127.0.0.1", 55551)
+    assert (options.host, options.listens_on, options.port) == (None, "*", 55551)
     assert options.runs == RUNS == Path("trainingRuns")
     assert not options.resume
     assert options.keys == {}
@@ -63,6 +64,19 @@ def test_every_option_is_read() -> None:
         quiet=True,
         keys={"timePerStep": "0.2", "noise": "full"},
     )
+
+
+def test_a_page_is_asked_for_with_or_without_a_port() -> None:
+    assert parse_server([]).page is None
+    assert parse_server(["--page"]).page == 55580
+    assert parse_server(["--page", "0", "--quiet"]).page == 0
+    assert parse_server(["--page"]).page_host == "127.0.0.1"
+    shared = parse_server(["--page", "--page-host", "0.0.0.0"])
+    assert shared.page_host == "0.0.0.0"
+    with pytest.raises(ConfigError, match=r"--page: expected a whole number from 0 to"):
+        parse_server(["--page", "65536"])
+    with pytest.raises(ConfigError, match=r"--pageHost: expected an address"):
+        parse_server(["--pageHost", " "])
 
 
 @pytest.mark.parametrize(
@@ -202,7 +216,17 @@ def test_every_key_belongs_to_one_group() -> None:
 
 
 def test_exit_codes_are_all_explained() -> None:
-    assert re.findall(r"\d+", EXIT_CODES) == ["0", "1", "2", "3", "4", "5", "6", "130"]
+    assert re.findall(r"\d+", EXIT_CODES) == [
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+        "5",
+        "6",
+        "7",
+        "130",
+    ]
 
 
 # Files of keys.
@@ -343,5 +367,63 @@ def test_keys_that_do_not_go_together_are_refused() -> None:
 
 
 def test_an_empty_host_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"--host: expected an address; 0\.0\.0\.0"):
+    with pytest.raises(ConfigError, match=r"--host: expected an address; \* stands"):
         parse_server(["--host", ""])
+
+
+# Who may take part.
+
+CODE = Code(b"sixteen secrets!")
+
+
+def test_a_server_listens_on_all_addresses_unless_it_is_open_to_all() -> None:
+    assert parse_server([]).listens_on == "*"
+    assert parse_server(["--noAuth"]).listens_on == "127.0.0.1"
+    assert parse_server(["--host", "10.0.0.7"]).listens_on == "10.0.0.7"
+
+
+def test_the_options_of_admission_are_read() -> None:
+    line = "--tokenFile t --tls-cert c --tlsKey k"
+    options = parse_server(line.split())
+    assert (options.token_file, options.tls_cert, options.tls_key) == (
+        Path("t"),
+        Path("c"),
+        Path("k"),
+    )
+    options = parse_server(["--noAuth", "--anybodyMayJoin", "--host", "::"])
+    assert (options.no_auth, options.anybody_may_join) == (True, True)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "*", "10.0.0.7", "lab"])
+def test_an_open_server_on_other_addresses_needs_a_second_word(host: str) -> None:
+    said = refusal("--noAuth", "--host", host)
+
+    assert f"with --host {host} whoever reaches this port could take part" in said
+    assert "--anybodyMayJoin" in said
+    with pytest.raises(ConfigError):
+        ServerOptions(host=host, no_auth=True)
+    assert ServerOptions(host=host, no_auth=True, anybody_may_join=True).no_auth
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.1.2.3"])
+def test_an_open_server_for_this_machine_needs_none(host: str) -> None:
+    assert parse_server(["--noAuth", "--host", host]).listens_on == host
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("--noAuth --tokenFile t", "--noAuth: there is no code with it"),
+        ("--noAuth --tlsCert c", "--noAuth: there is no code with it"),
+        ("--tlsKey k", "--tlsKey: expected --tlsCert as well"),
+    ],
+)
+def test_options_of_admission_that_do_not_go_together_are_refused(
+    line: str, told: str
+) -> None:
+    assert told in refusal(*line.split())
+
+
+def test_a_servers_code_in_a_wrong_place_is_not_repeated() -> None:
+    assert CODE.shown() not in refusal("--host", "lab", CODE.shown())
+    assert CODE.shown() not in refusal(f"--hast={CODE.shown()}")

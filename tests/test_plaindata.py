@@ -27,6 +27,7 @@ from utilities.plaindata import (
     MAX_BYTES,
     MAX_DEPTH,
     MAX_INT,
+    MAX_MARKS,
     MAX_NODES,
     MAX_TEXT,
     dumps,
@@ -280,6 +281,23 @@ def test_the_limit_of_values_is_the_same_in_writing_and_reading() -> None:
         loads(pickle.dumps([*most, 0], protocol=4))
 
 
+def test_no_value_that_can_be_written_has_too_many_marks_to_be_read() -> None:
+    pairs: list[object] = [None] * (MAX_NODES // 2)  # the leaves of a binary tree
+    while len(pairs) > 1:
+        rest = pairs[len(pairs) & ~1 :]
+        pairs = [[one, two] for one, two in zip(pairs[::2], pairs[1::2], strict=False)]
+        pairs += rest
+    most = dumps(pairs[0])
+    marks = sum(opcode.name == "MARK" for opcode, _, _ in pickletools.genops(most))
+
+    assert marks == MAX_NODES // 2 - 1
+    assert loads(most) == pairs[0]
+    assert loads(framed(b"]" + b"(e" * MAX_MARKS + b".")) == []
+    for fill, empty in ((b"(e", b"]"), (b"(u", b"}")):
+        with pytest.raises(ProtocolError, match=f"more than {MAX_MARKS} MARKs"):
+            loads(framed(empty + fill * (MAX_MARKS + 1) + b"."))
+
+
 def test_the_limit_of_bytes_is_the_same_in_writing_and_reading() -> None:
     overhead = len(dumps(b"x" * 1000)) - 1000
     longest = b"x" * (MAX_BYTES - overhead)
@@ -458,7 +476,7 @@ HOSTILE = {
         b"]X\x30\x75\0\0" + b"x" * 30_000 + b"\x94" + b"h\0\x86" * 9000 + b"a.",
         "more than 1000000 characters",
     ),
-    "marks without end": (b"(" * 59_000, "without STOP"),
+    "marks without end": (b"(" * 59_000, "more than 10020 MARKs"),
     "values without end": (b"]" * 59_000, "more than 20000 values"),
     "bytes after the end": (b"N...", "2 bytes follow"),
     "set": (b"\x8f...", "EMPTY_SET"),

@@ -11,6 +11,7 @@ import pytest
 
 from utilities import processes
 from utilities.errors import CheckpointError, ConfigError, NetworkError, TrainingError
+from utilities.joincodes import OPEN, Code
 from utilities.processes import (
     THREAD_VARIABLES,
     client_command,
@@ -26,6 +27,7 @@ from utilities.processes import (
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 10.0
+CODE = Code(b"sixteen secrets!")
 SAYS_HELLO = "import sys; print('hello', *sys.argv[1:], flush=True); "
 UNTIL_PARENT_ENDS = SAYS_HELLO + "sys.stdin.read()"
 FOR_EVER = SAYS_HELLO + "import time; time.sleep(3600)"
@@ -195,8 +197,8 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Replace the client by another program."""
 
     def use(code: str) -> None:
-        def command(address: str, name: str) -> list[str]:
-            return [sys.executable, "-c", code, address, name]
+        def command(address: str, name: str, *more: str) -> list[str]:
+            return [sys.executable, "-c", code, address, name, *more]
 
         monkeypatch.setattr(processes, "client_command", command)
 
@@ -224,7 +226,7 @@ def test_local_clients_have_names_and_groups_of_their_own_and_end_with_the_conte
     started: Started, program: Program
 ) -> None:
     program(UNTIL_PARENT_ENDS)
-    with local_clients(2, "lab:80"):
+    with local_clients(2, "lab:80", CODE):
         said = [first_line(child) for child in started]
         groups = {os.getpgid(child.pid) for child in started}
         assert all(child.poll() is None for child in started)
@@ -234,11 +236,32 @@ def test_local_clients_have_names_and_groups_of_their_own_and_end_with_the_conte
     assert [child.returncode for child in started] == [0, 0]
 
 
+SAYS_CODE = (
+    "import os, sys; print(os.environ.get('ES_JOIN_CODE'), *sys.argv[1:], flush=True); "
+    "sys.stdin.read()"
+)
+
+
+@pytest.mark.parametrize("code", [CODE, OPEN], ids=["code", "open"])
+def test_local_clients_get_the_code_where_others_do_not_see_it(
+    started: Started, program: Program, code: Code, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ES_JOIN_CODE", "another one")
+    program(SAYS_CODE)
+    with local_clients(1, "lab:80", code):
+        said = first_line(started[0]).decode()
+
+    if code.open:
+        assert said == "None lab:80 local-1 --noAuth"
+    else:
+        assert said == f"{code.shown()} lab:80 local-1"
+
+
 def test_local_clients_end_where_the_context_fails(
     started: Started, program: Program
 ) -> None:
     program(UNTIL_PARENT_ENDS)
-    with pytest.raises(ZeroDivisionError), local_clients(1, "lab:80"):
+    with pytest.raises(ZeroDivisionError), local_clients(1, "lab:80", CODE):
         raise ZeroDivisionError
 
     assert started[0].returncode is not None
@@ -249,7 +272,7 @@ def test_clients_that_do_not_end_are_killed_together_after_a_while(
 ) -> None:
     monkeypatch.setattr(processes, "LAST_SECONDS", 0.3)
     program(FOR_EVER)
-    with local_clients(3, "lab:80"):
+    with local_clients(3, "lab:80", CODE):
         for child in started:
             first_line(child)
         began = time.monotonic()
@@ -259,7 +282,7 @@ def test_clients_that_do_not_end_are_killed_together_after_a_while(
 
 
 def test_no_local_clients_are_none(started: Started) -> None:
-    with local_clients(0, "lab:80"):
+    with local_clients(0, "lab:80", CODE):
         assert not started
 
 

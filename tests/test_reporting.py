@@ -11,12 +11,14 @@ import pytest
 
 from utilities import reporting
 from utilities.display import WIDTH, Display
+from utilities.joincodes import OPEN, Code
 from utilities.options import ServerOptions, parse_server
 from utilities.reporting import SAMPLE_LENGTH, Report, clock, quoted, sample_text
 from utilities.setup import Prepared, prepare
 from utilities.tally import Closed
 
 WORDS = "The cat sat on the mat and saw a rat. " * 60
+CODE = Code(b"sixteen secrets!")
 CLOSED = Closed(7, 3.5, 2.0, 1024, 2, 0, 0, b"d" * 32)
 
 
@@ -78,12 +80,15 @@ class Speaker:
 @pytest.fixture
 def speaker(prepared: Prepared, moment: list[float]) -> Any:
     def make(
-        line: str = "", options: ServerOptions | None = None, **changes: Any
+        line: str = "",
+        options: ServerOptions | None = None,
+        code: Code = CODE,
+        **changes: Any,
     ) -> Speaker:
         spoken = Spoken()
         options = options or parse_server(line.split())
         changed = replace(prepared, **changes)
-        return Speaker(Report(spoken, options, changed, 4711), spoken)
+        return Speaker(Report(spoken, options, changed, 4711, code), spoken)
 
     return make
 
@@ -189,7 +194,7 @@ def test_a_server_for_this_machine_says_how_to_open_it(speaker: Any, host: str) 
 
     shown = "[::1]:4711" if host == "::1" else f"{host}:4711"
     assert f"Listening on {shown}, for this machine only" in said
-    assert "--host 0.0.0.0" in said
+    assert "leave out --host" in said
     assert "basicClient.py" not in said
 
 
@@ -206,7 +211,8 @@ def test_an_open_server_prints_a_line_for_each_of_its_addresses(
     # Who listens on all addresses of IPv4 is not reached by one of IPv6.
     both = said.endswith("\n  python basicClient.py [2001:db8::7]:4711")
     assert both == (host == "::")
-    assert "not authenticated" in said.replace("\n", " ")
+    assert said.count(CODE.shown()) == 1
+    assert f"Join code, kept in trainingRuns/join-code:\n  {CODE.shown()}\n" in said
 
 
 def test_an_open_server_that_knows_none_of_its_addresses_says_what_to_fill_in(
@@ -226,6 +232,51 @@ def test_a_server_on_one_address_prints_that_one(speaker: Any) -> None:
     assert one.said().endswith("\n  python basicClient.py 10.9.8.7:4711")
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "10.9.8.7"])
+def test_an_open_server_says_what_that_means_and_how_to_join_it(
+    speaker: Any, host: str
+) -> None:
+    bare = speaker(f"--noAuth --anybodyMayJoin --host {host}", code=OPEN)
+    bare.report.greet()
+    bare.report.waiting(0, 100.0)
+    said = bare.said()
+
+    assert "whoever reaches this port can\ntake part, vote on every step, and" in said
+    assert "Join code" not in said
+    assert f"python basicClient.py {host}:4711 --noAuth" in said
+
+
+@pytest.mark.parametrize(
+    ("addresses", "pin", "warned"),
+    [
+        (["192.168.1.10", "10.0.0.7", "lab"], b"", False),
+        (["10.0.0.7", "8.8.8.8"], b"", True),
+        (["10.0.0.7", "2600::1"], b"", True),
+        (["8.8.8.8"], b"p" * 19, False),
+    ],
+)
+def test_a_server_in_the_internet_without_tls_is_warned_of(
+    speaker: Any,
+    addresses: list[str],
+    pin: bytes,
+    warned: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reporting, "addresses", lambda: addresses)
+    one = speaker(code=replace(CODE, pin=pin))
+    one.report.greet()
+
+    assert ("Traffic is not encrypted" in one.said()) is warned
+
+
+def test_the_code_of_a_server_with_tls_fits_a_line(speaker: Any) -> None:
+    one = speaker(code=replace(CODE, pin=b"p" * 19))
+    one.report.greet()
+    _, *lines = one.said().splitlines()
+
+    assert max(map(len, lines)) <= WIDTH
+
+
 def test_no_line_of_the_greeting_is_too_long(speaker: Any, prepared: Prepared) -> None:
     config = replace(
         prepared.setting.config, n_layers=10, hidden_size=1000, vocab_size=20_000
@@ -243,7 +294,7 @@ def test_no_line_of_the_greeting_is_too_long(speaker: Any, prepared: Prepared) -
 def test_it_is_said_once_that_nobody_is_there_and_how_to_start_a_client(
     speaker: Any,
 ) -> None:
-    alone = speaker()
+    alone = speaker("--host 127.0.0.1")
     for _ in range(3):
         alone.report.waiting(0, 100.0)
 
@@ -426,7 +477,7 @@ def test_from_another_folder_the_next_commands_name_the_one_to_be_in(
 def test_the_summary_says_what_was_reached_where_it_is_and_what_comes_next(
     speaker: Any, prepared: Prepared, moment: list[float], plain_python: None
 ) -> None:
-    done = speaker("--localClients 2")
+    done = speaker("--localClients 2 --page 0")
     done.report.step(CLOSED)
     done.report.step(replace(CLOSED, step=8, loss=None, trials=512))
     done.report.saved(9, 1.75, "one\n\n  two\n")
@@ -444,7 +495,7 @@ def test_the_summary_says_what_was_reached_where_it_is_and_what_comes_next(
         "    two",
         "",
         f"The run lies in {prepared.run.path}. Next:",
-        "  python basicServer.py --resume 0 --localClients 2",
+        "  python basicServer.py --resume 0 --localClients 2 --page 0",
         "  python -m utilities.inspect show 0",
         '  python -m utilities.inspect generate 0 --prompt "The "',
     ]
@@ -489,3 +540,22 @@ def test_the_command_that_resumes_repeats_what_is_not_stored(
     ) in said
     assert "  python -m utilities.inspect --runs 'my runs' show 0\n" in said
     assert "  python -m utilities.inspect --runs 'my runs' generate 0 " in said
+
+
+def test_the_command_that_resumes_repeats_who_may_take_part(
+    speaker: Any, plain_python: None
+) -> None:
+    secret = ServerOptions(
+        token_file=Path("my token"), tls_cert=Path("c.pem"), tls_key=Path("k.pem")
+    )
+    bare = ServerOptions(no_auth=True, anybody_may_join=True)
+    said = []
+    for options in (secret, bare):
+        done = speaker(options=options)
+        done.report.summary()
+        said.append(done.said())
+
+    files = " --tokenFile 'my token' --tlsCert c.pem --tlsKey k.pem\n"
+    assert f" --resume 0{files}" in said[0]
+    assert " --resume 0 --noAuth --anybodyMayJoin\n" in said[1]
+    assert not any(CODE.shown() in text for text in said)

@@ -7,6 +7,7 @@ disk                     all that a run writes goes through it
 descriptors, causes      how many connections; why an address cannot be used
 manners, machine         when a guest works; priority, mains, a folder for settings
 hints, doctor            what keeps clients away, with the commands that help; checks
+complaints, joincodes    lines that a log can bear; the shared secret as people type it
 config                   the keys of a run: defaults, ranges, spelling
 model, noise, data       the network and its optimizers; random signs; the text
 population, generation   losses of many perturbed copies; text from a trained model
@@ -17,6 +18,8 @@ selftest, engine         what all replicas must compute alike; who computes it
 scheduling               which part of it each process of a client computes
 plaindata, frames        pickled plain data; frames of bytes
 protocol, wire           messages; their bytes, and who may say what when
+handshake, sealing       proof of the secret, before all else; records that prove it
+sessions                 one end of a connection, from its first byte on
 history                  steps that were taken: as bytes, and the newest in memory
 events                   the seam between decisions and the world
 peers, ledger            a client; which state is true
@@ -30,7 +33,9 @@ outbox, returning        what goes out; clients that come back
 names                    what clients are called
 orders, coordinator      what the server is told and orders; what it decides
 worker                   what a client computes
-outgoing, communication  what waits to be sent; sockets
+outgoing, lines          what waits to be sent; sockets and TLS
+communication            the server's hub of many clients
+connection, codefiles    the client's one connection; where join codes are kept
 reach                    names, routes, this machine's addresses
 runfiles, checkpoints    files of a run: errors in words; states that prove themselves
 logfiles, records        the logs as they are read; what config.json may hold
@@ -39,9 +44,14 @@ scales, curves, plots    ranges and round numbers; the logs as curves; a picture
 svgplot, trained         the picture itself; a model that can write
 runs, runlogs, credits   the folders of runs; their logs; who has taught them
 journal, recovery        the record of steps; the newest state, after any crash
-options, clientoptions   what is typed: command lines
+yardsticks               what trivial methods reach on a run's text
+sessionfiles, follow     what a server tells of itself; logs as they grow
+feed, page, pageserver   what is new of a run; who is told what; connections
+joinoptions, options     what is typed: who may take part; command lines
+clientoptions            what a client's user types
 display                  what is seen: bars and lines
-setup, reporting         from options to a run; what the server says
+setup, admission         from options to a run; and to a join code, on both ends
+reporting                what the server says
 processes                signals, local clients, exit codes
 identity                 who a client is, over restarts
 shelf, team              arrays that processes share; the processes of a client

@@ -4,13 +4,17 @@ Owns their spelling and which of them mean this machine; whether anybody is ther
 to `communication`.
 """
 
+import ipaddress
 import re
 
 from utilities.errors import NetworkError
 
 DEFAULT_PORT = 55551
+PAGE_PORT = 55580  # of the live page
 LOCALHOST = "127.0.0.1"
-ANY = {"": LOCALHOST, "0.0.0.0": LOCALHOST, "::": "::1"}  # listen on all: dial instead
+ALL = "*"  # every address of this machine, of either kind
+# To listen on all: what is dialled instead.
+ANY = {"": LOCALHOST, ALL: LOCALHOST, "0.0.0.0": LOCALHOST, "::": "::1"}
 
 _V6 = r"[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(?:%[^]\s]+)?"
 _ADDRESS = re.compile(
@@ -47,3 +51,27 @@ def dialable(host: str) -> str:
 def only_here(host: str) -> bool:
     """Return whether nobody but this machine reaches a server that listens there."""
     return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def plain(host: str) -> str:
+    """Return an address of IPv4 as such, where IPv6 listens for both."""
+    return host.removeprefix("::ffff:") if "." in host else host
+
+
+def origin(host: str) -> str:
+    """Return what connections of one machine have in common.
+
+    One machine may have all of the 2**64 addresses of its network of IPv6.
+    """
+    if ":" not in host:
+        return host
+    groups = ipaddress.IPv6Address(host.partition("%")[0]).exploded.split(":")
+    return ":".join(groups[:4])
+
+
+def public(host: str) -> bool:
+    """Return whether an address is one of the internet; a name never is."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_global
+    except ValueError:
+        return False

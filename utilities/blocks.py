@@ -21,6 +21,7 @@ from utilities.peers import Peer
 from utilities.protocol import Result
 from utilities.steps import CROWD, Scored, Work, by_digest, check_bare, check_shape
 
+NO_DIGEST = b""  # of a replica that reported two of one step: it agrees with nobody
 OUTSTANDING = 2  # blocks a client holds: one in work, one behind it
 FIRST_BLOCK_SECONDS = 1.0  # before any block was measured
 BLOCK_TIMES = 32  # the last blocks that the usual time is the median of
@@ -188,7 +189,8 @@ class BlockStep:
             del self._probed[peer]
         else:
             self._take_block(peer, result, now)
-        self._digests[peer] = result.digest
+        same = self._digests.get(peer, result.digest) == result.digest
+        self._digests[peer] = result.digest if same else NO_DIGEST
 
     def _take_block(self, peer: Peer, result: Result, now: float) -> None:
         block = self._block_of(peer, result)

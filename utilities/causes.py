@@ -1,6 +1,7 @@
 """Why an address cannot be used: each usual cause in a sentence, with the way out."""
 
 import errno
+import re
 import sys
 
 # What Windows calls them; `errno` has other numbers there.
@@ -11,7 +12,8 @@ WINDOWS_NO_NETWORK, WINDOWS_NO_HOST = 10051, 10065
 def because(error: OSError) -> str:
     """Return what the system says of an error."""
     words = error.strerror or str(error) or "connection broken"
-    return words.partition(" (while ")[0]  # what create_server adds, we say ourselves
+    words = words.partition(" (while ")[0]  # what create_server adds, we say ourselves
+    return re.sub(r"^\[\w+(: \w+)?\] | \(_ssl\.c:\d+\)$", "", words)
 
 
 def cannot_listen(address: str, error: OSError | UnicodeError) -> str:
@@ -94,3 +96,11 @@ def cannot_connect(
             "is it on, and is the address right?"
         )
     return f"{where}: {because(error)}"
+
+
+def no_proof(reason: str) -> str:
+    """Return why nothing came of a connection before its ends had proved themselves."""
+    return (
+        f"the server did not prove that it has the join code: {reason}; is it "
+        "this program, and is its code one for TLS (60 characters) where it uses that?"
+    )

@@ -7,6 +7,7 @@ Owns the order of the checks and what is measured. What a reading means is decid
 import os
 import platform
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -16,10 +17,11 @@ import numpy as np
 
 from utilities import doctor
 from utilities.addresses import parse_address, place
+from utilities.admission import Door
 from utilities.causes import because, cannot_connect, no_server
 from utilities.clientoptions import ClientOptions
-from utilities.communication import Connection, connect
 from utilities.config import Config
+from utilities.connection import Connection
 from utilities.display import Display
 from utilities.doctor import Row
 from utilities.errors import (
@@ -30,6 +32,7 @@ from utilities.errors import (
 )
 from utilities.evolution import Segment, Setting, initial_state
 from utilities.identity import kept_identity
+from utilities.lines import connect
 from utilities.machine import config_folder, on_battery
 from utilities.misc import Clock, Deadline
 from utilities.processes import cores
@@ -68,15 +71,16 @@ def examine(
 
     Args:
         options: the address, and who to be.
-        dial: connects and proves who is there; default: connects.
+        dial: connects and proves who is there; default: as a client does.
     """
     host, port = parse_address(options.address)
-    return [*own_rows(), *way_rows(host, port, dial or dialling(host, port))]
+    door = Door(options, host, port, print_apart)
+    return [*own_rows(), *way_rows(host, port, dial or door.first)]
 
 
-def dialling(host: str, port: int) -> Callable[[], Connection]:
-    """Return what connects to a server."""
-    return lambda: Connection(connect(host, port))
+def print_apart(line: str) -> None:
+    """Say something that is no part of the answer."""
+    sys.stderr.write(f"{line}\n")
 
 
 # This machine.

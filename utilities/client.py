@@ -20,9 +20,10 @@ from datetime import datetime
 import numpy as np
 
 from utilities.addresses import parse_address, place
+from utilities.admission import Door
 from utilities.causes import no_server
 from utilities.clientoptions import ClientOptions
-from utilities.communication import Connection, connect
+from utilities.connection import Connection
 from utilities.display import Display
 from utilities.errors import IncompatibleError, NetworkError, ProtocolError
 from utilities.evolution import Update
@@ -86,7 +87,9 @@ class Client:
         self._identity = identity or Identity()
         self._host, self._port = parse_address(options.address)
         self._display = Display(quiet=options.quiet)
+        self._door = Door(options, self._host, self._port, self._display.say)
         self._workers = workers(options)
+        self._connection: Connection | None = None
         self._team = Team(self._workers) if self._workers > 1 else None
         self._worker = Worker(time.monotonic, self._on_block, self._team)
         self._manners = Manners(options.hours, options.no_battery)
@@ -96,6 +99,7 @@ class Client:
         self._lost = False  # the server, so that a pause comes before the next try
         self._stopping = self._stop_said = False
         self._welcomed = False  # in this session
+        self._entered = False  # the server's door, with a code that was right
         self._known = False  # the server, from any session
         self._pace = Pace()
         self._spent = 0.0  # seconds on trials, but for the work in hand
@@ -107,6 +111,7 @@ class Client:
         Raises:
             NetworkError: the server cannot be reached the first time, or is lost and
                 not to be tried again.
+            AuthenticationError: there is no join code, or it is wrong.
             IncompatibleError: the server refused this client, or is none.
             TrainingError: a worker process has died.
             KeyboardInterrupt: a second Ctrl-C.
@@ -132,7 +137,15 @@ class Client:
         return place(self._host, self._port)
 
     def _connect(self) -> Connection:
-        return Connection(connect(self._host, self._port))
+        """Return a connection, through the same door each time."""
+        if self._entered:
+            connection = self._door.again()
+        else:
+            self._display.close()  # it may ask for the code
+            connection = self._door.first()
+            self._display.start()
+        self._connection, self._entered = connection, True
+        return connection
 
     def _greet(self) -> None:
         count = f"{self._workers} worker" + "s" * (self._workers > 1)
@@ -316,6 +329,8 @@ class Client:
         return None
 
     def _on_block(self, _trials: int) -> None:
+        if self._connection is not None:
+            self._connection.pump()
         self._show(WORKING, self._spent + time.monotonic() - self._work_began)
 
     def _parted(self, goodbye: Goodbye) -> bool:

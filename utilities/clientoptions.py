@@ -6,10 +6,13 @@ Owns which options a client has. Does not own how options are spelled and refuse
 import argparse
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from utilities.addresses import DEFAULT_PORT, LOCALHOST, parse_address, place
 from utilities.errors import ConfigError, NetworkError
+from utilities.joincodes import Code
+from utilities.joinoptions import add_client_options, split_code
 from utilities.manners import Hours, parse_hours
 from utilities.options import DOCTOR_HINT, Parser, exit_codes, ranged
 
@@ -35,13 +38,16 @@ class ClientOptions:
     once: bool = False  # end where the server is lost
     doctor: bool = False
     json: bool = False  # of the doctor
+    code: Code | None = field(default=None, repr=False)  # that was typed
+    token_file: Path | None = None
+    no_auth: bool = False
 
 
 def client_parser() -> Parser:
     """Return the parser of basicClient.py."""
     parser = Parser(
         prog="basicClient.py",
-        usage="basicClient.py [HOST[:PORT]] [options]",
+        usage="basicClient.py [[CODE@]HOST[:PORT]] [options]",
         description=textwrap.dedent(
             """\
             Lend cores of this machine to a training run of basicServer.py.
@@ -71,9 +77,11 @@ def _add_server(parser: Parser) -> None:
         "address",
         nargs="?",
         default=LOCALHOST,
-        metavar="HOST[:PORT]",
-        help=f"the address that the server printed [{place(LOCALHOST, DEFAULT_PORT)}]",
+        metavar="[CODE@]HOST[:PORT]",
+        help="the address that the server printed, after its join code if you like "
+        f"(others can see command lines) [{place(LOCALHOST, DEFAULT_PORT)}]",
     )
+    add_client_options(parser, group)
     parser.option(group, "name", help="how the server names it [this machine's name]")
     parser.option(
         group,
@@ -167,8 +175,11 @@ def parse_client(arguments: Sequence[str], machine: str) -> ClientOptions:
     if values["json"] and not values["doctor"]:
         raise ConfigError("--json: only --doctor answers in JSON")
     workers, percent = values["workers"]
+    code, address = split_code(values["address"])
+    if values["noAuth"] and (code is not None or values["tokenFile"] is not None):
+        raise ConfigError("--noAuth: there is no code with it, but one is given")
     return ClientOptions(
-        _address(values["address"]),
+        _address(address),
         _client_name(values["name"], machine),
         quiet=values["quiet"],
         end_with_parent=values["endWithParent"],
@@ -181,6 +192,9 @@ def parse_client(arguments: Sequence[str], machine: str) -> ClientOptions:
         once=values["once"],
         doctor=values["doctor"],
         json=values["json"],
+        code=code,
+        token_file=values["tokenFile"],
+        no_auth=values["noAuth"],
     )
 
 

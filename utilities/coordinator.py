@@ -206,14 +206,16 @@ class Coordinator:
             self._leave(ghost.id, RETURNED)
             self._orders.drop(ghost.id, End.DROPPED, RETURNED)
         peer = self._peers[client] = self._names.peer(client, hello, self.clients)
-        self._orders.note(f"{arrival(peer, hello)}; {len(self._peers)} here")
+        text = f"{arrival(peer, hello)}; {len(self._peers)} here"
+        self._orders.note(text, kind="join")
         self._orders += self._returning.meet(peer, hello, self.step, now)
 
     def _leave(self, client: int, reason: str) -> None:
         peer = self._peers.pop(client, None)
         if peer is None:
             return
-        self._orders.note(f"{peer.name} left: {reason}; {len(self._peers)} here")
+        text = f"{peer.name} left: {reason}; {len(self._peers)} here"
+        self._orders.note(text, kind="leave")
         peer.ready = False
         self._outbox.forget(peer)
         self._accounts.close(peer)
@@ -255,9 +257,8 @@ class Coordinator:
         """Let replicas take part no more until they have got the true state."""
         for peer in peers:
             if peer.ready:
-                self._orders.note(
-                    f"{peer.name}: {reason}; its state is replaced", warning=True
-                )
+                text = f"{peer.name}: {reason}; its state is replaced"
+                self._orders.note(text, warning=True, kind="audit")
                 peer.ready, peer.reason = False, reason
             if self._open is not None:
                 self._open.discard(peer)
@@ -388,7 +389,7 @@ class Coordinator:
         """Return the digest of the true state, or None if only a replay can tell."""
         if self._ledger.state.step == self.step:
             return self._ledger.digest
-        return majority(step.votes())
+        return majority(step.votes()) or None
 
     def _leave_out(self, step: OpenStep, digest: bytes) -> bool:
         """Leave out replicas that differ; return whether there were any."""

@@ -153,7 +153,7 @@ class Curves:
         return Figures(
             step=max(step, self._step_num),
             seconds=_last(self.seconds) or 0.0,
-            trials=round(float(self.trials[-1])) if self.lines else 0,
+            trials=round(float(self.trials[-1])) if self.steps.size else 0,
             thinned=int(np.sum(self.done > self.steps)) < step - self.first_step,
             moment=_last(self.column("time")),
             loss=losses[-1] if losses else None,

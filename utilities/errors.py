@@ -8,6 +8,7 @@
     ├── RunError                6   a run folder cannot be read, locked or written
     │   └── CheckpointError     6   a checkpoint is not what a run can go on from
     │       └── DamageError     6   a checkpoint is not what was written
+    ├── AuthenticationError     7   a join code is missing, wrong or not to be trusted
     └── ProtocolError           1   a peer broke the rules of the wire
 
 A message names who, what was expected, what came, and what to do next. Broken
@@ -23,6 +24,7 @@ STATUSES = {
     4: "versions",
     5: "text",
     6: "run folder or disk",
+    7: "join code",
     130: "quit by Ctrl-C without saving",
 }
 
@@ -69,6 +71,12 @@ class CheckpointError(RunError):
 
 class DamageError(CheckpointError):
     """Refuse a checkpoint whose bytes are not those that were written."""
+
+
+class AuthenticationError(TrainingError):
+    """Report a join code that is missing or wrong; never quote it."""
+
+    exit_code = 7
 
 
 class ProtocolError(TrainingError):

@@ -75,6 +75,7 @@ class Note:
 
     text: str
     warning: bool = False
+    kind: str = ""  # join, leave, audit ...: how a list of events marks it
 
 
 @dataclass(frozen=True)

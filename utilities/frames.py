@@ -76,6 +76,11 @@ class FrameReader:
         self._announced: Announced | None = None
         self._payload = bytearray()
 
+    @property
+    def unfinished(self) -> bool:
+        """Return whether a frame has come in part."""
+        return self._announced is not None or bool(self._pending)
+
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Take bytes as they arrive."""
         view = memoryview(data)

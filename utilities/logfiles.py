@@ -11,6 +11,7 @@ not there yet is empty. Does not own who writes them: that is `runlogs`.
 import json
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,11 @@ def read_losses(folder: Path) -> NDArray[np.float64]:
 
     A line that is no number counts as none; a last line that is torn does not count.
     """
-    lines = bytes_of(folder / LOSSES).split(b"\n")[:-1]
+    return loss_numbers(bytes_of(folder / LOSSES).split(b"\n")[:-1])
+
+
+def loss_numbers(lines: Iterable[bytes]) -> NDArray[np.float64]:
+    """Return the numbers of whole lines of loss.txt, nan for what is none: (lines,)."""
     return np.array([_number(line) for line in lines], np.float64)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from utilities.addresses import DEFAULT_PORT, LOCALHOST
+from utilities.addresses import ALL, DEFAULT_PORT, LOCALHOST, PAGE_PORT
 from utilities.config import (
     KEYS,
     RULES,
@@ -28,6 +28,8 @@ from utilities.config import (
     parse_keys,
 )
 from utilities.errors import STATUSES, ConfigError
+from utilities.joincodes import masked
+from utilities.joinoptions import add_server_options, check_open
 from utilities.misc import RUNS, kebab_case
 
 HELP_WIDTH = 78  # of lines that argparse does not wrap
@@ -87,6 +89,7 @@ class Parser(argparse.ArgumentParser):
         Raises:
             ConfigError: always.
         """
+        message = masked(message)
         unknown = re.match(r"unrecognized arguments: (\S+)", message)
         if unknown:
             word = unknown[1].split("=")[0]
@@ -101,7 +104,7 @@ class Parser(argparse.ArgumentParser):
 class ServerOptions:
     """What basicServer.py was asked for."""
 
-    host: str = LOCALHOST
+    host: str | None = None  # see `listens_on`
     port: int = DEFAULT_PORT
     data: tuple[Path, ...] = ()
     config: Path | None = None
@@ -110,11 +113,38 @@ class ServerOptions:
     resume_number: int | None = None  # None: the newest run
     salvage: bool = False  # go on without what is damaged
     local_clients: int = 0
+    page: int | None = None  # port of the live page; None: no page
+    page_host: str = LOCALHOST
     max_steps: int | None = None
     max_seconds: float | None = None
     seed: int | None = None
     quiet: bool = False
     keys: Mapping[str, str] = field(default_factory=dict)  # configuration flags
+    token_file: Path | None = None
+    no_auth: bool = False
+    anybody_may_join: bool = False
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would let in more than is meant.
+
+        Raises:
+            ConfigError: says which option is missing or too many.
+        """
+        check_open(
+            self.listens_on,
+            open_to_all=self.no_auth,
+            meant=self.anybody_may_join,
+            coded=self.token_file is not None or self.tls_cert is not None,
+        )
+        if self.tls_key is not None and self.tls_cert is None:
+            raise ConfigError("--tlsKey: expected --tlsCert as well")
+
+    @property
+    def listens_on(self) -> str:
+        """Return the address to listen on: all, if clients prove themselves."""
+        return self.host or (LOCALHOST if self.no_auth else ALL)
 
 
 def ranged(kind: type, low: float, high: float) -> Any:
@@ -147,7 +177,7 @@ def server_parser() -> Parser:
 
             examples
               python basicServer.py --localClients 2 --maxSeconds 60
-              python basicServer.py --host 0.0.0.0 --data mytexts/
+              python basicServer.py --data mytexts/
               python basicServer.py --resume
               python basicClient.py HOST            on every other machine"""
         ),
@@ -165,7 +195,7 @@ def server_parser() -> Parser:
 def _named(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError(
-            "expected an address; 0.0.0.0 stands for all of this machine's"
+            "expected an address; * stands for all of this machine's"
         )
     return text
 
@@ -187,8 +217,8 @@ def _add_text_and_network(parser: Parser) -> None:
         net,
         "host",
         type=_named,
-        default=LOCALHOST,
-        help=f"address to listen on; 0.0.0.0: all of this machine's [{LOCALHOST}]",
+        metavar="HOST",
+        help=f"address to listen on [all; with --noAuth {LOCALHOST}]",
     )
     parser.option(
         net,
@@ -206,6 +236,24 @@ def _add_text_and_network(parser: Parser) -> None:
         metavar="N",
         help="clients to start on this machine, one core each [0]",
     )
+    parser.option(
+        net,
+        "page",
+        nargs="?",
+        type=ranged(int, 0, 65535),
+        const=PAGE_PORT,
+        metavar="PORT",
+        help=f"show all runs on a live page, for browsers [no page; {PAGE_PORT}]",
+    )
+    parser.option(
+        net,
+        "pageHost",
+        type=_named,
+        default=LOCALHOST,
+        metavar="HOST",
+        help=f"address of the page; whoever reaches it can read it [{LOCALHOST}]",
+    )
+    add_server_options(parser)
 
 
 def _add_run(parser: Parser) -> None:
@@ -302,6 +350,11 @@ def parse_server(arguments: Sequence[str]) -> ServerOptions:
     return ServerOptions(
         host=values["host"],
         port=values["port"],
+        token_file=values["tokenFile"],
+        no_auth=values["noAuth"],
+        anybody_may_join=values["anybodyMayJoin"],
+        tls_cert=values["tlsCert"],
+        tls_key=values["tlsKey"],
         data=tuple(values["data"]),
         config=values["config"],
         runs=values["runs"],
@@ -309,6 +362,8 @@ def parse_server(arguments: Sequence[str]) -> ServerOptions:
         resume_number=number,
         salvage=values["salvage"],
         local_clients=values["localClients"],
+        page=values["page"],
+        page_host=values["pageHost"],
         max_steps=values["maxSteps"],
         max_seconds=values["maxSeconds"],
         seed=values["seed"],

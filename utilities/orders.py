@@ -34,9 +34,9 @@ class Orders:
         self._commands += commands
         return self
 
-    def note(self, text: str, *, warning: bool = False) -> None:
+    def note(self, text: str, *, warning: bool = False, kind: str = "") -> None:
         """Have something said to a person."""
-        self._commands.append(Note(text, warning))
+        self._commands.append(Note(text, warning, kind))
 
     def drop(self, client: int, end: End, reason: str) -> None:
         """Have a client sent away."""

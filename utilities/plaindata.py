@@ -37,6 +37,9 @@ MAX_BYTES = 60_000
 # Values, keys included. MAX_BYTES full of (seed, first, count) has 14,000; more would
 # only buy a hostile peer time, at about half a microsecond each.
 MAX_NODES = 20_000
+# MARKs: the pickler writes one for two values at least, and one more for every thousand
+# entries of a dict. Beyond that they would only take time, as "no entries" does.
+MAX_MARKS = MAX_NODES // 2 + MAX_NODES // 1000
 # Containers around the innermost value. Ours nest 4 deep; at 32 nothing that recurses
 # over the result (repr, comparison, a later dumps) comes near Python's own limit.
 MAX_DEPTH = 32
@@ -85,7 +88,7 @@ def dumps(value: object) -> bytes:
 def loads(data: bytes | bytearray | memoryview) -> Plain:
     """Read back what `dumps` wrote, here or on a peer.
 
-    Takes at most about 60 ms and 4 MB, whatever the bytes are.
+    Takes at most about 50 ms and 4 MB, whatever the bytes are.
 
     Raises:
         ProtocolError: The bytes are anything but one complete pickle of plain data
@@ -236,6 +239,7 @@ class _Machine:
     __slots__ = (
         "_data",
         "_heights",
+        "_marked",
         "_marks",
         "_memo",
         "_nodes",
@@ -254,6 +258,7 @@ class _Machine:
         self._heights: list[tuple[int, int]] = []
         self._marks = [0]  # heights of the stack; the first is its bottom, not a MARK
         self._memo: list[Plain] = []
+        self._marked = 0  # MARKs in all
         self._nodes = 0
         self._text = 0
 
@@ -398,6 +403,9 @@ class _Machine:
     # Opcodes: containers
 
     def mark(self) -> None:
+        self._marked += 1
+        if self._marked > MAX_MARKS:
+            self._refuse(f"more than {MAX_MARKS} MARKs")
         self._marks.append(len(self._stack))
 
     def make_tuple(self, start: int) -> None:

@@ -19,7 +19,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from utilities.codefiles import ENVIRONMENT
 from utilities.errors import TrainingError
+from utilities.joincodes import Code, masked
 from utilities.misc import Deadline
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,7 +92,7 @@ def slow_start(name: str) -> Iterator[None]:
 
 def _complain(name: str, message: str, exit_code: int) -> int:
     # One line, whatever path or value it quotes.
-    line = "".join(c if c.isprintable() else "?" for c in message)
+    line = "".join(c if c.isprintable() else "?" for c in masked(message))
     sys.stderr.write(f"{name}: {line}\n")
     return exit_code
 
@@ -110,24 +112,31 @@ def missing_package(error: ModuleNotFoundError) -> str:
 # Local clients.
 
 
-def client_command(address: str, name: str) -> list[str]:
-    """Return the command line of a local client."""
+def client_command(address: str, name: str, *more: str) -> list[str]:
+    """Return the command line of a local client; everybody can see it."""
     program = [sys.executable, str(ROOT / "basicClient.py"), address]
-    return [*program, "--name", name, "--quiet", "--endWithParent"]
+    return [*program, "--name", name, "--quiet", "--endWithParent", *more]
 
 
 @contextmanager
-def local_clients(count: int, address: str) -> Iterator[None]:
+def local_clients(count: int, address: str, code: Code) -> Iterator[None]:
     """Run clients on this machine while the context is open."""
+    more = ["--noAuth"] if code.open else []
+    environment = dict(os.environ)
+    environment.pop(ENVIRONMENT, None)
+    if not code.open:
+        environment[ENVIRONMENT] = code.shown()
     own_group: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     children: list[subprocess.Popen[bytes]] = []
     try:
         for number in range(1, count + 1):
-            command = client_command(address, f"local-{number}")
+            command = client_command(address, f"local-{number}", *more)
             children.append(
-                subprocess.Popen(command, stdin=subprocess.PIPE, **own_group)
+                subprocess.Popen(
+                    command, stdin=subprocess.PIPE, env=environment, **own_group
+                )
             )
         yield
     finally:

@@ -5,8 +5,7 @@ each in a frame of its own, in declared order. `SPECS` declares every message on
 a field may hold, what dtype and how many numbers an array may have. Bytes are turned
 into messages and back by `utilities.wire`.
 
-Authentication comes later: it will exchange fixed-size structures before the first
-frame, and `Hello.auth` is reserved for what has to be bound to it.
+By then both ends have proved who they are: see `utilities.handshake`.
 """
 
 import enum
@@ -48,7 +47,6 @@ class Hello:
     last_digest: bytes = b""
     identity: bytes = b""  # of a client that is told from others over restarts
     batches: tuple[int, ...] = ()  # token batches that it holds
-    auth: bytes = b""  # reserved
 
 
 @dataclass(frozen=True)
@@ -328,7 +326,6 @@ SPECS: dict[str, Spec] = {
                 "last_digest": octets(0, 32),
                 "identity": octets(0, 16),
                 "batches": _few_steps,
-                "auth": lambda value: isinstance(value, bytes) and len(value) <= 512,
             },
             {},
         ),

@@ -13,11 +13,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from utilities.addresses import ANY, DEFAULT_PORT, LOCALHOST, only_here, place
+from utilities.addresses import ANY, DEFAULT_PORT, only_here, place, public
+from utilities.admission import secret_origin
 from utilities.data import baselines
 from utilities.display import WIDTH, Display, bits, duration
 from utilities.generation import Sampling, generate_text
 from utilities.hints import firewalls, nobody_came, open_port
+from utilities.joincodes import Code
 from utilities.misc import RUNS
 from utilities.model import Floats
 from utilities.options import ServerOptions
@@ -72,9 +74,15 @@ class Report:
     """Everything that a session of a run says."""
 
     def __init__(
-        self, display: Display, options: ServerOptions, prepared: Prepared, port: int
+        self,
+        display: Display,
+        options: ServerOptions,
+        prepared: Prepared,
+        port: int,
+        code: Code,
     ) -> None:
         """Start counting."""
+        self._code = code
         self._display = display
         self._options = options
         self._prepared = prepared
@@ -132,27 +140,37 @@ class Report:
         )
 
     def _greet_network(self) -> None:
-        say, host = self._display.say, self._options.host
+        say, host = self._display.say, self._options.listens_on
         where = place(host, self._port)
+        if self._code.open:
+            say("Nobody is asked for a code (--noAuth): whoever reaches this port can")
+            say("take part, vote on every step, and read text and weights.")
+        else:
+            say(f"Join code, {secret_origin(self._options)}:")
+            say(f"  {self._code.shown()}")
         if only_here(host):
             say(f"Listening on {where}, for this machine only. To let others take")
-            say("part, in a network that you trust: --host 0.0.0.0 (peers are not")
-            say("authenticated yet)")
+            say("part, leave out --host and --noAuth.")
             return
-        say(f"Listening on {where}. Whoever reaches this port can take part: peers")
-        say("are not authenticated yet. On the other machines run:")
-        for address in self._reachable():
+        asked = "run" if self._code.open else "run, and give the code when asked"
+        say(f"Listening on {where}. On the other machines {asked}:")
+        reachable = self._reachable()
+        for address in reachable:
             say(f"  {self._client_line(address)}")
+        if not self._code.pin and any(map(public, reachable)):
+            say("Traffic is not encrypted: on its way through the internet others can")
+            say("read text and weights. See --tlsCert.")
 
     def _reachable(self) -> list[str]:
-        if self._options.host not in ANY:
-            return [self._options.host]
-        v4_only = self._options.host == "0.0.0.0"
+        if self._options.listens_on not in ANY:
+            return [self._options.listens_on]
+        v4_only = self._options.listens_on == "0.0.0.0"
         found = [a for a in addresses() if not (v4_only and ":" in a)]
         return found or ["<this machine's address>"]
 
     def _client_line(self, address: str) -> str:
-        return f"python basicClient.py {place(address, self._port)}"
+        more = " --noAuth" if self._code.open else ""
+        return f"python basicClient.py {place(address, self._port)}{more}"
 
     # Meanwhile.
 
@@ -179,7 +197,7 @@ class Report:
         line = self._client_line(self._reachable()[0])
         firewall = open_port(sys.platform, self._port, sys.executable, firewalls())
         doctor = line.replace(".py ", ".py --doctor ", 1)
-        return nobody_came(self._options.host, line, doctor, firewall)
+        return nobody_came(self._options.listens_on, line, doctor, firewall)
 
     def step(self, closed: Closed) -> None:
         """Show how things stand after a step."""
@@ -266,15 +284,31 @@ class Report:
         number = self._prepared.run.number
         runs = "" if runs_folder == RUNS else f" --runs {quoted(runs_folder)}"
         again = f"{runs} --resume {number}"
-        if options.host != LOCALHOST:
+        if options.host is not None:
             again += f" --host {quoted(options.host)}"
+        again += _admission(options)
         if options.port != DEFAULT_PORT:
             again += f" --port {options.port}"
         if options.local_clients:
             again += f" --localClients {options.local_clients}"
+        if options.page is not None:
+            again += f" --page {options.page}"
         say()
         place = "" if here else f", in {PROJECT}"
         say(f"The run lies in {self._prepared.run.path}. Next{place}:")
         say(f"  {python} basicServer.py{again}")
         say(f"  {python} -m utilities.inspect{runs} show {number}")
         say(f'  {python} -m utilities.inspect{runs} generate {number} --prompt "The "')
+
+
+def _admission(options: ServerOptions) -> str:
+    """Return the options of a server that say who may take part."""
+    files = {
+        "tokenFile": options.token_file,
+        "tlsCert": options.tls_cert,
+        "tlsKey": options.tls_key,
+    }
+    flags = {"noAuth": options.no_auth, "anybodyMayJoin": options.anybody_may_join}
+    words = [f" --{flag}" for flag, given in flags.items() if given]
+    words += [f" --{flag} {quoted(file)}" for flag, file in files.items() if file]
+    return "".join(words)

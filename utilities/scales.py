@@ -1,10 +1,12 @@
 """Ranges of numbers on rows of places, and the round numbers beside them.
 
-Owns: what can be drawn of a series, a scale, its ticks, their labels. Does not own what
-is drawn: `textplot` has characters as places, `svgplot` has units of a picture.
+Owns: what can be drawn of a series, a scale, its ticks, their labels, a few steps that
+stand for many. Does not own what is drawn: `textplot` has characters as places,
+`svgplot` has units of a picture.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -93,3 +95,16 @@ def label(value: float, step: float, most: int) -> str:
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     text = f"{value + 0.0:.{digits}f}"  # no minus before a zero
     return text if len(text) <= most else f"{value:.1e}"
+
+
+def spread(steps: Sequence[int], most: int) -> list[int]:
+    """Return so many steps at most, evenly over the logarithm, the ends included."""
+    if len(steps) <= most:
+        return list(steps)
+    if most == 1:
+        return [steps[-1]]
+    logs = np.log1p(np.array(steps, np.float64) - steps[0])
+    between = np.linspace(0.0, logs[-1], most)[1:-1]
+    nearest = {int(np.abs(logs - log).argmin()) for log in between}
+    # Not looked for: next to each other they may have the same logarithm.
+    return [steps[place] for place in sorted({0, *nearest, len(steps) - 1})]

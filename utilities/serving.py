@@ -17,42 +17,52 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
-from utilities.addresses import dialable, place
+from utilities.addresses import dialable, only_here, place
+from utilities.admission import gate_of, known_code, tls_of
 from utilities.audits import Rescore, Rescored, Resum, Resummed
-from utilities.communication import Hub, listen
+from utilities.communication import Gate, Hub
 from utilities.coordinator import Coordinator
 from utilities.credits import CreditLog
 from utilities.data import validation_rows
 from utilities.display import Display
 from utilities.errors import IncompatibleError, ProtocolError, RunError
-from utilities.events import Drop, Finish, Note, Received, Send, Stop, Tick
+from utilities.events import Drop, Finish, Joined, Note, Received, Send, Stop, Tick
 from utilities.evolution import advance, total
-from utilities.frames import Buffer
 from utilities.history import Entry, pack
 from utilities.ledger import Replay, Replayed, Save, Saved
+from utilities.lines import listen
 from utilities.opening import Limits
 from utilities.options import ServerOptions
 from utilities.orders import Command, Event
+from utilities.page import Page, machine_names
+from utilities.pageserver import PageServer, page_open
+from utilities.plots import Level
 from utilities.processes import QUIT, local_clients, signals
+from utilities.reach import addresses
 from utilities.recovery import OnStep
 from utilities.reporting import Report, sample_text
 from utilities.returning import Retrace, Retraced, retrace
 from utilities.runlogs import RunLog, StepMetrics
+from utilities.runs import Run, RunStore
 from utilities.scoring import clean_loss, score
+from utilities.sealing import Bundle, bundled
 from utilities.selftest import (
     ARITHMETIC_EXPECTED,
     NOISE_EXPECTED,
     arithmetic_test,
     noise_test,
 )
+from utilities.sessionfiles import SessionLog, client_lines
 from utilities.setup import Prepared, prepare
 from utilities.summing import Compute, Computed
 from utilities.tally import Append, Closed
 from utilities.wire import encode
+from utilities.yardsticks import counted, levels
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+MOST_TEXT_BYTES = 32 << 20  # of another run, read for the page
 
 
 @dataclass(frozen=True)
@@ -72,8 +82,11 @@ Done: TypeAlias = Replayed | Retraced | Rescored | Resummed | Written | Computed
 class Server:
     """One session of a run."""
 
-    def __init__(self, options: ServerOptions, prepared: Prepared, hub: Hub) -> None:
+    def __init__(
+        self, options: ServerOptions, prepared: Prepared, hub: Hub, gate: Gate
+    ) -> None:
         """Join the parts; nothing is started yet."""
+        self._gate = gate
         self._options = options
         self._prepared = prepared
         self._hub = hub
@@ -98,6 +111,8 @@ class Server:
         self._credits = CreditLog(prepared.run)
         for entry in prepared.entries:
             self._credits.add(entry.step, entry.contributions)
+        lines = client_lines(options.listens_on, hub.port, addresses())
+        self._session = SessionLog(prepared.run.path, lines)
         self._rows = validation_rows(prepared.corpus.validation)
         self._jobs: list[Future[Done]] = []
         self._threads = ThreadPoolExecutor(1, "replay")
@@ -113,7 +128,7 @@ class Server:
         self._finished = False
         total = options.max_steps or options.max_seconds
         self._display = Display(quiet=options.quiet, total=total)
-        self._report = Report(self._display, options, prepared, hub.port)
+        self._report = Report(self._display, options, prepared, hub.port, gate.code)
 
     # The loop.
 
@@ -124,13 +139,16 @@ class Server:
             TrainingError: the run's folder cannot be written any more.
         """
         self._report.greet()
-        address = place(dialable(self._options.host), self._hub.port)
+        verb = "goes on" if self._prepared.resumed else "begins"
+        self._tell(f"the run {verb} at step {self._coordinator.step}", "session")
+        address = place(dialable(self._options.listens_on), self._hub.port)
+        locals_ = local_clients(self._options.local_clients, address, self._gate.code)
         with contextlib.ExitStack() as stack:
             for threads in (self._threads, self._sums):
                 stack.callback(threads.shutdown, cancel_futures=True)
             stack.callback(self._display.close)
             stack.enter_context(signals(self._signal))
-            stack.enter_context(local_clients(self._options.local_clients, address))
+            stack.enter_context(locals_)
             stack.callback(self._hub.close)  # before local clients are waited for
             stack.callback(self._journal.close)
             self._display.start()
@@ -140,6 +158,8 @@ class Server:
             except RunError as error:  # of the journal, or of a checkpoint
                 self._trouble = error
         self._write_last_line()
+        self._tell(f"the session ends at step {self._coordinator.step}", "session")
+        self._session.end(self._coordinator.step)
         if self._trouble is not None:
             with contextlib.suppress(RunError):  # as far as the logs are no trouble
                 self._log.close()
@@ -165,6 +185,8 @@ class Server:
         self._take(Tick())
         self._carry_out(self._coordinator.go_on(self._clock(), self._hub.moment))
         self._write_lines()
+        coordinator = self._coordinator
+        self._session.tell(coordinator.step, coordinator.clients, ends=self._stopping)
         if not (self._stopping or self._finished):
             self._report.waiting(len(self._coordinator.clients), now)
 
@@ -192,20 +214,27 @@ class Server:
         except ProtocolError as error:
             assert isinstance(event, Received), "only a peer can break the rules"
             self._hub.refuse(event.client, str(error))
+        if isinstance(event, Joined):
+            address = self._hub.address(event.client)
+            self._session.met(event.client, event.hello, address)
+
+    def _tell(self, text: str, kind: str) -> None:
+        """Log what is no step to the events of the run."""
+        self._session.note(self._coordinator.step, Note(text, kind=kind))
 
     def _carry_out(self, commands: list[Command]) -> None:
-        encoded: dict[int, list[Buffer]] = {}
+        encoded: dict[int, list[Bundle]] = {}
         for command in commands:
             self._execute(command, encoded)
 
-    def _execute(self, command: Command, encoded: dict[int, list[Buffer]]) -> None:
+    def _execute(self, command: Command, encoded: dict[int, list[Bundle]]) -> None:
         match command:
             case Send():
                 for message in command.messages:  # broadcasts are encoded once
                     if id(message) not in encoded:
-                        encoded[id(message)] = encode(message)
-                parts = [p for m in command.messages for p in encoded[id(m)]]
-                self._hub.send(command.client, parts)
+                        encoded[id(message)] = bundled(encode(message))
+                bundles = [b for m in command.messages for b in encoded[id(m)]]
+                self._hub.send(command.client, bundles)
             case Drop():
                 self._hub.drop(command.client, command.goodbye)
             case Replay():
@@ -228,6 +257,7 @@ class Server:
             case Append():
                 self._append(command)
             case Note():
+                self._session.note(self._coordinator.step, command)
                 log.log(
                     logging.WARNING if command.warning else logging.INFO, command.text
                 )
@@ -290,6 +320,8 @@ class Server:
             self._try_log(self._log.append_sample, result.step, result.sample)
             self._try_log(self._credits.save, result.step)
             self._report.saved(result.step, result.validation, result.sample)
+            text = f"checkpoint: validation loss {result.validation:.4f} nats"
+            self._tell(text, "checkpoint")
             self._last = result
             self._journal.rotate()
             self._journal.prune(self._prepared.run.checkpoint_steps()[0])
@@ -312,6 +344,7 @@ class Server:
         self._journal.append(closed.step, closed.digest, pack(entry))
         self._held.append((closed, moment))
         self._credits.add(closed.step, closed.contributions)
+        self._session.closed(closed, self._coordinator.clients)
         self._report.step(closed)
 
     def _write_lines(self) -> None:
@@ -393,10 +426,45 @@ def serve(options: ServerOptions) -> None:
         TrainingError: says in one line what is wrong and what to do.
     """
     check_machine()
-    listener = listen(options.host, options.port)
+    tls, code = tls_of(options), known_code(options)
+    listener = listen(options.listens_on, options.port)
     with contextlib.ExitStack() as stack:
         stack.callback(listener.close)
+        page = stack.enter_context(_page(options))
         prepared = prepare(options, _tell_replay(options))
         stack.callback(prepared.run.close)
-        hub = Hub(listener, prepared.setting.layout.size, time.monotonic)
-        Server(options, prepared, hub).run()
+        record = prepared.run.record
+        name = f"{prepared.run.number} {record.text_sha256}"
+        gate = gate_of(options, code, tls, name)
+        hub = Hub(listener, gate, prepared.setting.layout.size, time.monotonic)
+        server = Server(options, prepared, hub, gate)
+        if page is not None:
+            _show(page, options, prepared)
+        server.run()
+
+
+def _page(
+    options: ServerOptions,
+) -> contextlib.AbstractContextManager[PageServer | None]:
+    """Return the live page if it is asked for; it has its port before a run begins."""
+    if options.page is None:
+        return contextlib.nullcontext()
+    names = machine_names(options.page_host)
+    page = Page(RunStore(options.runs), time.monotonic, names=names)
+    return page_open(page, options.page_host, options.page)
+
+
+def _show(server: PageServer, options: ServerOptions, prepared: Prepared) -> None:
+    """Have the page show this run at first, and say where it is."""
+    run, corpus = prepared.run, prepared.corpus
+
+    def known(other: Run) -> tuple[Level, ...]:
+        if other.number == run.number:
+            return counted(corpus)
+        return levels(other, MOST_TEXT_BYTES)  # in the memory of a training
+
+    server.page.first, server.page.known = run.number, known
+    where = place(dialable(options.page_host), server.port)
+    log.info("The page: http://%s/", where)
+    if not only_here(options.page_host):
+        log.info("Whoever reaches that port can read all runs in %s.", options.runs)

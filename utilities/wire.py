@@ -133,6 +133,11 @@ class Inbox:
         self._plain: dict[str, Any] = {}
         self._arrays: dict[str, Array] = {}
 
+    @property
+    def unfinished(self) -> bool:
+        """Return whether a message has come in part."""
+        return self._spec is not None or self._reader.unfinished
+
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Take bytes as they arrive."""
         if self._phase is not Phase.FAILED:

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 NAMES = (
     *("list", "show", "plot", "compare", "forecast", "credits"),
     *("samples", "generate", "chat", "bits", "export", "report", "replay", "verify"),
+    "serve",
 )
 
 
@@ -234,7 +235,7 @@ def test_help_shows_each_option_once_with_its_default(
     assert "--top-k" not in out
 
 
-@pytest.mark.parametrize("name", ["chat", "export", "report"])
+@pytest.mark.parametrize("name", ["chat", "export", "report", "serve"])
 def test_what_is_no_data_has_no_json(name: str, ask: Ask) -> None:
     answer = ask(name, "--json")
 

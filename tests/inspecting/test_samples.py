@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.small_runs import (
@@ -17,10 +17,11 @@ from tests.small_runs import (
 )
 from utilities.data import Vocabulary
 from utilities.generation import Sampling, generate_text
-from utilities.inspect.samples import Sample, kept_steps, known_prompt, samples, spread
+from utilities.inspect.samples import Sample, kept_steps, known_prompt, samples
 from utilities.model import Layout
 from utilities.runlogs import RunLog
 from utilities.runs import RunStore
+from utilities.scales import spread
 
 LAYOUT = Layout(CONFIG)
 SAMPLING = Sampling(0.8, seed=1)
@@ -40,6 +41,7 @@ def test_many_steps_are_spread_evenly_over_the_logarithm() -> None:
 
 
 @settings(deadline=None)
+@example({1, (1 << 48) - 3, (1 << 48) - 2}, 2)  # their logarithms are alike
 @given(st.sets(st.integers(0, 1 << 48), min_size=1), st.integers(1, 30))
 def test_the_ends_are_always_among_them(steps: set[int], most: int) -> None:
     chosen = spread(sorted(steps), most)

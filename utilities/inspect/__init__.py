@@ -6,12 +6,13 @@ console, asking          what the terminal can; what can be asked
 textplot, words          plots made of characters; figures as words
 summary, comparison      a run at a glance; runs side by side
 forecast, outlook        when a loss is reached; the same in words
-yardsticks, pngplot      what trivial methods reach; pictures by matplotlib
+pngplot                  pictures by matplotlib
 samples, bits, chat      the same prompt as it learned; surprises; a conversation
 export, report           weights for other programs; one page without a network
 filecommands             what reads logs
 modelcommands            what has a model do something
 proofs                   checkpoints and journal, held against each other
+pagecommand              the live page
 commandline              all commands, told apart
 __main__                 the process
 """

@@ -2,7 +2,8 @@
 
 Owns: which commands there are, and the --help of all. Does not own what they do:
 `filecommands` read what a run has logged, `modelcommands` have its model do something,
-`proofs` hold its checkpoints and its journal against each other.
+`proofs` hold its checkpoints and its journal against each other, `pagecommand` shows
+runs in a browser.
 
 A new command is a function of the runs and the options, and a row of the `COMMANDS` of
 its module.
@@ -10,7 +11,7 @@ its module.
 
 from collections.abc import Sequence
 
-from utilities.inspect import filecommands, modelcommands, proofs
+from utilities.inspect import filecommands, modelcommands, pagecommand, proofs
 from utilities.inspect.asking import EXIT_CODES, Command, Options, add_runs_folder
 from utilities.inspect.console import PROGRAM
 from utilities.misc import RUNS
@@ -18,7 +19,7 @@ from utilities.options import Parser
 
 COMMANDS = {
     command.name: command  # in the order of --help
-    for module in (filecommands, modelcommands, proofs)
+    for module in (filecommands, modelcommands, proofs, pagecommand)
     for command in module.COMMANDS
 }
 _DESCRIPTION = f"""\

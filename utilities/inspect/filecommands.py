@@ -27,13 +27,13 @@ from utilities.inspect.outlook import default_targets, outlook_json, outlook_lin
 from utilities.inspect.summary import list_lines, look, look_at_all, show_lines
 from utilities.inspect.textplot import ASCII, PROBE, UNICODE
 from utilities.inspect.words import fitted, table
-from utilities.inspect.yardsticks import levels
 from utilities.misc import RUNS
 from utilities.options import Parser
 from utilities.plots import loss_plot
 from utilities.runfiles import writing
 from utilities.runs import Run, RunStore
 from utilities.scales import Series
+from utilities.yardsticks import levels
 
 _TARGET = Rule(float, "loss to reach, nats per character", high=100, exclusive=True)
 _TARGET_BITS = Rule(float, "the same in bits per character", high=100, exclusive=True)

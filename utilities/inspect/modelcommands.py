@@ -36,13 +36,14 @@ from utilities.inspect.filecommands import write_file
 from utilities.inspect.forecast import Law
 from utilities.inspect.outlook import default_targets, outlook_lines
 from utilities.inspect.report import Content, report_html
-from utilities.inspect.samples import Sample, kept_steps, known_prompt, samples, spread
+from utilities.inspect.samples import Sample, kept_steps, known_prompt, samples
 from utilities.inspect.summary import Overview, look
 from utilities.inspect.words import INDENTED, size, wrapped
-from utilities.inspect.yardsticks import levels
 from utilities.options import Parser
 from utilities.runs import RunStore
+from utilities.scales import spread
 from utilities.trained import Model
+from utilities.yardsticks import levels
 
 # The flags that only draw at random, with their defaults; no seed: a new one.
 SAMPLING: Options = {"temperature": 0.8, "topK": None, "topP": None, "seed": None}

@@ -7,8 +7,6 @@ how they write (`trained`).
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from utilities.errors import RunError
 from utilities.generation import Sampling
 from utilities.runs import Run
@@ -24,18 +22,6 @@ class Sample:
     text: str | None  # after the prompt; None: these weights cannot write
     trouble: str = ""  # why they cannot
     validation: float | None = None  # nats per character at that step
-
-
-def spread(steps: Sequence[int], most: int) -> list[int]:
-    """Return so many steps at most, evenly over the logarithm, the ends included."""
-    if len(steps) <= most:
-        return list(steps)
-    if most == 1:
-        return [steps[-1]]
-    logs = np.log1p(np.array(steps, np.float64) - steps[0])
-    wanted = np.linspace(0.0, logs[-1], most)
-    nearest = {int(np.abs(logs - log).argmin()) for log in wanted}
-    return [steps[place] for place in sorted(nearest)]
 
 
 def kept_steps(run: Run) -> list[int]:

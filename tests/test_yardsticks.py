@@ -8,8 +8,8 @@ import pytest
 from tests.small_runs import CONFIG, VOCABULARY, new_run, record
 from utilities import data
 from utilities.data import Text, baselines, build_corpus, read_text
-from utilities.inspect.yardsticks import levels
 from utilities.runs import Run, RunStore
+from utilities.yardsticks import levels
 
 WORDS = "abc de\nab " * 500
 EVENLY = ("guessing evenly", math.log(9))
@@ -42,6 +42,20 @@ def test_the_texts_files_are_counted(tmp_path: Path) -> None:
         assert figures(run) == [EVENLY]
 
 
+def test_of_a_text_that_is_too_large_nothing_is_counted(tmp_path: Path) -> None:
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "words.txt").write_text(WORDS)
+    text = read_text([texts])
+    changes = {"text_sha256": text.sha256, "text_paths": (str(texts),)}
+    with new_run(tmp_path / "runs", **changes) as run:
+        assert len(levels(run, len(WORDS))) == 3
+        assert len(levels(run, len(WORDS) - 1)) == 1
+        (texts / "more.gz").write_bytes(b"1234")
+        assert len(levels(run, len(WORDS) + 15)) == 1  # packed text is larger
+        assert len(levels(run)) == 1  # and this one has changed
+
+
 def test_a_stored_text_is_counted(tmp_path: Path) -> None:
     text = Text("Some prose", (WORDS,))
     kept = record(text_sha256=text.sha256, text_paths=())
@@ -56,7 +70,7 @@ def test_the_text_of_this_python_is_counted_where_it_is_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = Text("Some prose", (WORDS,))
-    monkeypatch.setattr("utilities.inspect.yardsticks.default_text", lambda: text)
+    monkeypatch.setattr("utilities.yardsticks.default_text", lambda: text)
     with new_run(tmp_path, text_sha256=text.sha256, text_paths=()) as run:
         assert figures(run) == counted(text)
 

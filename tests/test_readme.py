@@ -6,6 +6,7 @@ from pathlib import Path
 
 from utilities.clientoptions import client_parser
 from utilities.config import KEYS, Config
+from utilities.errors import STATUSES
 from utilities.options import server_parser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,6 +98,13 @@ def test_commands_use_options_that_exist() -> None:
 
     assert used
     assert used <= known
+
+
+def test_exit_codes_are_those_of_the_errors() -> None:
+    told = re.search(r"^Exit codes: (.*?)\.$", README, re.M | re.S)
+
+    assert told is not None
+    assert {int(n) for n in re.findall(r"\d+", told[1])} == STATUSES.keys()
 
 
 def test_ci_runs_the_command_that_the_readme_prints() -> None:

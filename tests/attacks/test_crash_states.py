@@ -26,7 +26,7 @@ STEPS = 20
 SEED = 11
 AFTER = 12  # operations after a forgotten one within which it is noticed
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,8 @@ def test_a_disk_that_fails_ends_the_run_and_what_was_announced_is_there(
         line = f"--runs {lab.runs} --data {lab.text} --resume"
         now = prepare(parse_server(line.split()))
         with closing(now.run):
-            known = [
-                r.step for f in read_journal(now.run, now.setting) for r in f.records
-            ]
+            files = read_journal(now.run, now.setting)
+            known = {record.step for file in files for record in file.records}
         # A client answers step s once it was told the update of step s - 1.
         announced = max(client.digests)
         assert now.state.step >= announced > 0

@@ -33,7 +33,7 @@ from utilities.admission import (
     tls_of,
 )
 from utilities.clientoptions import ClientOptions, parse_client
-from utilities.codefiles import keep_code, kept_code, server_code, user_folder
+from utilities.codefiles import keep_code, kept_code, server_code
 from utilities.communication import Gate, Hub
 from utilities.errors import (
     AuthenticationError,
@@ -43,6 +43,7 @@ from utilities.errors import (
 )
 from utilities.joincodes import OPEN, Code, new_code
 from utilities.lines import ServerTls, listen
+from utilities.machine import config_folder
 from utilities.options import ServerOptions
 
 OTHER = Code(b"another 16 bytes")
@@ -54,7 +55,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.delenv("ES_JOIN_CODE", raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
-    return user_folder({"XDG_CONFIG_HOME": str(tmp_path / "config")})
+    found = config_folder()
+    assert found is not None
+    return found
 
 
 # A server.

@@ -18,7 +18,6 @@ from utilities.codefiles import (
     kept_file,
     read_file,
     server_code,
-    user_folder,
     write_file,
 )
 from utilities.errors import AuthenticationError, ConfigError
@@ -206,28 +205,6 @@ def test_the_environment_may_hold_a_code() -> None:
 # What a client keeps.
 
 
-@pytest.mark.parametrize(
-    ("platform", "environment", "expected"),
-    [
-        ("linux", {}, ".config/es-training"),
-        ("linux", {"XDG_CONFIG_HOME": "relative"}, ".config/es-training"),
-        ("darwin", {}, "Library/Application Support/es-training"),
-        ("win32", {}, "AppData/Roaming/es-training"),
-    ],
-)
-def test_each_system_has_its_place(
-    platform: str, environment: dict[str, str], expected: str
-) -> None:
-    assert user_folder(environment, platform) == Path.home() / expected
-
-
-def test_a_user_may_name_the_place(tmp_path: Path) -> None:
-    named = str(tmp_path)
-
-    assert user_folder({"XDG_CONFIG_HOME": named}, "linux") == tmp_path / "es-training"
-    assert user_folder({"APPDATA": named}, "win32") == tmp_path / "es-training"
-
-
 @pytest.mark.parametrize("address", ["10.0.0.7:55551", "[2001:db8::7]:80", "Lab:80"])
 def test_a_code_is_kept_for_one_server(tmp_path: Path, address: str) -> None:
     folder = tmp_path / "es-training"
@@ -247,3 +224,5 @@ def test_without_a_place_to_keep_it_a_client_goes_on(tmp_path: Path) -> None:
     keep_code(tmp_path / "file", "lab:80", CODE)
 
     assert kept_code(tmp_path / "file", "lab:80") is None
+    keep_code(None, "lab:80", CODE)
+    assert kept_code(None, "lab:80") is None

@@ -105,7 +105,7 @@ def test_every_way_to_a_code_leads_in_and_nothing_repeats_it(
         client(lab, address, env={**os.environ, "ES_JOIN_CODE": code})
         joined(server)
     ended(server)
-    kept = kept_file(lab.folder / "config" / "es-training", address)
+    kept = kept_file(lab.folder / "config" / "basicClient", address)
 
     assert server.out.count(code) == 1, "it is printed once"
     whole = everything(lab)

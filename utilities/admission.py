@@ -23,7 +23,6 @@ from utilities.codefiles import (
     kept_file,
     read_file,
     server_code,
-    user_folder,
 )
 from utilities.communication import Gate
 from utilities.connection import Connection
@@ -31,6 +30,7 @@ from utilities.errors import AuthenticationError, ConfigError, NetworkError
 from utilities.handshake import RUN, proof
 from utilities.joincodes import OPEN, PIN_BYTES, Code, read_code
 from utilities.lines import ServerTls, connect
+from utilities.machine import config_folder
 from utilities.options import ServerOptions
 
 TRIES = 3  # to type a code, and to be accepted with one that was right before
@@ -119,7 +119,7 @@ class Door:
         self._host, self._port = host, port
         self._address = place(host, port)
         self._say = say
-        self._folder = user_folder(os.environ)
+        self._folder = config_folder()
         self._code = OPEN
         self._run = b""  # that the server was at
         self._refused = 0
@@ -162,13 +162,15 @@ class Door:
         return kept_code(self._folder, self._address), "kept"
 
     def _told(self, error: AuthenticationError, source: str) -> str:
-        origin = {
-            "file": f" (from {self._options.token_file})",
-            "environment": f" (from {ENVIRONMENT})",
-            "kept": f" (kept in {kept_file(self._folder, self._address)}; "
-            "delete that file to be asked again)",
-        }
-        return f"{self._address}: {error}{origin.get(source, '')}"
+        origin = ""
+        if source == "file":
+            origin = f" (from {self._options.token_file})"
+        elif source == "environment":
+            origin = f" (from {ENVIRONMENT})"
+        elif source == "kept" and self._folder is not None:
+            path = kept_file(self._folder, self._address)
+            origin = f" (kept in {path}; delete that file to be asked again)"
+        return f"{self._address}: {error}{origin}"
 
     def _asked(self) -> Connection:
         """Return a connection with a code that the user types."""

@@ -8,7 +8,6 @@ could read one it is mended, and said. No message quotes a code.
 import contextlib
 import logging
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
@@ -21,7 +20,6 @@ log = logging.getLogger(__name__)
 
 ENVIRONMENT = "ES_JOIN_CODE"  # variable that server and client look into
 NAME = "join-code"  # of the file below a server's runs
-FOLDER = "es-training"  # below the user's configuration
 LONGEST = 1 << 10  # bytes of a file that holds a code
 OTHERS = 0o077  # permissions of everybody but the owner
 
@@ -135,37 +133,26 @@ def from_environment(environment: Mapping[str, str]) -> Code | None:
 # What a client keeps.
 
 
-def user_folder(environment: Mapping[str, str], platform: str = sys.platform) -> Path:
-    """Return the folder of the user's configuration of this program."""
-    home = Path.home()
-    if platform == "win32":
-        base = Path(environment.get("APPDATA") or home / "AppData" / "Roaming")
-    elif platform == "darwin":
-        base = home / "Library" / "Application Support"
-    else:
-        given = Path(environment.get("XDG_CONFIG_HOME", ""))
-        base = given if given.is_absolute() else home / ".config"
-    return base / FOLDER
-
-
 def kept_file(folder: Path, address: str) -> Path:
     """Return the file that keeps the code of a server, HOST:PORT."""
     return folder / f"code-{quote(address.lower(), safe='')}"
 
 
-def kept_code(folder: Path, address: str) -> Code | None:
-    """Return the code that was kept for a server, if any.
+def kept_code(folder: Path | None, address: str) -> Code | None:
+    """Return the code that was kept for a server, if any; None: nowhere.
 
     Raises:
         AuthenticationError: others can read it, and that cannot be mended.
         ConfigError: the file holds no code.
     """
-    path = kept_file(folder, address)
-    return read_file(path) if path.exists() else None
+    path = kept_file(folder, address) if folder else None
+    return read_file(path) if path and path.exists() else None
 
 
-def keep_code(folder: Path, address: str, code: Code) -> None:
+def keep_code(folder: Path | None, address: str, code: Code) -> None:
     """Keep the code of a server; without a place for it, it is asked for again."""
+    if folder is None:
+        return
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_file(kept_file(folder, address), code)

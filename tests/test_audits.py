@@ -18,6 +18,7 @@ from utilities.audits import (
     TRUST,
     Audits,
     Counts,
+    Liars,
     Rescore,
     Rescored,
     Resum,
@@ -64,6 +65,13 @@ class Room:
         pairs = [Pair(segment, answers)] if len(answers) == 2 else []
         scored = [(segment, answers[0][1])]
         return self.audits.close(check, pairs, scored, 0, self.ledger)
+
+    def judge(self, order: object) -> Liars:
+        """Return who is expelled, at the latest when its state was the true one."""
+        assert isinstance(order, Rescore)
+        liars, _ = self.audits.judged(rescored(START, order))
+        assert self.audits.confirmed(0, [self.ann, self.bob]) == []
+        return liars + self.audits.confirmed(1, [self.ann, self.bob])
 
     def agreed(self) -> list[int]:
         """Return how many audits in a row each client has passed."""
@@ -191,7 +199,7 @@ def test_the_server_has_the_last_word_where_answers_differ(
     assert note.text == f"{text}the server scores them itself"
     assert isinstance(order, Rescore)
     assert (order.token_batch, order.segment) == (0, Segment(5, 0, 1))
-    expelled, _ = room.audits.judged(rescored(START, order))
+    expelled = room.judge(order)
     assert [peer.name for peer, _ in expelled] == list(liars)
     for peer, reason in expelled:
         assert reason.startswith("its losses of step 0 are not those of its trials (")
@@ -211,7 +219,7 @@ def test_the_server_scores_one_block_from_the_first_difference_on() -> None:
     order = orders[-1]
     assert isinstance(order, Rescore)
     assert order.segment == Segment(5, 2, 1)
-    [(liar, reason)], _ = room.audits.judged(rescored(START, order))
+    [(liar, reason)] = room.judge(order)
     assert liar is room.ann
     assert reason.endswith(f"({losses[9]:.6g} where {TRUE.losses[9]:.6g} is right)")
 
@@ -232,10 +240,10 @@ def test_a_client_is_expelled_once_whatever_else_is_decided_later() -> None:
     assert isinstance(first, Rescore)
     assert isinstance(second, Rescore)
 
-    [(liar, _)], _ = room.audits.judged(rescored(START, first))
+    [(liar, _)] = room.judge(first)
     room.audits.forget(liar)
 
-    assert room.audits.judged(rescored(START, second)) == ([], [])
+    assert room.judge(second) == []
     assert room.audits.counts.expelled == 1
 
 
@@ -245,7 +253,7 @@ def test_who_has_left_is_expelled_by_name_all_the_same() -> None:
     room.audits.forget(room.ann)
     assert isinstance(order, Rescore)
 
-    expelled, _ = room.audits.judged(rescored(START, order))
+    expelled = room.judge(order)
 
     assert [peer for peer, _ in expelled] == [room.ann]
     assert room.audits.refusal("ann") is not None
@@ -278,6 +286,60 @@ def test_nothing_follows_from_trials_of_another_state() -> None:
     )
 
 
+# --- lies and broken memory -----------------------------------------------------------
+
+
+def suspected(room: Room) -> list[Note]:
+    """Let the server find that the losses of the first client are wrong."""
+    order = room.close((room.ann, WRONG), (room.bob, TRUE))[-1]
+    assert isinstance(order, Rescore)
+    liars, notes = room.audits.judged(rescored(START, order))
+    assert liars == []
+    return notes
+
+
+def test_whose_losses_are_wrong_is_expelled_once_its_state_was_right() -> None:
+    room = Room()
+
+    [note] = suspected(room)
+
+    assert note.warning
+    assert note.text.startswith("audit: ann: its losses of step 0 are not those of its")
+    assert note.text.endswith("; it is expelled if its state is the true one")
+    assert room.audits.confirmed(0, [room.ann, room.bob]) == []  # the same state
+    assert room.audits.confirmed(1, [room.bob]) == []  # it has not answered
+    [(liar, _)] = room.audits.confirmed(2, [room.ann, room.bob])
+    assert liar is room.ann
+    assert room.audits.confirmed(3, [room.ann]) == []
+
+
+def test_whose_state_was_wrong_has_not_lied_but_is_not_excused_for_ever() -> None:
+    room = Room()
+    for _ in range(STRIKES - 1):
+        suspected(room)
+        assert room.audits.diverged([room.ann, room.bob]) == []
+        assert room.audits.confirmed(5, [room.ann]) == []
+
+    suspected(room)
+    [(liar, reason)] = room.audits.diverged([room.ann])
+
+    assert liar is room.ann
+    assert reason == f"its state was not the true one at {STRIKES} audits"
+    assert room.audits.diverged([room.ann]) == []
+
+
+def test_who_leaves_under_suspicion_is_expelled_by_name() -> None:
+    room = Room()
+    suspected(room)
+
+    [note] = room.audits.forget(room.ann)
+
+    assert note.warning
+    assert note.text.startswith("ann expelled, though it has left: its losses of step")
+    assert room.audits.refusal("ann") is not None
+    assert room.audits.forget(room.bob) == []
+
+
 # --- a client alone -------------------------------------------------------------------
 
 
@@ -299,7 +361,7 @@ def test_a_client_alone_that_lies_is_expelled() -> None:
     [order] = room.close((room.ann, WRONG))
     assert isinstance(order, Rescore)
 
-    [(liar, _)], _ = room.audits.judged(rescored(START, order))
+    [(liar, _)] = room.judge(order)
 
     assert liar is room.ann
     assert room.audits.counts == Counts(1, 1, 1, 4)

@@ -75,7 +75,7 @@ def every_parser() -> dict[str, argparse.ArgumentParser]:
 @pytest.mark.parametrize("name", every_parser())
 def test_a_number_is_told_with_its_default_or_does_without(name: str) -> None:
     # Nobody has a default: what ends a run, and what stands for everything.
-    without = {"maxSteps", "maxSeconds", "resume", "config"}
+    without = {"maxSteps", "maxSeconds", "resume", "config", "tlsCert"}
     for action in every_parser()[name]._actions:
         silent = action.help == argparse.SUPPRESS or action.dest in {"help", *without}
         if action.nargs != 0 and not silent:
@@ -90,7 +90,7 @@ def test_the_table_of_statuses_is_that_of_the_errors() -> None:
 
 
 def test_statuses_are_told_as_far_as_a_program_has_them() -> None:
-    assert exit_codes(1, 3, 4, 5, 6, changed={130: "quit"}) == (
+    assert exit_codes(1, 3, 4, 5, 6, 7, changed={130: "quit"}) == (
         "exit codes: 0 ok, 2 options, 130 quit"
     )
     assert max(map(len, exit_codes().splitlines())) <= HELP_WIDTH

@@ -4,7 +4,8 @@ A loss cannot be seen to be true, but the trial that it belongs to can be scored
 text, seed and index say all about it. So now and then two clients are given the same
 trials of a step, unmarked among others, and count once. Equal answers earn both of them
 trust; where answers differ, the server scores the trials itself, on the state that it
-replays, and whoever is wrong is expelled.
+replays, and whoever is wrong is expelled. Not at once: a bit that has flipped in its
+weights spoils losses too. That shows in its digest of the next step, and is mended.
 
 How often is what BOINC calls adaptive replication: a newcomer is audited in every step
 until ten answers in a row were right, then in one step of as many as were right since,
@@ -38,7 +39,7 @@ from utilities.scheduling import part_of
 TRUST = 10  # audits in a row that a client has to pass before they become rare
 FLOOR = 0.025  # of the steps of a trusted client; 2 % are promised, and some fail
 UNLIKELY = 0.25  # of a client's audits lie anywhere, also where it will hardly come
-STRIKES = 3  # audits of a client alone whose state was wrong each time: it is expelled
+STRIKES = 3  # audits without one passed at which its state was wrong: it is expelled
 OPEN_CASES = 64  # that wait for the server; beyond, differences wait for another audit
 
 Liars: TypeAlias = list[tuple[Peer, str]]  # and why they are expelled
@@ -160,6 +161,7 @@ class Audits:
         self._cases: dict[int, Case] = {}
         self._number = 0  # of the last case
         self._expelled: dict[str, str] = {}  # why, by the name that was announced
+        self._suspects: dict[Peer, tuple[int, str]] = {}  # since which step, and why
         self._told: set[Peer] = set()  # whose trials do not all count
         self._sample: Case | None = None  # of a client alone, until its state is known
         self._summed: tuple[Peer, Resum, Totals] | None = None  # is being added up
@@ -217,10 +219,17 @@ class Audits:
             taken.add(found[-1])
         return found
 
-    def forget(self, peer: Peer) -> None:
-        """Forget a client that has left; its name stays expelled if it is."""
+    def forget(self, peer: Peer) -> list[Note]:
+        """Forget a client that has left; return what is to be said of a suspect.
+
+        Its name stays expelled if it is, or is from now on: who leaves under suspicion
+        has nothing to show that it was sound.
+        """
         self._records.pop(peer, None)
         self._told.discard(peer)
+        text = "expelled, though it has left"
+        liars = self._convict(peer)
+        return [Note(f"{liar.name} {text}: {reason}", True) for liar, reason in liars]
 
     def capped(self, peer: Peer | None) -> list[Note]:
         """Return what is to be said of a client that does too much, once."""
@@ -348,8 +357,9 @@ class Audits:
         if event.digest != case.digest:
             text = f"audit: the state of step {case.step} is not the one agreed on; "
             note = Note(f"{text}nothing follows from its trials", True)
-            return self._struck(case), [note]
-        expelled = Liars()
+            alone = case.answers[0][0] if len(case.answers) == 1 else None
+            return self._struck(alone) if alone else [], [note]
+        notes = []
         for peer, scores in case.answers:
             group = first_difference(self._setting, event.scores, scores)
             if group is None:
@@ -357,14 +367,36 @@ class Audits:
                 continue
             self._count(disagreements=len(case.answers) == 1)
             reason = self._reason(case.step, event.scores, scores)
-            expelled += self._expel(peer, reason)
-        return expelled, []
+            self._suspects.setdefault(peer, (case.step, reason))
+            then = "it is expelled if its state is the true one"
+            notes.append(Note(f"audit: {peer.name}: {reason}; {then}", True))
+        gone = [peer for peer, _ in case.answers if peer not in self._records]
+        return [liar for peer in gone for liar in self._convict(peer)], notes
 
-    def _struck(self, case: Case) -> Liars:
-        """Return who, being alone, has had a wrong state too often."""
-        [peer, *others] = case.peers
+    def confirmed(self, step: int, agreeing: Iterable[Peer]) -> Liars:
+        """Return which suspects hold the true state after all, so that they have lied.
+
+        Args:
+            step: whose digest is agreed on.
+            agreeing: who has that digest.
+        """
+        suspects = [peer for peer in agreeing if peer in self._suspects]
+        sure = [peer for peer in suspects if self._suspects[peer][0] < step]
+        return [liar for peer in sure for liar in self._convict(peer)]
+
+    def diverged(self, peers: Iterable[Peer]) -> Liars:
+        """Excuse clients whose state turns out to be wrong, but not time and again."""
+        suspects = [peer for peer in peers if self._suspects.pop(peer, None)]
+        return [liar for peer in suspects for liar in self._struck(peer)]
+
+    def _convict(self, peer: Peer) -> Liars:
+        suspicion = self._suspects.pop(peer, None)
+        return self._expel(peer, suspicion[1]) if suspicion else []
+
+    def _struck(self, peer: Peer) -> Liars:
+        """Return a client that has had a wrong state too often."""
         record = self._records.get(peer)
-        if others or record is None:
+        if record is None:
             return []
         record.strikes += 1
         if record.strikes < STRIKES:

@@ -13,7 +13,7 @@ update goes to everybody and the next one opens.
 """
 
 import random
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 
 from utilities.acceptance import Acceptance, Outcome
@@ -220,7 +220,7 @@ class Coordinator:
         self._outbox.forget(peer)
         self._accounts.close(peer)
         self._returning.lose(peer)
-        self._audits.forget(peer)
+        self._orders += self._audits.forget(peer)
         for stage in (self._open, self._summing):
             if stage is not None:
                 stage.lose(peer)
@@ -253,7 +253,7 @@ class Coordinator:
             peer.since = self.step
             self._outbox.welcome(peer, self._ledger)
 
-    def _take_out(self, peers: Iterable[Peer], reason: str) -> None:
+    def _take_out(self, peers: Sequence[Peer], reason: str) -> None:
         """Let replicas take part no more until they have got the true state."""
         for peer in peers:
             if peer.ready:
@@ -264,6 +264,7 @@ class Coordinator:
                 self._open.discard(peer)
             if self._summing is not None:
                 self._summing.lose(peer)
+        self._expel(self._audits.diverged(peers), [])
 
     # Messages.
 
@@ -392,14 +393,16 @@ class Coordinator:
         return majority(step.votes()) or None
 
     def _leave_out(self, step: OpenStep, digest: bytes) -> bool:
-        """Leave out replicas that differ; return whether there were any."""
+        """Leave out replicas that differ, and liars; return whether there were any."""
         votes = step.votes()
-        votes.pop(digest, None)
+        agreeing = votes.pop(digest, [])
         differing = [peer for peers in votes.values() for peer in peers]
         self._take_out(differing, f"its digest differs at step {self.step}")
+        liars = self._audits.confirmed(self.step, agreeing)
+        self._expel(liars, [])
         if not self._ready() or self._ledger.state.step == self.step:
             self._welcome_waiting()
-        return bool(differing)
+        return bool(differing or liars)
 
     def _close(self, step: OpenStep, digest: bytes, now: float) -> None:
         """Shape the rewards; send the update, or have it summed up first."""

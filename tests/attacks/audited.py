@@ -89,7 +89,7 @@ def start_child(*words: object) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
 
 
-def figures_of(child: "subprocess.Popen[bytes]", patience: float = 110.0) -> Figures:
+def figures_of(child: "subprocess.Popen[bytes]", patience: float = 500.0) -> Figures:
     """Wait for a child and return what it found."""
     try:
         output, _ = child.communicate(timeout=patience)

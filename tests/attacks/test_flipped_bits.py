@@ -140,7 +140,7 @@ def test_a_flipped_bit_in_a_client_is_found_located_and_mended() -> None:
         f"{FLIPS} bits flipped in clients: {len(found)} found within {latest} steps of "
         f"the flip, all named, the others mended within {slowest} steps of that; "
         f"{gone} more were rounded away by the next update; "
-        f"{expelled} struck between two blocks, so that an audit had it sent away"
+        f"{expelled} struck between two blocks: audits had its client sent away"
     )
     assert latest <= 1  # the next digest
     assert slowest <= STEPS_TO_MEND

@@ -25,6 +25,7 @@ MOST_MEMORY = 64 * MEBIBYTE  # of all
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # of a loaded machine
 def test_a_million_mutated_frames_give_messages_or_protocol_errors() -> None:
     children = [
         start_child("frames", seed, FRAMES // CHILDREN) for seed in range(CHILDREN)
@@ -65,6 +66,7 @@ def outcome(side: Side, opening: bytes, pieces: Sequence[bytes]) -> tuple[object
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # of a loaded machine
 def test_mutated_frames_mean_the_same_however_they_are_cut() -> None:
     splits = 0
     for side, opening, pieces in mutated(seed=9, count=600):

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from tests.desk import changed, lesson, state_message
-from utilities.acceptance import Acceptance, Outcome
+from tests.journaled_runs import entry_of
+from utilities.acceptance import Acceptance, Outcome, majority
 from utilities.events import Note
 from utilities.evolution import TrainState, Update
 from utilities.ledger import Check, Purpose, Replay, Save
@@ -290,3 +291,25 @@ def test_a_last_state_that_is_known_is_saved_at_once() -> None:
     [save] = orders
     assert isinstance(save, Save)
     assert (save.checkpoint, save.seconds, done) == (True, 7.0, False)
+
+
+def test_the_majority_is_more_than_half_of_those_who_vote() -> None:
+    one, other = b"1" * 32, b"2" * 32
+
+    assert majority({}) is None
+    assert majority({one: [1]}) == one
+    assert majority({one: [1], other: [2]}) is None
+    assert majority({one: [1], other: [2, 3]}) == other
+    assert majority({one: [1, 2], other: [3, 4]}) is None
+
+
+def test_steps_before_the_state_are_kept_for_who_missed_a_few_of_them() -> None:
+    nothing = np.zeros(0, np.int8)
+    updates = [Update(step, 0, 0, 0.0, (), nothing) for step in range(3)]
+    entries = [entry_of(update, digest(update.step)) for update in updates]
+    ledger = Acceptance(START.setting, at(3), NOW, entries=entries).ledger
+
+    assert ledger.missed(1, digest(1)) == (updates[1], updates[2])
+    assert ledger.missed(1, digest(2)) is None
+    assert ledger.missed(3, digest(3)) == ()
+    assert list(ledger) == []

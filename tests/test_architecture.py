@@ -82,13 +82,13 @@ WITHIN = {
     "steps": {"agreement", "peers", "audits", "lateness"},
     "blocks": {"agreement", "peers", "audits", "lateness", "steps"},
     "opening": {"audits", "steps", "blocks"},
-    "acceptance": {"events", "peers", "ledger"},
+    "acceptance": {"events", "history", "peers", "ledger"},
     "summing": {"peers", "audits", "lateness", "aggregation"},
     "outbox": {"events", "peers", "ledger"},
     "coordinator": {
         *("events", "peers", "lateness", "steps", "ledger", "acceptance", "pacing"),
         *("tally", "aggregation", "summing", "outbox", "audits", "opening"),
-        *("returning", "orders", "names"),
+        *("history", "returning", "orders", "names"),
     },
     "names": {"peers"},
     "orders": {

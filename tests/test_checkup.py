@@ -15,7 +15,13 @@ import pytest
 from tests.loopback import CODE, Served
 from tests.messages import SAMPLES
 from utilities import checkup
-from utilities.checkup import examine, own_rows, product_cores, trials_per_second
+from utilities.checkup import (
+    examine,
+    own_rows,
+    print_apart,
+    product_cores,
+    trials_per_second,
+)
 from utilities.clientoptions import ClientOptions
 from utilities.config import Config
 from utilities.doctor import FAIL, LEFT_OUT, OK, WARN, Row
@@ -222,3 +228,11 @@ def test_the_report_is_shown_and_gives_the_exit_code(
         folders = ("basicClient", "/")  # longer than a line, here
         lines = [x for x in said.splitlines() if not any(f in x for f in folders)]
         assert max(map(len, lines)) <= 80
+
+
+def test_what_is_no_part_of_the_answer_does_not_go_into_a_pipe(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_apart("Join code kept")
+
+    assert capsys.readouterr() == ("", "Join code kept\n")

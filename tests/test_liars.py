@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.desk import Lesson, lesson
+from tests.desk import Desk, Lesson, hello, lesson
 from tests.panel import LIES, Liar, Panel
 from tests.wire import Node, Wire
-from utilities.audits import FLOOR, TRUST, Audits, Record, chance
+from utilities.audits import FLOOR, TRUST, Audits, Record, Resum, Resummed, chance
+from utilities.events import Joined
 from utilities.evolution import Segment
 from utilities.ledger import Check, Ledger, Purpose
 from utilities.noise import Floats
@@ -102,6 +103,21 @@ def test_a_client_alone_is_audited_by_the_server_when_its_state_was_checked() ->
     wire.run(lambda: wire.log.said("ann expelled: its losses of step", warning=True))
 
     wire.check()
+
+
+def test_who_has_left_is_expelled_though_no_step_is_open() -> None:
+    desk = Desk()
+    desk.join(1, "ann")
+    (ann,) = desk.coordinator.clients
+    desk.leave(1)
+    trials = Resum(7, 0, (Segment(1, 0, 1),), np.ones(12, np.int8))
+    desk.coordinator._audits.resum((ann, trials, np.zeros(3, np.int32)))
+
+    desk.do(Resummed(np.ones(3, np.int64)))
+
+    assert desk.log.said("ann expelled: its sum of step", warning=True)
+    desk.do(Joined(2, hello("ann")))
+    assert desk.log.said("ann refused: expelled: its sum", warning=True)
 
 
 @pytest.mark.parametrize("lies", [True, False])

@@ -67,12 +67,15 @@ def test_who_is_nice_is_so_with_all_children_and_never_less_than_before() -> Non
 def test_a_session_of_its_own_is_nice_as_a_whole(own: bool) -> None:
     code = (
         "from utilities.machine import AUTOGROUP, be_nice\n"
-        "be_nice(7); print(AUTOGROUP.read_text().split()[-1])\n"
+        "before = AUTOGROUP.read_text().split() or ['none']\n"
+        "be_nice(7)\n"
+        "print(before[-1], (AUTOGROUP.read_text().split() or before)[-1])\n"
     )
-    (level,) = niceness(code, start_new_session=own)
-    before = machine.AUTOGROUP.read_text().split()[-1]
+    before, after = niceness(code, start_new_session=own)
+    if before == "none":
+        pytest.skip("the system schedules this process by control groups alone")
 
-    assert level == ("7" if own else before)
+    assert after == ("7" if own else before)
 
 
 def test_only_a_session_of_our_own_is_lowered(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.journaled_runs import entry_of, update_of
 from utilities import reporting
 from utilities.display import WIDTH, Display
 from utilities.joincodes import OPEN, Code
@@ -158,6 +159,22 @@ def test_the_greeting_says_what_is_trained_and_what_figures_mean(
     assert f"  evenly {even:.3f} ({even / math.log(2):.3f}), by frequency " in said
     assert "by pairs" in said
     assert "unknown" not in said
+
+
+def test_the_greeting_tells_what_a_crash_has_left(
+    speaker: Any, prepared: Prepared
+) -> None:
+    update = update_of(7)
+    entries = (entry_of(update, b"d" * 32), entry_of(update, b"e" * 32))
+    found = {"entries": entries, "saved": 5, "notes": ("journal: a torn tail",)}
+    crashed = speaker(resumed=True, **found)
+    crashed.report.greet()
+
+    said = crashed.said()
+    assert "\njournal: a torn tail\n" in said
+    assert (
+        "\nRecovered 2 steps from the journal, behind the checkpoint of step 5" in said
+    )
 
 
 def test_the_greeting_of_a_resumed_run_names_its_step(

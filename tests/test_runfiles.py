@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from utilities.disk import Disk
 from utilities.errors import RunError
 from utilities.runfiles import (
     listed,
@@ -73,17 +74,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_json(tmp_path / "x.json")
 
 
-def test_a_disk_error_leaves_the_old_json(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def failing(_descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def test_a_disk_error_leaves_the_old_json(tmp_path: Path) -> None:
+    class Full(Disk):
+        def sync(self, descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     write_json(tmp_path / "x.json", "old")
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", failing)
-        with pytest.raises(RunError, match=r"x\.json: cannot be written: No space"):
-            write_json(tmp_path / "x.json", "new")
+    with pytest.raises(RunError, match=r"x\.json: cannot be written: No space"):
+        write_json(tmp_path / "x.json", "new", Full())
 
     assert json.loads((tmp_path / "x.json").read_bytes()) == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]

@@ -6,7 +6,7 @@ from utilities.aggregation import Aggregation
 from utilities.evolution import Segment
 from utilities.pacing import Observed
 from utilities.protocol import Result, Sum
-from utilities.tally import Before, Closed, Tally, majority, median
+from utilities.tally import Before, Closed, Tally, median
 
 NOW = 100.0
 
@@ -135,13 +135,3 @@ def test_a_closed_step_is_filled_with_what_was_reported() -> None:
     assert (filled.update_seconds, filled.gradient_quality) == (0.25, 0.5)
     assert (filled.step, filled.aggregation, filled.loss) == (5, "seeds", 2.5)
     assert tally().filled(CLOSED, None) == CLOSED
-
-
-def test_the_majority_is_more_than_half_of_those_who_vote() -> None:
-    one, other = b"1" * 32, b"2" * 32
-
-    assert majority({}) is None
-    assert majority({one: [1]}) == one
-    assert majority({one: [1], other: [2]}) is None
-    assert majority({one: [1], other: [2, 3]}) == other
-    assert majority({one: [1, 2], other: [3, 4]}) is None

@@ -9,13 +9,14 @@ It owns the `Ledger` and the `Archive`. What follows for clients is said in an
 `Outcome`, which the coordinator carries out.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from utilities.errors import ProtocolError
 from utilities.events import Note
 from utilities.evolution import Setting, TrainState
+from utilities.history import Entry
 from utilities.ledger import (
     Archive,
     Check,
@@ -28,6 +29,12 @@ from utilities.peers import Peer
 from utilities.protocol import State
 
 Order: TypeAlias = Note | Replay | Save
+
+
+def majority(votes: Mapping[bytes, Sized]) -> bytes | None:
+    """Return the digest that more than half of all voters report, if there is one."""
+    voters = sum(map(len, votes.values()))
+    return next((d for d, who in votes.items() if 2 * len(who) > voters), None)
 
 
 @dataclass
@@ -49,6 +56,7 @@ class Acceptance:
         state: TrainState,
         now: float,
         saved: int | None = None,
+        entries: Iterable[Entry] = (),
     ) -> None:
         """Begin with an accepted state.
 
@@ -57,12 +65,20 @@ class Acceptance:
             state: that everything later builds on.
             now: on the coordinator's clock.
             saved: step of the newest checkpoint; None: that of the state.
+            entries: of the steps before it, for clients that missed a few of them only.
         """
         self.ledger = Ledger(setting, state)
+        self.ledger.remember(entries)
         newest = state.step if saved is None else saved
         self.archive = Archive(setting.config, newest, now)
         self._fingerprint = setting.fingerprint
         self._wanted: Wanted | None = None
+
+    def agreed(self, step: int, votes: Mapping[bytes, Sized]) -> bytes | None:
+        """Return the digest of the true state, or None if only a replay can tell."""
+        if self.ledger.state.step == step:
+            return self.ledger.digest
+        return majority(votes) or None  # empty: of a replica that changed its mind
 
     # Asking.
 

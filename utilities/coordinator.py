@@ -13,7 +13,7 @@ update goes to everybody and the next one opens.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from utilities.acceptance import Acceptance, Outcome
@@ -22,13 +22,8 @@ from utilities.audits import Audits, Liars, Rescored, Resummed, audit_random
 from utilities.data import Corpus
 from utilities.errors import ProtocolError
 from utilities.events import Finish, Joined, Left, Note, Received, Stop, Tick
-from utilities.evolution import (
-    Setting,
-    TrainState,
-    Update,
-    mean_loss,
-    shape,
-)
+from utilities.evolution import Setting, TrainState, Update, mean_loss, shape
+from utilities.history import Entry
 from utilities.lateness import blame, late_sums
 from utilities.ledger import Check, Purpose, Replayed, Saved
 from utilities.names import RETURNED, Names, arrival
@@ -58,7 +53,7 @@ from utilities.summing import (
     contributions,
     parts_by_peer,
 )
-from utilities.tally import Append, Before, Closed, Tally, majority
+from utilities.tally import Append, Before, Closed, Tally
 
 
 class Coordinator:
@@ -75,6 +70,7 @@ class Coordinator:
         limits: Limits | None = None,
         saved: int | None = None,
         source: random.Random | None = None,
+        entries: Iterable[Entry] = (),
     ) -> None:
         """Start from an accepted state.
 
@@ -88,6 +84,7 @@ class Coordinator:
             limits: when to stop.
             saved: step of the newest checkpoint; None: that of the state.
             source: of what clients must not foresee; None: the run's seed.
+            entries: of the steps before the state, as far as they are known.
         """
         self.setting = setting
         self._config = setting.config
@@ -95,7 +92,7 @@ class Coordinator:
         self.finished = False
         self._audits = Audits(setting, source or audit_random(run_seed, state.step))
         self._opening = Opening(setting, run_seed, self._audits)
-        self._states = Acceptance(setting, state, now, saved)
+        self._states = Acceptance(setting, state, now, saved, entries)
         self._ledger = self._states.ledger
         self._peers: dict[int, Peer] = {}
         self._names = Names()
@@ -338,7 +335,7 @@ class Coordinator:
                 if step.stuck(heard) and self._relieve():
                     continue
                 return
-            digest = self._agreed(step)
+            digest = self._states.agreed(self.step, step.votes())
             if digest is None:
                 check = Check(self.step, None, (), Purpose(), now - self._began)
                 self._orders += self._ledger.check(check)
@@ -385,12 +382,6 @@ class Coordinator:
             begin = Begin(self.step, seconds, batch, peer is asked, segments)
             asked = None if peer is asked else asked  # with its first request only
             self._outbox.begin(peer, begin)
-
-    def _agreed(self, step: OpenStep) -> bytes | None:
-        """Return the digest of the true state, or None if only a replay can tell."""
-        if self._ledger.state.step == self.step:
-            return self._ledger.digest
-        return majority(step.votes()) or None
 
     def _leave_out(self, step: OpenStep, digest: bytes) -> bool:
         """Leave out replicas that differ, and liars; return whether there were any."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from utilities.config import Config
 from utilities.evolution import Setting, TrainState, Update
-from utilities.history import Recent, held
+from utilities.history import Entry, Recent, held
 from utilities.peers import REMEMBERED_STEPS, Peer
 
 MAX_BYTES = 1 << 26  # 64 MB of updates: then a state is asked for anyhow
@@ -155,10 +155,10 @@ class Ledger:
         self.state, self.digest = state, digest
         self._recent.forget(state.step)
 
-    def remember(self, updates: Iterable[tuple[bytes, Update]]) -> None:
+    def remember(self, entries: Iterable[Entry]) -> None:
         """Take the steps before the accepted state, for whoever missed a few only."""
-        for digest, update in updates:
-            self._recent.append(update, digest)
+        for entry in entries:
+            self._recent.append(entry.update, entry.digest)
             self._recent.forget(self.state.step)
 
     def missed(self, step: int, digest: bytes) -> tuple[Update, ...] | None:

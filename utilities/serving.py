@@ -105,6 +105,7 @@ class Server:
             prepared.seconds,
             limits,
             prepared.saved,
+            entries=prepared.entries,
         )
         self._journal = prepared.journal
         self._log = RunLog(prepared.run)

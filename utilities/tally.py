@@ -1,7 +1,7 @@
-"""What the clients report of one step: how they vote, and its figures."""
+"""What the clients report of one step: its figures."""
 
 import statistics
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from utilities.aggregation import Aggregation
@@ -17,12 +17,6 @@ def median(values: Iterable[float]) -> float | None:
     """Return the median, None of nothing."""
     every = list(values)
     return statistics.median(every) if every else None
-
-
-def majority(votes: Mapping[bytes, Sized]) -> bytes | None:
-    """Return the digest that more than half of all voters report, if there is one."""
-    voters = sum(map(len, votes.values()))
-    return next((d for d, who in votes.items() if 2 * len(who) > voters), None)
 
 
 @dataclass(frozen=True)

@@ -47,12 +47,18 @@ class Replica:
         code = getattr(lab, "code", [])  # options of a client that is to be let in
         words = [TELLING_CLIENT, self._file, address, *code, "--name", name]
         self.program = lab.start(name, *words)
+        self._lines: list[dict[str, Any]] = []
+        self._read = 0  # bytes of the file: asked often, it grows all the time
 
     def told(self, kind: str) -> list[dict[str, Any]]:
         """Return what it has told of a kind, in order."""
-        text = self._file.read_text("ascii") if self._file.exists() else ""
-        lines = [json.loads(line) for line in text.splitlines(True) if line[-1] == "\n"]
-        return [line for line in lines if line["kind"] == kind or not kind]
+        if self._file.exists():
+            with self._file.open("rb") as file:
+                file.seek(self._read)
+                whole = file.read().rpartition(b"\n")
+            self._lines += map(json.loads, whole[0].splitlines())
+            self._read += len(whole[0] + whole[1])
+        return [line for line in self._lines if line["kind"] == kind or not kind]
 
     @property
     def step(self) -> int:

@@ -258,7 +258,9 @@ NUMBERS = st.floats(0, 1e9)
 DIGESTS = st.binary(min_size=32, max_size=32)
 VECTORS = st.integers(0, 4).flatmap(lambda size: hnp.arrays("<f4", size))
 REWARDS_OF_ANY = hnp.arrays("|i1", st.integers(0, 9))
-TOTALS = hnp.arrays("<i4", st.integers(0, 4)) | hnp.arrays("<i8", st.integers(0, 4))
+TOTALS = st.sampled_from(["<i2", "<i4", "<i8"]).flatmap(
+    lambda dtype: hnp.arrays(dtype, st.integers(0, 4))
+)
 STATES = st.integers(0, 4).flatmap(
     lambda size: st.builds(State, COUNTS, COUNTS, *[hnp.arrays("<f4", size)] * 3)
 )

@@ -40,7 +40,7 @@ ARRAYS: dict[str, tuple[str, ...]] = {
 DTYPES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("weights", "first", "second", "losses", "clean"), ("<f4",)),
     **{"tokens": ("|u1", "<u2"), "segments": ("<u8",), "rewards": ("|i1",)},
-    "total": ("<i4", "<i8"),
+    "total": ("<i2", "<i4", "<i8"),
 }
 MOST_ROWS = {
     **dict.fromkeys(("weights", "first", "second", "tokens", "total"), 2**26),
@@ -216,7 +216,7 @@ def before(kind: str, name: str) -> bytes:
 KINDS = {type(message): kind for kind, message in SAMPLES.items()}
 STRUCT_CODES = {
     **{"|i1": "b", "|u1": "B", "<u2": "H", "<u8": "Q", "<f4": "f"},
-    **{"<i4": "i", "<i8": "q"},
+    **{"<i2": "h", "<i4": "i", "<i8": "q"},
 }
 
 

@@ -150,7 +150,7 @@ def test_the_sums_of_all_clients_are_the_total_whatever_their_order() -> None:
         assert stage.summing.complete()
         update = stage.summing.update()
         assert (update.segments, len(update.rewards)) == ((), 0)
-        assert update.total.dtype == np.int32
+        assert update.total.dtype == np.int16
         assert update.total.tolist() == stage.expected()
         same = replace(
             stage.update, segments=(), rewards=update.rewards, total=update.total

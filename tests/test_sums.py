@@ -51,14 +51,41 @@ def test_the_largest_sum_is_that_of_all_rewards_without_their_signs() -> None:
     assert largest(np.zeros(0, np.int8)) == 0
 
 
-def test_a_sum_is_int32_as_long_as_no_sum_of_its_rewards_can_pass_that() -> None:
+@pytest.mark.parametrize(
+    ("count", "fits", "passes"),
+    [
+        (260, np.int16, np.int32),  # 126 * 260 = 32,760 < 2^15 <= 126 * 261
+        (17_043_521, np.int32, np.int64),  # 126 * 17,043,521 < 2^31
+    ],
+)
+def test_a_sum_is_as_wide_as_the_rewards_can_make_it(
+    count: int, fits: type, passes: type
+) -> None:
     total = np.array([5, -7])
-    fits = np.full((1 << 31) // 126, 126, np.int8)  # 126 * 17,043,521 < 2^31
-    passes = np.full((1 << 31) // 126 + 1, -126, np.int8)
+    few, more = np.full(count, 126, np.int8), np.full(count + 1, -126, np.int8)
 
-    assert narrowed(total, fits).dtype == np.int32
-    assert narrowed(total, passes).dtype == np.int64
-    assert narrowed(total, fits).tolist() == narrowed(total, passes).tolist() == [5, -7]
+    assert narrowed(total, few).dtype == fits
+    assert narrowed(total, more).dtype == passes
+    assert narrowed(total, few).tolist() == narrowed(total, more).tolist() == [5, -7]
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.int64])
+@pytest.mark.parametrize("most", [5, 1 << 15, (1 << 31) + 1])
+def test_a_sum_is_held_against_its_bound_in_any_integers(
+    dtype: type, most: int
+) -> None:
+    start = LESSONS["full"]
+    small: Totals = np.full(start.setting.layout.size, most % 2, dtype)
+
+    check(start.setting, small, Bound(most, None))
+
+    small[3] += 1
+    with pytest.raises(ProtocolError, match="odd where"):
+        check(start.setting, small, Bound(most, None))
+    small[3] = np.iinfo(dtype).max - (np.iinfo(dtype).max - most) % 2
+    if most < np.iinfo(dtype).max - 1:
+        with pytest.raises(ProtocolError, match="larger than"):
+            check(start.setting, small, Bound(most, None))
 
 
 # --- bounds ---------------------------------------------------------------------------
@@ -147,7 +174,7 @@ def test_every_true_sum_passes(variant: str, sizes: list[int], seed: int) -> Non
 
     true = sum_of(start, trials)
 
-    assert true.dtype == np.int32
+    assert true.dtype == np.int16
     check(start.setting, true, bound_of(start, trials))
     check(start.setting, true.astype(np.int64), bound_of(start, trials))
 

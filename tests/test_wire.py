@@ -267,7 +267,7 @@ def tags_that_lie(kind: str, name: str) -> Iterator[str]:
             yield tag_of(dtype, name, rows)
         for dimensions in others:
             yield f"np.{dtype}:{dimensions}"
-    for dtype in {"<f4", "<f8", "<u8", "<i8", "<i4", "<u4", "<u2", "|u1", "|i1"}:
+    for dtype in {"<f4", "<f8", "<u8", "<i8", "<i4", "<i2", "<u4", "<u2", "|u1", "|i1"}:
         if dtype not in DTYPES[name]:
             yield tag_of(dtype, name, 1)
 
@@ -342,7 +342,7 @@ def test_no_state_may_be_larger_than_the_model(kind: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["update", "sum"])
-@pytest.mark.parametrize("dtype", ["<i4", "<i8"])
+@pytest.mark.parametrize("dtype", ["<i2", "<i4", "<i8"])
 def test_no_total_may_be_larger_than_the_model(kind: str, dtype: str) -> None:
     message: Any = SAMPLES[kind]
     for length in (0, 1, 3):
@@ -350,7 +350,8 @@ def test_no_total_may_be_larger_than_the_model(kind: str, dtype: str) -> None:
         inbox = inbox_for(kind, parameters=3)
         assert same(receive(inbox, b"".join(encode(fitting))), [fitting])
     longer = before(kind, "total") + framed(f"np.{dtype}:4", b"", 4 * int(dtype[2]))
-    reason = f"{kind}.total: expected <i4 or <i8, at most 3 numbers, got 'np.{dtype}:4'"
+    expected = "<i2 or <i4 or <i8, at most 3 numbers"
+    reason = f"{kind}.total: expected {expected}, got 'np.{dtype}:4'"
     assert_refused(inbox_for(kind, parameters=3), longer, reason)
 
 

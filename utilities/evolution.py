@@ -51,7 +51,7 @@ from utilities.noise import (
 from utilities.whitening import MOST_UNITS, Whiteners, preconditioned, whiteners
 
 Rewards: TypeAlias = NDArray[np.int8]
-Totals: TypeAlias = NDArray[np.signedinteger[Any]]  # int32 or int64, one a weight
+Totals: TypeAlias = NDArray[np.signedinteger[Any]]  # int16, 32 or 64, one a weight
 
 DIGEST_VERSION = 1
 REWARD_SCALE = 42  # three deviations fill an int8: 126

@@ -26,7 +26,7 @@ HEADER = struct.Struct("<II")
 MAX_TAG = 64  # the longest legal one has 28 characters
 MAX_DIMENSIONS = 2
 KNOWN_TAGS = 256  # are read once only: a run has a few dozen, over and over
-DTYPES = ("<f4", "<f8", "<u8", "<i8", "<i4", "<u4", "<u2", "|u1", "|i1")
+DTYPES = ("<f4", "<f8", "<u8", "<i8", "<i4", "<i2", "<u4", "<u2", "|u1", "|i1")
 
 Buffer: TypeAlias = bytes | memoryview
 Array: TypeAlias = NDArray[Any]

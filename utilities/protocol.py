@@ -299,7 +299,7 @@ STATE_ARRAYS = dict.fromkeys(
 )
 _SEGMENTS = ArraySpec(("<u8",), 3 * MAX_SEGMENTS, columns=3)
 _FEW_SEGMENTS = ArraySpec(("<u8",), 3 * MAX_SEGMENTS_OF_ONE, columns=3)
-TOTAL = ArraySpec(("<i4", "<i8"), MAX_PARAMETERS)
+TOTAL = ArraySpec(("<i2", "<i4", "<i8"), MAX_PARAMETERS)
 
 _UPDATE_FIELDS: dict[str, Check] = {
     "step": STEP,

@@ -11,6 +11,7 @@ All bounds of a step are made together: a thousand clients take milliseconds.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,9 +59,19 @@ def largest(rewards: Rewards) -> int:
 
 
 def narrowed(total: Totals, rewards: Rewards) -> Totals:
-    """Return a sum as int32 where no sum of these rewards can pass that, else int64."""
-    wide = largest(rewards) > np.iinfo(np.int32).max
-    return np.asarray(total, np.int64 if wide else np.int32)
+    """Return a sum in the narrowest integers that no sum of these rewards can pass.
+
+    Args:
+        total: the sum, in any integers.
+        rewards: of all its trials.
+    """
+    return total.astype(_narrowest(largest(rewards)))
+
+
+def _narrowest(most: int) -> type[np.signedinteger[Any]]:
+    """Return int16, int32 or int64, the first that holds a number and its negative."""
+    kinds = (np.int16, np.int32)
+    return next((kind for kind in kinds if most <= np.iinfo(kind).max), np.int64)
 
 
 def bounds(setting: Setting, tokens: Tokens, parts: Sequence[Part]) -> list[Bound]:
@@ -132,8 +143,8 @@ def check(setting: Setting, total: Totals, bound: Bound) -> None:
         raise ProtocolError(f"sum: expected {size} numbers, got {len(total)}")
     first = setting.layout.tensors[0]
     assert first.inputs == CHARACTERS, "no other tensor reads characters"
-    if bound.most > np.iinfo(np.int32).max:
-        total = total.astype(np.int64)
+    if bound.most > np.iinfo(total.dtype).max:
+        total = total.astype(_narrowest(bound.most))
     most = np.asarray(bound.most, total.dtype)
     rest = total
     if bound.rows is not None:

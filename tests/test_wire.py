@@ -573,7 +573,7 @@ def test_arrays_in_another_order_are_written_alike(weights: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "dtype", ["f2", "c8", "bool", "object", "i2", "M8[s]", "f4,f4"]
+    "dtype", ["f2", "c8", "bool", "object", "m8[s]", "M8[s]", "f4,f4"]
 )
 def test_an_array_of_another_dtype_is_our_own_mistake(dtype: str) -> None:
     state: Any = SAMPLES["state"]

@@ -111,6 +111,58 @@ def test_tokens_that_a_client_holds_are_not_sent_again() -> None:
     all_equal(wire)
 
 
+def blinked(**keys: Any) -> tuple[Wire, Node, Node]:
+    """Return a run in which one of three was just cut off and has missed nothing."""
+    wire = Wire(**keys)
+    ann, bob = wire.node("ann", rejoin=None), wire.node("bob", rejoin=None)
+    wire.node("eve")
+    wire.run_to(4)
+    wire.run_for(0.01)
+    wire.cut(bob)
+    wire.log.mail.clear()
+    assert (ann.worker.step, bob.worker.step) == (4, 4)
+    return wire, ann, bob
+
+
+@pytest.mark.parametrize("aggregation", ["seeds", "sums"])
+def test_a_client_that_has_missed_nothing_goes_on_with_the_next_step(
+    aggregation: str,
+) -> None:
+    wire, _, bob = blinked(aggregation=aggregation)
+    wire.connect(bob)
+    wire.run_to(7)
+
+    sent = [type(message) for message in got(wire, bob)]
+    assert sent[:2] == [Resume, Update]
+    assert Welcome not in sent
+    all_equal(wire)
+
+
+def test_a_state_that_has_changed_meanwhile_shows_in_its_next_digest() -> None:
+    wire, _, bob = blinked()
+    bob.corrupt()
+    wire.connect(bob)
+    wire.run_to(8)
+
+    assert isinstance(got(wire, bob)[0], Resume)
+    assert wire.log.said("bob: its digest differs at step 5", warning=True)
+    assert not bob.deviates
+    all_equal(wire)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_where_its_voice_might_decide_a_client_gets_the_state(alone: bool) -> None:
+    wire, _, bob = blinked(**({} if alone else {"trials_per_step": 24}))
+    if alone:
+        for node in wire.nodes:
+            node.rejoin_after = None
+            wire.cut(node)
+    wire.connect(bob)
+    wire.run_for(3.0)
+
+    assert any(isinstance(m, Welcome) for m in got(wire, bob))
+
+
 # --- ahead of the server --------------------------------------------------------------
 
 
@@ -155,6 +207,23 @@ def test_nobody_else_begins_a_step_meanwhile() -> None:
 
     assert wire.log.said("ann handed back steps 4 to 5")
     assert eve.worker.step == ann.worker.step
+
+
+def test_who_is_back_already_is_told_of_what_another_hands_back() -> None:
+    wire, ann, bob = blinked()
+    wire.run_to(6)
+    wire.run_for(0.05)
+    assert (ann.worker.step, bob.worker.step) == (6, 4)
+    wire.nodes[2].rejoin_after = None
+    wire.restart(4)
+
+    wire.connect(ann)
+    wire.connect(bob)
+    wire.run_to(7)
+
+    assert wire.log.said("ann handed back steps 4 to 5")
+    assert not any(isinstance(m, Welcome) for m in got(wire, bob))
+    all_equal(wire)
 
 
 def test_once_a_step_was_opened_it_is_too_late_and_said_so() -> None:
@@ -331,6 +400,17 @@ def test_what_was_handed_back_becomes_the_accepted_state() -> None:
     assert same(desk.ledger.state, state)
     assert desk.ann.ready
     assert desk.ann.since == 1
+
+
+def test_what_comes_back_after_a_step_was_opened_counts_no_more() -> None:
+    desk = Counter()
+    order = _order(desk, update(0), b"d" * 32)
+    found = retrace(LESSON.setting, LESSON.corpus, order)
+    desk.returning.too_late()  # the server is told to end
+
+    assert not desk.returning.waits(START)
+    assert desk.returning.regain(found, 1.0) == ([], [])
+    assert desk.ledger.state.step == 0
 
 
 def _order(desk: Counter, update_: Update, digest: bytes) -> Any:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.journaled_runs import Trained, same, trained
+from tests.journaled_runs import Trained, alone, same, trained
 from utilities.errors import ConfigError, DamageError, RunError
 from utilities.history import pack
 from utilities.journal import HEADER, Journal
@@ -48,6 +48,23 @@ def test_no_step_is_lost(tmp_path: Path, plan: list[int]) -> None:
         plan == [0]
     )
     assert found.notes == ()
+
+
+def test_a_bit_that_flipped_in_a_client_alone_costs_no_step(tmp_path: Path) -> None:
+    run = Trained(tmp_path)
+    run.step()
+    for _ in range(2):
+        alone(run, bytes(32))
+    run.step()
+    run.close()
+
+    found = run.resumed()
+
+    assert same(found.state, run.states[4])
+    assert [entry.digest for entry in found.entries] == list(map(run.digest, range(4)))
+    (note,) = found.notes
+    assert note.startswith("the one client of step 1 had another state than")
+    assert "(2 in all)" in note
 
 
 def test_a_run_goes_on_from_what_was_recovered(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.inspecting.asked import Ask, asker, complaint, data
-from tests.journaled_runs import Trained, same, trained
+from tests.journaled_runs import Trained, alone, same, trained
 from utilities.checkpoints import read_checkpoint
 from utilities.journal import HEADER
 
@@ -185,6 +185,20 @@ def test_a_journal_of_another_history_is_found(run: Trained, ask: Ask) -> None:
     (fault,) = faults(ask("verify"))
 
     assert fault.startswith("replay from step 3: step 3: the journal expects the state")
+
+
+def test_a_client_alone_that_had_another_state_is_told_of(
+    run: Trained, ask: Ask
+) -> None:
+    run.adopt(run.prepared("--resume"))
+    alone(run, bytes(32))
+    run.close()
+
+    out, _, status = ask("verify", "0")
+
+    assert status == 0
+    assert "ok    replay from step 3: proved up to step 10" in out
+    assert "ok    digests: the one client of step 9 had another state than" in out
 
 
 def test_a_run_without_a_sound_checkpoint_has_faults_only(

@@ -13,6 +13,7 @@ from utilities.config import Rule
 from utilities.data import Corpus, build_corpus
 from utilities.errors import CheckpointError, RunError
 from utilities.evolution import Setting, TrainState
+from utilities.history import Entry
 from utilities.inspect.asking import Command, Options, add_output, add_rule
 from utilities.inspect.console import note, say, say_json
 from utilities.inspect.filecommands import write_file
@@ -20,6 +21,7 @@ from utilities.journal import Contents
 from utilities.options import Parser
 from utilities.recovery import (
     damages,
+    doubts,
     entries_from,
     read_journal,
     replay,
@@ -209,10 +211,11 @@ def _steps(opened: _Opened) -> Iterator[Finding]:
         return
     first = min(known)
     state = start = run.load_checkpoint(fingerprint, first).state
-    entries = entries_from(opened.contents, first)
+    entries, proved = tuple(entries_from(opened.contents, first)), list[Entry]()
     try:
-        for _, after in replay(opened.setting, opened.corpus, start, entries):
+        for entry, after in replay(opened.setting, opened.corpus, start, entries):
             state = after
+            proved.append(entry)
             if known.get(state.step, _digest(opened, state)) != _digest(opened, state):
                 text = "is not what the journal leads to"
                 yield Finding(f"checkpoint {state.step}", text, sound=False)
@@ -221,6 +224,8 @@ def _steps(opened: _Opened) -> Iterator[Finding]:
         yield Finding(f"replay from step {first}", str(error), sound=False)
         return
     yield Finding(f"replay from step {first}", f"proved up to step {state.step}")
+    for text in doubts(entries, proved):
+        yield Finding("digests", text)
     end = max(opened.end, *known)
     if state.step < end:
         text = f"steps {state.step} to {end - 1} are not in the journal"

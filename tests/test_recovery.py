@@ -129,12 +129,16 @@ def test_lines_that_a_crash_has_lost_are_written_again(tmp_path: Path) -> None:
     }
 
 
-def test_what_the_logs_have_beyond_the_state_is_cut(tmp_path: Path) -> None:
+def test_what_the_logs_have_beyond_the_state_is_cut_and_told_of(
+    tmp_path: Path,
+) -> None:
     run = trained(tmp_path, [2])
     (run.now.run.path / "loss.txt").write_bytes(b"3.0\n2.9\n2.8\n2.7\n")
 
-    run.resumed()
+    (note,) = run.resumed().notes
 
+    assert "the logs tell of steps up to 3, checkpoints and journal end at 2" in note
+    assert run.resumed().notes == ()
     assert lines(run, "loss.txt") == ["3.0", "2.9"]
 
 

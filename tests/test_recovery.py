@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.journaled_runs import Trained, alone, same, trained
+from utilities import recovery
 from utilities.errors import ConfigError, DamageError, RunError
 from utilities.history import pack
-from utilities.journal import HEADER, Journal
+from utilities.journal import HEADER, Journal, journal_files
 from utilities.options import parse_server
 from utilities.recovery import (
     damages,
@@ -140,6 +141,27 @@ def test_what_the_logs_have_beyond_the_state_is_cut_and_told_of(
     assert "the logs tell of steps up to 3, checkpoints and journal end at 2" in note
     assert run.resumed().notes == ()
     assert lines(run, "loss.txt") == ["3.0", "2.9"]
+
+
+def test_a_file_that_the_server_removes_meanwhile_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(tmp_path, [3, 4, 2])
+    names = journal_files(run.journal)
+    gone = (1, run.journal / "step-000001.log")
+    monkeypatch.setattr(recovery, "journal_files", lambda _: [gone, *names])
+
+    found = read_journal(run.now.run, run.now.setting)
+
+    assert [file.path for file in found] == [path for _, path in names]
+
+
+def test_a_file_of_the_journal_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    run = trained(tmp_path, [3])
+    run.file(9).mkdir()
+
+    with pytest.raises(RunError, match=r"step-000009\.log: cannot be read: "):
+        read_journal(run.now.run, run.now.setting)
 
 
 def test_an_unfinished_record_is_cut_and_kept_aside(tmp_path: Path) -> None:

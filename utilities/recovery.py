@@ -74,12 +74,19 @@ def journal_of(run: Run, setting: Setting) -> Journal:
 def read_journal(run: Run, setting: Setting) -> list[Contents]:
     """Return what the files of a run's journal hold, oldest first.
 
+    A file that its server removes meanwhile is left out.
+
     Raises:
         RunError: a file cannot be read or is not of this run.
     """
-    identity = identity_of(run.record, setting.fingerprint)
-    files = journal_files(run.path / JOURNAL)
-    return [read_file(path, identity) for _, path in files]
+    identity, contents = identity_of(run.record, setting.fingerprint), []
+    for _, path in journal_files(run.path / JOURNAL):
+        try:
+            contents.append(read_file(path, identity))
+        except RunError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+    return contents
 
 
 def damages(contents: Iterable[Contents]) -> list[Damage]:

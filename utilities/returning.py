@@ -2,7 +2,8 @@
 
 A client that was away for a few steps still holds its replica. Where the server knows
 its digest at that step, the updates since are all it needs; they are sent as long as
-they are fewer bytes than a state.
+they are fewer bytes than a state. Nobody has told the digest of the step at hand yet: a
+client that has missed nothing goes on with the next step, if others take part in it.
 
 A client that is ahead knows a step which the server has announced and does not find on
 its disk any more: disks lie. Before such a server closes a step of its own, the client

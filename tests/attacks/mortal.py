@@ -12,6 +12,7 @@ MORTAL_ERRNO a server lives on, and its disk fails with that error from then on.
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,17 @@ class Fate:
         self._left = moment
         self._file = Path(os.environ["MORTAL_FILE"])
         self._errno = int(os.environ.get("MORTAL_ERRNO", "0"))
+        self._lock = threading.Lock()
         self._at = os.environ.get("MORTAL_AT", "")
 
     def strike(self, what: str) -> None:
         """Die now, or fail from now on, if it is time."""
         if not what.startswith(self._at):
             return
+        with self._lock:  # another thread does not end it before the note is written
+            self._count(what)
+
+    def _count(self, what: str) -> None:
         self._left -= 1
         if self._left > 0:
             return

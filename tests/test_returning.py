@@ -364,6 +364,30 @@ def test_seeds_that_this_server_never_gave_out_are_refused() -> None:
     assert order.updates[0].segments == update(0, slot=300).segments
 
 
+def test_trials_that_are_there_twice_are_refused() -> None:
+    desk = Counter()
+    desk.ahead()
+    once = update(0)
+    twice = replace(
+        once,
+        trials=2 * TRIALS,
+        segments=2 * once.segments,
+        rewards=np.ones(2 * TRIALS, np.int8),
+    )
+
+    with pytest.raises(ProtocolError, match="the seeds are not those of step 0"):
+        desk.returning.take(desk.ann, twice)
+
+
+@pytest.mark.parametrize("number", [1, 1 << 40])
+def test_text_that_no_step_has_used_yet_is_refused(number: int) -> None:
+    desk = Counter()
+    desk.ahead()
+
+    with pytest.raises(ProtocolError, match=f"of step 0 or before, got {number}"):
+        desk.returning.take(desk.ann, replace(update(0), token_batch=number))
+
+
 def test_what_was_retraced_counts_only_for_who_is_still_here() -> None:
     desk = Counter()
     order = _order(desk, update(0), b"d" * 32)

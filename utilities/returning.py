@@ -163,6 +163,11 @@ class Returning:
         if update.step != step:
             raise ProtocolError(f"recalled: expected step {step}, got {update.step}")
         check_update(self._setting, update)
+        if update.token_batch > step:  # each is used in one step at least
+            raise ProtocolError(
+                f"recalled: expected a token batch of step {step} or before, "
+                f"got {update.token_batch}"
+            )
         if not self._made(update):
             raise ProtocolError(f"recalled: the seeds are not those of step {step}")
         recall.updates.append(update)
@@ -172,8 +177,10 @@ class Returning:
         return [Retrace(self._ledger.state, tuple(recall.updates))]
 
     def _made(self, update: Update) -> bool:
-        """Return whether all seeds of an update are ones that this server gives out."""
+        """Return whether all seeds of an update are this server's, and there once."""
         unknown = {segment.seed for segment in update.segments}
+        if len(unknown) < len(update.segments):
+            return False
         for slot in range(MOST_SLOTS if unknown else 0):
             unknown.discard(segment_seed(self._run_seed, update.step, slot))
             if not unknown:

@@ -9,8 +9,10 @@ import pytest
 from tests.desk import RUN_SEED, START, hello, lesson
 from tests.journaled_runs import same
 from tests.wire import Node, Wire
+from utilities import returning
 from utilities.errors import ProtocolError
 from utilities.evolution import Segment, Update, segment_seed
+from utilities.history import held
 from utilities.ledger import Ledger
 from utilities.outbox import Outbox
 from utilities.peers import Peer
@@ -22,7 +24,7 @@ from utilities.protocol import (
     TokenBatch,
     Welcome,
 )
-from utilities.returning import RECALL_SECONDS, Returning, retrace
+from utilities.returning import ALL_SECONDS, RECALL_SECONDS, Returning, retrace
 
 # --- away for a few steps -------------------------------------------------------------
 
@@ -338,6 +340,34 @@ def test_one_client_at_a_time_is_asked() -> None:
     assert desk.returning.waits(START + RECALL_SECONDS - 1e-6)
     assert desk.returning.wakeup == START + RECALL_SECONDS
     assert not desk.returning.waits(START + RECALL_SECONDS)
+
+
+def test_who_come_and_leave_in_turn_do_not_hold_up_a_run_for_ever() -> None:
+    desk, asked, now = Counter(), 0, START
+    while now < START + 10 * ALL_SECONDS:
+        peer = Peer(asked + 1, "ann")
+        notes = desk.returning.meet(peer, said(1), 0, now)
+        if notes:
+            break
+        asked, now = asked + 1, now + RECALL_SECONDS - 1.0
+        assert desk.returning.waits(min(now, START + ALL_SECONDS) - 1e-6)
+        desk.returning.lose(peer)
+
+    assert asked == 4
+    assert not desk.returning.waits(now)
+
+
+def test_more_than_a_client_can_hold_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(returning, "MOST_BYTES", 3 * held(update(0)))
+    desk = Counter()
+    desk.ahead(5)
+    for step in range(3):
+        desk.returning.take(desk.ann, update(step))
+
+    with pytest.raises(ProtocolError, match="recalled: more than"):
+        desk.returning.take(desk.ann, update(3))
 
 
 def test_who_is_not_asked_hands_nothing_back() -> None:

@@ -19,7 +19,7 @@ from utilities.data import Corpus
 from utilities.errors import ProtocolError
 from utilities.events import Note
 from utilities.evolution import Setting, TrainState, Update, advance, segment_seed
-from utilities.history import check_update
+from utilities.history import check_update, held
 from utilities.ledger import Ledger
 from utilities.outbox import Outbox
 from utilities.peers import Peer
@@ -27,6 +27,8 @@ from utilities.protocol import Hello
 from utilities.tally import Append, Closed
 
 RECALL_SECONDS = 10.0  # to hand back what is missing
+ALL_SECONDS = 30.0  # that no step is begun for it, whoever comes and leaves
+MOST_BYTES = 1 << 25  # that are handed back; a client keeps half as much
 MOST_SLOTS = 1 << 14  # of a step, among which a seed is looked for
 
 
@@ -65,6 +67,7 @@ class _Recall:
     hello: Hello
     deadline: float  # on the coordinator's clock
     updates: list[Update] = field(default_factory=list)
+    size: int = 0  # bytes of these
     ordered: bool = False  # to be retraced
 
 
@@ -88,6 +91,7 @@ class Returning:
         self._outbox = outbox
         self._first: int | None = ledger.state.step
         self._recall: _Recall | None = None
+        self._end: float | None = None  # of all asking, on the coordinator's clock
 
     def meet(
         self,
@@ -120,13 +124,23 @@ class Returning:
         if missed is not None:
             peer.since = step
             self._outbox.resume(peer, hello, missed)
-        elif at > step and self._recall is None and step == self._first:
-            self._recall = _Recall(peer, hello, now + RECALL_SECONDS)
+        elif at > step and self._may_ask(step, now):
+            assert self._end is not None, "it begins with the first"
+            deadline = min(now + RECALL_SECONDS, self._end)
+            self._recall = _Recall(peer, hello, deadline)
             self._outbox.recall(peer, step, self._ledger.digest)
         elif at > step:
             text = f"{peer.name} was at step {at}, which this run has not reached yet"
             return [Note(f"{text}: its state is replaced", warning=True)]
         return []
+
+    def _may_ask(self, step: int, now: float) -> bool:
+        """Return whether what is missing may still come from somebody."""
+        if self._recall is not None or step != self._first:
+            return False
+        if self._end is None:
+            self._end = now + ALL_SECONDS
+        return now < self._end
 
     def waits(self, now: float) -> bool:
         """Return whether steps are still to be handed back, ahead of a new one."""
@@ -171,6 +185,9 @@ class Returning:
         if not self._made(update):
             raise ProtocolError(f"recalled: the seeds are not those of step {step}")
         recall.updates.append(update)
+        recall.size += held(update)
+        if recall.size > MOST_BYTES:
+            raise ProtocolError(f"recalled: more than {MOST_BYTES} bytes of updates")
         recall.ordered = step + 1 == recall.hello.last_step
         if not recall.ordered:
             return []

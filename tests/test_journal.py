@@ -175,6 +175,30 @@ def test_a_record_is_synced_before_append_returns(tmp_path: Path) -> None:
     assert done[7:] == ["write", "sync"]
 
 
+def test_a_file_that_cannot_be_closed_has_all_that_was_appended(
+    tmp_path: Path,
+) -> None:
+    class Remote(Disk):
+        failing = False
+
+        def close(self, descriptor: int) -> None:
+            super().close(descriptor)
+            if self.failing:
+                raise OSError(errno.EIO, "no such server")
+
+    disk = Remote()
+    journal = Journal(tmp_path / "journal", IDENTITY, disk)
+    journal.append(0, digest(0), b"a")
+    disk.failing = True
+    journal.rotate()
+    disk.failing = False
+    journal.append(1, digest(1), b"b")
+    journal.close()
+
+    files = [read(path) for _, path in journal_files(tmp_path / "journal")]
+    assert [record.payload for file in files for record in file.records] == [b"a", b"b"]
+
+
 @pytest.mark.parametrize("target", ["open", "write", "sync", "rename"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS])
 def test_after_an_error_of_the_disk_nothing_more_is_written(

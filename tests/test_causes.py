@@ -47,6 +47,15 @@ def test_where_nobody_can_listen_the_way_out_is_named(
     assert words in told
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:7", "localhost:7", "[::1]:7"])
+def test_who_finds_no_server_here_is_told_to_name_the_machine(address: str) -> None:
+    error = ConnectionRefusedError()
+    told = cannot_connect(address, error, unknown=False, waited=1)
+
+    assert "nothing listens there; is the server running on this machine" in told
+    assert told.endswith("name that: basicClient.py HOST")
+
+
 @pytest.mark.parametrize(
     ("error", "platform", "words"),
     [

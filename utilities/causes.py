@@ -4,6 +4,8 @@ import errno
 import re
 import sys
 
+from utilities.addresses import only_here
+
 # What Windows calls them; `errno` has other numbers there.
 WINDOWS_RESERVED, WINDOWS_TAKEN = 10013, 10048
 WINDOWS_NO_NETWORK, WINDOWS_NO_HOST = 10051, 10065
@@ -68,6 +70,12 @@ def cannot_connect(
     if unknown or isinstance(error, UnicodeError):
         return f"{where}: the name is not known; check it or use the server's address"
     if isinstance(error, ConnectionRefusedError):
+        if only_here(address.rpartition(":")[0].strip("[]")):
+            return (
+                f"{where}: nothing listens there; is the server running on this "
+                "machine, with this port? If it runs on another one, name that: "
+                "basicClient.py HOST"
+            )
         return (
             f"{where}: the machine answers but nothing listens there; is the server "
             "running, with this port and a --host other than 127.0.0.1?"

@@ -18,7 +18,7 @@ PAUSES = {"FIRST_PAUSE": 0.05, "LONGEST_PAUSE": 0.2}  # seconds; of users 1 to 6
 
 def work() -> None:
     """Take part as the command line asks, and tell."""
-    from utilities import client
+    from utilities import client, manners
     from utilities.clientoptions import parse_client
     from utilities.evolution import Update
     from utilities.misc import sha256
@@ -59,8 +59,10 @@ def work() -> None:
         record.write(json.dumps(what) + "\n")
         record.flush()
 
-    for name, value in {**PAUSES, "Worker": Telling}.items():
-        setattr(client, name, value)
+    for name, value in PAUSES.items():
+        assert hasattr(manners, name), name
+        setattr(manners, name, value)
+    setattr(client, "Worker", Telling)  # noqa: B010 - it is not meant to be replaced
     with Path(sys.argv[1]).open("a", encoding="ascii") as record:
         client.lend(parse_client(sys.argv[2:], "telling"))
 

@@ -272,13 +272,11 @@ def test_a_resume_keeps_the_validation_loss_that_a_session_ended_with(
     log.close()
     whole = content(run, "metrics.jsonl")
 
-    for _ in range(2):  # a session without a step changes nothing
-        log.cut_logs(FIRST_STEP + 2)
-        assert [m["step"] for m in read_metrics(run)] == [40, 41]
-        log.close()
-        assert content(run, "metrics.jsonl") == whole
+    log.cut_logs(FIRST_STEP + 2)  # a session without a step changes nothing
+    log.close()
+    assert content(run, "metrics.jsonl") == whole
 
-    log.cut_logs(FIRST_STEP + 2)
+    log = RunLog(run, FakeClock())
     log.append_step(step(FIRST_STEP + 2, validation_loss=measured))
     log.append_step(step(FIRST_STEP + 3))
     log.close()
@@ -286,15 +284,18 @@ def test_a_resume_keeps_the_validation_loss_that_a_session_ended_with(
     assert lines[2:] == [(42, PLAIN.clients, told), (43, PLAIN.clients, None)]
 
 
-def test_of_another_step_nothing_is_kept(run: Run, log: RunLog) -> None:
+def test_the_end_of_a_session_stays_with_its_own_step(run: Run, log: RunLog) -> None:
     grow(log, FIRST_STEP, FIRST_STEP + 2)
     log.append_state(step(FIRST_STEP + 2, loss=None, clients=0, validation_loss=2.25))
     log.close()
     log.cut_logs(FIRST_STEP + 2)
     log.append_step(step(FIRST_STEP + 3))  # the one before was lost
     log.close()
+    found = [(m["step"], m["validationLoss"]) for m in read_metrics(run)]
+    assert found[2:] == [(42, 2.25), (43, None)]  # an end stays what it was
 
-    assert [m["validationLoss"] for m in read_metrics(run)] == [None] * 3
+    log.cut_logs(FIRST_STEP + 1)
+    assert [m["step"] for m in read_metrics(run)] == [40]
 
 
 def test_a_resume_forgets_what_was_not_written(run: Run, log: RunLog) -> None:

@@ -126,7 +126,8 @@ class RunLog:
         self.next_step = run.first_step + bytes_of(run.path / LOSSES).count(b"\n")
         self._line_seconds = -math.inf  # of training, at the newest line
         self._left_out = b""  # the newest line, where it was thinned out
-        self._state = b""  # with which the session before ended, until a step is there
+        # the line that a session ended with, until the step has come again
+        self._end = _state_at(bytes_of(run.path / METRICS), self.next_step)
 
     def append_step(self, metrics: StepMetrics) -> None:
         """Log a step; steps come in ascending order."""
@@ -155,11 +156,16 @@ class RunLog:
         self._left_out = b""
 
     def _measured(self, metrics: StepMetrics) -> StepMetrics:
-        """Return a line with what the session before has measured of the same state."""
-        before, self._state = metrics_line(self._state), b""
-        if before is None or metrics.validation_loss is not None:
+        """Return a line with what the session before has measured of the same state.
+
+        The line with which that session ended goes: this one takes its place.
+        """
+        before, self._end = metrics_line(self._end), b""
+        if before is None or before["step"] != metrics.step:
             return metrics
-        if before["step"] != metrics.step:
+        path = self._metrics.path
+        _replace(self._disk, path, _cut_metrics(bytes_of(path), metrics.step))
+        if metrics.validation_loss is not None:
             return metrics
         return dataclasses.replace(metrics, validation_loss=before["validationLoss"])
 
@@ -179,8 +185,8 @@ class RunLog:
 
     def close(self) -> None:
         """Write what was gathered, with the line of the last step in any case."""
-        self._metrics.pending += self._left_out + self._state
-        self._left_out = self._state = b""
+        self._metrics.pending += self._left_out
+        self._left_out = b""
         self.flush()
 
     def append_sample(self, step: int, text: str) -> None:
@@ -197,14 +203,14 @@ class RunLog:
 
         Lines of this step and later ones go, since these steps come again; so do
         lines that are not whole. Steps whose loss a crash has lost get nan. Samples
-        of the step itself stay; so does, in the line of what comes next, the validation
-        loss that a session ended with.
+        of the step itself stay; so does the line that a session ended with there, if
+        it has a validation loss, until the step has come again.
         """
         assert step >= self._first_step, (step, self._first_step)
         metrics, losses, samples = self._metrics.path, self._losses.path, self._samples
         lines = bytes_of(metrics)
-        self._state = _state_at(lines, step)
-        _replace(self._disk, metrics, _cut_metrics(lines, step))
+        self._end = _state_at(lines, step)
+        _replace(self._disk, metrics, _cut_metrics(lines, step) + self._end)
         _replace(
             self._disk, losses, _cut_losses(bytes_of(losses), step - self._first_step)
         )

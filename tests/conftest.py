@@ -15,4 +15,5 @@ def _own_configuration(tmp_path_factory: pytest.TempPathFactory) -> None:
     patch = pytest.MonkeyPatch()
     for variable in ("XDG_CONFIG_HOME", "APPDATA", "HOME"):
         patch.setenv(variable, folder)
-    patch.delenv("ES_JOIN_CODE", raising=False)
+    for variable in ("ES_JOIN_CODE", "ES_SERVER"):
+        patch.delenv(variable, raising=False)

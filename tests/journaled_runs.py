@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,16 @@ def trained(folder: Path, plan: Sequence[int], disk: Disk = DISK) -> Trained:
             run.step()
     run.close()
     return run
+
+
+def alone(run: Trained, digest: bytes) -> None:
+    """Take a step with one client, which told a digest."""
+    state = run.states[-1]
+    update = update_of(state.step)
+    entry = replace(entry_of(update, digest), clients=1)
+    run.now.journal.append(entry.step, entry.digest, pack(entry))
+    tokens = run.now.corpus.token_batch(0)
+    run.states.append(advance(run.now.setting, state, update, tokens))
 
 
 def same(one: TrainState, other: TrainState) -> bool:

@@ -1,6 +1,7 @@
 """Each usual cause has a sentence of its own."""
 
 import errno
+import re
 import sys
 
 import pytest
@@ -45,6 +46,31 @@ def test_where_nobody_can_listen_the_way_out_is_named(
 
     assert told.startswith("cannot listen on lab:7: ")
     assert words in told
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EADDRINUSE, "Taken"),
+        OSError(errno.EACCES, "Denied"),
+        OSError(10013, "Reserved"),
+        OSError(errno.EADDRNOTAVAIL, "Not here"),
+    ],
+)
+def test_the_way_out_is_named_as_the_user_knows_it(error: OSError) -> None:
+    told = cannot_listen("lab:7", error, ("--pageHost", "--page"))
+
+    assert re.search(r"--page(Host takes| \(0: any free one)", told)
+    assert "--port" not in told
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:7", "localhost:7", "[::1]:7"])
+def test_who_finds_no_server_here_is_told_to_name_the_machine(address: str) -> None:
+    error = ConnectionRefusedError()
+    told = cannot_connect(address, error, unknown=False, waited=1)
+
+    assert "nothing listens there; is the server running on this machine" in told
+    assert told.endswith("name that: basicClient.py HOST")
 
 
 @pytest.mark.parametrize(

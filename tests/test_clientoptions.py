@@ -23,6 +23,28 @@ def test_a_client_without_options_has_the_name_of_its_machine() -> None:
 
 
 @pytest.mark.parametrize(
+    ("variable", "typed", "host"),
+    [("", [], "127.0.0.1"), ("lab", [], "lab"), ("lab", ["desk"], "desk")],
+)
+def test_where_no_server_is_named_a_variable_names_it(
+    monkeypatch: pytest.MonkeyPatch, variable: str, typed: list[str], host: str
+) -> None:
+    monkeypatch.setenv("ES_SERVER", variable)
+
+    assert parse_client(typed, "m") == ClientOptions(host, "m")
+
+
+def test_a_code_in_the_variable_is_taken_but_not_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ES_SERVER", f"{CODE.shown()}@lab:80")
+    assert parse_client([], "m").code == CODE
+
+    monkeypatch.setenv("ES_SERVER", f"{CODE.shown()}@lab:port")
+    assert CODE.shown() not in client_refusal()
+
+
+@pytest.mark.parametrize(
     ("machine", "name"),
     [("", "client"), ("a\tb", "ab"), ("\n", "client"), ("x" * 99, "x" * 64)],
 )
@@ -120,7 +142,8 @@ def test_help_ends_the_program_well(capsys: pytest.CaptureFixture[str]) -> None:
         parse_client(["--help"], "desk")
 
     assert caught.value.code == 0
-    assert "[127.0.0.1:55551]" in capsys.readouterr().out
+    told = " ".join(capsys.readouterr().out.split())
+    assert "[the variable ES_SERVER, or else 127.0.0.1:55551]" in told
 
 
 def test_a_code_may_stand_before_the_address() -> None:

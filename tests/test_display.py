@@ -128,6 +128,30 @@ def test_a_terminal_gets_a_bar_that_goes_away(
     assert capsys.readouterr().out.splitlines()[-1] == "a line"
 
 
+@pytest.mark.parametrize(
+    ("columns", "lines", "drawn"), [(80, 24, True), (80, 0, False), (0, 0, False)]
+)
+def test_a_terminal_without_a_size_gets_lines(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    columns: int,
+    lines: int,
+    drawn: bool,
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(terminal, "fileno", lambda: 2)
+    size = os.terminal_size((columns, lines))
+    monkeypatch.setattr(os, "get_terminal_size", lambda _fd=1: size)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    shown = Display(quiet=False)
+    shown.start()
+    shown.status("step 1")
+    shown.close()
+
+    assert capsys.readouterr().out == ("" if drawn else "step 1\n")
+    assert ("step 1" in terminal.getvalue()) == drawn
+
+
 def test_a_console_that_lacks_a_character_shows_a_question_mark() -> None:
     code = (
         "from utilities.display import Display\n"

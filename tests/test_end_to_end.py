@@ -177,7 +177,7 @@ def test_a_signal_ends_a_run_well_and_it_can_go_on(
 
 @linux
 def test_a_second_signal_quits_at_once_and_local_clients_with_it(lab: Lab) -> None:
-    server = lab.server(f"{lab.small} --timePerStep 50 --localClients 2")
+    server = lab.server(f"{lab.small} --trialsPerStep 16000000 --localClients 2")
     port = server.port
     server.has_said("2 here")
     assert clients_of(port) == 2

@@ -59,7 +59,8 @@ def test_a_wrong_code_is_one_line_on_both_sides_and_an_exit_code_of_its_own(
     stranger = client(lab, f"{wrong}@127.0.0.1:{server.port}")
     assert stranger.ended() == 7, stranger
     line = f"127.0.0.1:{server.port}: the server does not accept the join code"
-    assert stranger.err == f"basicClient.py: {line}\n"
+    hint = "; the server prints its own at its start"
+    assert stranger.err == f"basicClient.py: {line}{hint}\n"
     assert stranger.out == ""
     until(lambda: server.err)
     ended(server)

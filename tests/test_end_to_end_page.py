@@ -55,7 +55,8 @@ def test_the_page_grows_with_the_run_and_survives_a_restart(
     ended_run(lab)
     server, url = with_page(lab, "--checkPointTime 1")
     for name in (SCRIPT, IMAGE):
-        lab.start("client", CLIENT, f"127.0.0.1:{server.port}", "--name", name)
+        address = f"127.0.0.1:{server.port}"
+        lab.start("client", CLIENT, address, *lab.code, "--name", name)
     tab = Tab(browser, PATIENCE)
     tab.page.goto(url)
 

@@ -175,6 +175,30 @@ def test_a_record_is_synced_before_append_returns(tmp_path: Path) -> None:
     assert done[7:] == ["write", "sync"]
 
 
+def test_a_file_that_cannot_be_closed_has_all_that_was_appended(
+    tmp_path: Path,
+) -> None:
+    class Remote(Disk):
+        failing = False
+
+        def close(self, descriptor: int) -> None:
+            super().close(descriptor)
+            if self.failing:
+                raise OSError(errno.EIO, "no such server")
+
+    disk = Remote()
+    journal = Journal(tmp_path / "journal", IDENTITY, disk)
+    journal.append(0, digest(0), b"a")
+    disk.failing = True
+    journal.rotate()
+    disk.failing = False
+    journal.append(1, digest(1), b"b")
+    journal.close()
+
+    files = [read(path) for _, path in journal_files(tmp_path / "journal")]
+    assert [record.payload for file in files for record in file.records] == [b"a", b"b"]
+
+
 @pytest.mark.parametrize("target", ["open", "write", "sync", "rename"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS])
 def test_after_an_error_of_the_disk_nothing_more_is_written(
@@ -219,6 +243,8 @@ def test_every_flipped_bit_of_a_file_is_found_and_located(tmp_path: Path) -> Non
         assert f"record of step {step}, at byte " in str(found.damage)
         kept = [record.step for record in found.records]
         assert kept == [s for s in (3, 4, 5) if s != step]
+    print(f"{len(sound)} bits flipped in a journal: all found, their steps named")
+    assert len(sound) > 100
 
 
 @pytest.mark.parametrize("cut", [1, 8, 30, 31, 32, 33, 100, 600, 733])

@@ -191,8 +191,14 @@ def test_where_there_are_no_more_threads_one_is_turned_away(
 
 
 def test_a_port_that_is_taken_is_said(server: PageServer) -> None:
-    with pytest.raises(NetworkError, match=rf"^the page: .*{server.port}"):
+    with pytest.raises(NetworkError, match=rf"^the page: .*{server.port}.* --port"):
         PageServer(server.page, "127.0.0.1", server.port)
+
+
+def test_beside_a_run_it_is_the_pages_option_that_is_named(server: PageServer) -> None:
+    taken = page_open(server.page, "127.0.0.1", server.port)
+    with pytest.raises(NetworkError, match="choose another with --page "), taken:
+        pass
 
 
 def test_a_page_may_listen_on_ipv6(tmp_path: Path) -> None:

@@ -48,6 +48,16 @@ def as_shown(value: object) -> str:
     return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
+def test_ten_attacks_are_told_of_with_figures_and_tests_that_there_are() -> None:
+    attacks = rows("What it promises")
+
+    assert len(attacks) == 10
+    for _, result, files in attacks:
+        assert result
+        for name in re.findall(r"`([^`]+)`", files):
+            assert "print(" in (ROOT / "tests" / name).read_text(encoding="utf-8")
+
+
 def test_the_table_of_keys_has_every_key_with_its_default() -> None:
     shown = {row[0].strip("`"): row[1] for row in rows("Keys of a run")}
     defaults = {key: as_shown(value) for key, value in Config().to_json().items()}

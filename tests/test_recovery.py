@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.journaled_runs import Trained, same, trained
+from tests.journaled_runs import Trained, alone, same, trained
+from utilities import recovery
 from utilities.errors import ConfigError, DamageError, RunError
 from utilities.history import pack
-from utilities.journal import HEADER, Journal
+from utilities.journal import HEADER, Journal, journal_files
 from utilities.options import parse_server
 from utilities.recovery import (
     damages,
@@ -48,6 +49,23 @@ def test_no_step_is_lost(tmp_path: Path, plan: list[int]) -> None:
         plan == [0]
     )
     assert found.notes == ()
+
+
+def test_a_bit_that_flipped_in_a_client_alone_costs_no_step(tmp_path: Path) -> None:
+    run = Trained(tmp_path)
+    run.step()
+    for _ in range(2):
+        alone(run, bytes(32))
+    run.step()
+    run.close()
+
+    found = run.resumed()
+
+    assert same(found.state, run.states[4])
+    assert [entry.digest for entry in found.entries] == list(map(run.digest, range(4)))
+    (note,) = found.notes
+    assert note.startswith("the one client of step 1 had another state than")
+    assert "(2 in all)" in note
 
 
 def test_a_run_goes_on_from_what_was_recovered(tmp_path: Path) -> None:
@@ -112,13 +130,38 @@ def test_lines_that_a_crash_has_lost_are_written_again(tmp_path: Path) -> None:
     }
 
 
-def test_what_the_logs_have_beyond_the_state_is_cut(tmp_path: Path) -> None:
+def test_what_the_logs_have_beyond_the_state_is_cut_and_told_of(
+    tmp_path: Path,
+) -> None:
     run = trained(tmp_path, [2])
     (run.now.run.path / "loss.txt").write_bytes(b"3.0\n2.9\n2.8\n2.7\n")
 
-    run.resumed()
+    (note,) = run.resumed().notes
 
+    assert "the logs tell of steps up to 3, checkpoints and journal end at 2" in note
+    assert run.resumed().notes == ()
     assert lines(run, "loss.txt") == ["3.0", "2.9"]
+
+
+def test_a_file_that_the_server_removes_meanwhile_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(tmp_path, [3, 4, 2])
+    names = journal_files(run.journal)
+    gone = (1, run.journal / "step-000001.log")
+    monkeypatch.setattr(recovery, "journal_files", lambda _: [gone, *names])
+
+    found = read_journal(run.now.run, run.now.setting)
+
+    assert [file.path for file in found] == [path for _, path in names]
+
+
+def test_a_file_of_the_journal_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    run = trained(tmp_path, [3])
+    run.file(9).mkdir()
+
+    with pytest.raises(RunError, match=r"step-000009\.log: cannot be read: "):
+        read_journal(run.now.run, run.now.setting)
 
 
 def test_an_unfinished_record_is_cut_and_kept_aside(tmp_path: Path) -> None:

@@ -491,6 +491,16 @@ def test_from_another_folder_the_next_commands_name_the_one_to_be_in(
     assert f"Next, in {reporting.PROJECT}:\n" in done.said()
 
 
+def test_from_another_folder_the_next_command_finds_the_files_again(
+    speaker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, plain_python: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = speaker(options=ServerOptions(tls_cert=Path("c.pem")))
+    done.report.summary()
+
+    assert f" --tlsCert {quoted(tmp_path / 'c.pem')}\n" in done.said()
+
+
 def test_the_summary_says_what_was_reached_where_it_is_and_what_comes_next(
     speaker: Any, prepared: Prepared, moment: list[float], plain_python: None
 ) -> None:

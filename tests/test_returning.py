@@ -9,8 +9,10 @@ import pytest
 from tests.desk import RUN_SEED, START, hello, lesson
 from tests.journaled_runs import same
 from tests.wire import Node, Wire
+from utilities import returning
 from utilities.errors import ProtocolError
 from utilities.evolution import Segment, Update, segment_seed
+from utilities.history import held
 from utilities.ledger import Ledger
 from utilities.outbox import Outbox
 from utilities.peers import Peer
@@ -22,7 +24,7 @@ from utilities.protocol import (
     TokenBatch,
     Welcome,
 )
-from utilities.returning import RECALL_SECONDS, Returning, retrace
+from utilities.returning import ALL_SECONDS, RECALL_SECONDS, Returning, retrace
 
 # --- away for a few steps -------------------------------------------------------------
 
@@ -111,6 +113,58 @@ def test_tokens_that_a_client_holds_are_not_sent_again() -> None:
     all_equal(wire)
 
 
+def blinked(**keys: Any) -> tuple[Wire, Node, Node]:
+    """Return a run in which one of three was just cut off and has missed nothing."""
+    wire = Wire(**keys)
+    ann, bob = wire.node("ann", rejoin=None), wire.node("bob", rejoin=None)
+    wire.node("eve")
+    wire.run_to(4)
+    wire.run_for(0.01)
+    wire.cut(bob)
+    wire.log.mail.clear()
+    assert (ann.worker.step, bob.worker.step) == (4, 4)
+    return wire, ann, bob
+
+
+@pytest.mark.parametrize("aggregation", ["seeds", "sums"])
+def test_a_client_that_has_missed_nothing_goes_on_with_the_next_step(
+    aggregation: str,
+) -> None:
+    wire, _, bob = blinked(aggregation=aggregation)
+    wire.connect(bob)
+    wire.run_to(7)
+
+    sent = [type(message) for message in got(wire, bob)]
+    assert sent[:2] == [Resume, Update]
+    assert Welcome not in sent
+    all_equal(wire)
+
+
+def test_a_state_that_has_changed_meanwhile_shows_in_its_next_digest() -> None:
+    wire, _, bob = blinked()
+    bob.corrupt()
+    wire.connect(bob)
+    wire.run_to(8)
+
+    assert isinstance(got(wire, bob)[0], Resume)
+    assert wire.log.said("bob: its digest differs at step 5", warning=True)
+    assert not bob.deviates
+    all_equal(wire)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_where_its_voice_might_decide_a_client_gets_the_state(alone: bool) -> None:
+    wire, _, bob = blinked(**({} if alone else {"trials_per_step": 24}))
+    if alone:
+        for node in wire.nodes:
+            node.rejoin_after = None
+            wire.cut(node)
+    wire.connect(bob)
+    wire.run_for(3.0)
+
+    assert any(isinstance(m, Welcome) for m in got(wire, bob))
+
+
 # --- ahead of the server --------------------------------------------------------------
 
 
@@ -155,6 +209,23 @@ def test_nobody_else_begins_a_step_meanwhile() -> None:
 
     assert wire.log.said("ann handed back steps 4 to 5")
     assert eve.worker.step == ann.worker.step
+
+
+def test_who_is_back_already_is_told_of_what_another_hands_back() -> None:
+    wire, ann, bob = blinked()
+    wire.run_to(6)
+    wire.run_for(0.05)
+    assert (ann.worker.step, bob.worker.step) == (6, 4)
+    wire.nodes[2].rejoin_after = None
+    wire.restart(4)
+
+    wire.connect(ann)
+    wire.connect(bob)
+    wire.run_to(7)
+
+    assert wire.log.said("ann handed back steps 4 to 5")
+    assert not any(isinstance(m, Welcome) for m in got(wire, bob))
+    all_equal(wire)
 
 
 def test_once_a_step_was_opened_it_is_too_late_and_said_so() -> None:
@@ -271,6 +342,34 @@ def test_one_client_at_a_time_is_asked() -> None:
     assert not desk.returning.waits(START + RECALL_SECONDS)
 
 
+def test_who_come_and_leave_in_turn_do_not_hold_up_a_run_for_ever() -> None:
+    desk, asked, now = Counter(), 0, START
+    while now < START + 10 * ALL_SECONDS:
+        peer = Peer(asked + 1, "ann")
+        notes = desk.returning.meet(peer, said(1), 0, now)
+        if notes:
+            break
+        asked, now = asked + 1, now + RECALL_SECONDS - 1.0
+        assert desk.returning.waits(min(now, START + ALL_SECONDS) - 1e-6)
+        desk.returning.lose(peer)
+
+    assert asked == 4
+    assert not desk.returning.waits(now)
+
+
+def test_more_than_a_client_can_hold_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(returning, "MOST_BYTES", 3 * held(update(0)))
+    desk = Counter()
+    desk.ahead(5)
+    for step in range(3):
+        desk.returning.take(desk.ann, update(step))
+
+    with pytest.raises(ProtocolError, match="recalled: more than"):
+        desk.returning.take(desk.ann, update(3))
+
+
 def test_who_is_not_asked_hands_nothing_back() -> None:
     desk = Counter()
     with pytest.raises(ProtocolError, match="step 0 was not asked for"):
@@ -293,6 +392,30 @@ def test_seeds_that_this_server_never_gave_out_are_refused() -> None:
     (order,) = desk.returning.take(desk.ann, update(0, slot=300))
 
     assert order.updates[0].segments == update(0, slot=300).segments
+
+
+def test_trials_that_are_there_twice_are_refused() -> None:
+    desk = Counter()
+    desk.ahead()
+    once = update(0)
+    twice = replace(
+        once,
+        trials=2 * TRIALS,
+        segments=2 * once.segments,
+        rewards=np.ones(2 * TRIALS, np.int8),
+    )
+
+    with pytest.raises(ProtocolError, match="the seeds are not those of step 0"):
+        desk.returning.take(desk.ann, twice)
+
+
+@pytest.mark.parametrize("number", [1, 1 << 40])
+def test_text_that_no_step_has_used_yet_is_refused(number: int) -> None:
+    desk = Counter()
+    desk.ahead()
+
+    with pytest.raises(ProtocolError, match=f"of step 0 or before, got {number}"):
+        desk.returning.take(desk.ann, replace(update(0), token_batch=number))
 
 
 def test_what_was_retraced_counts_only_for_who_is_still_here() -> None:
@@ -331,6 +454,17 @@ def test_what_was_handed_back_becomes_the_accepted_state() -> None:
     assert same(desk.ledger.state, state)
     assert desk.ann.ready
     assert desk.ann.since == 1
+
+
+def test_what_comes_back_after_a_step_was_opened_counts_no_more() -> None:
+    desk = Counter()
+    order = _order(desk, update(0), b"d" * 32)
+    found = retrace(LESSON.setting, LESSON.corpus, order)
+    desk.returning.too_late()  # the server is told to end
+
+    assert not desk.returning.waits(START)
+    assert desk.returning.regain(found, 1.0) == ([], [])
+    assert desk.ledger.state.step == 0
 
 
 def _order(desk: Counter, update_: Update, digest: bytes) -> Any:

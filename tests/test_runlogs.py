@@ -260,6 +260,44 @@ def test_a_resume_cuts_what_comes_again(run: Run, log: RunLog) -> None:
     assert read_losses(run).tolist() == [n / 8 for n in range(40, 47)]
 
 
+@pytest.mark.parametrize(
+    ("measured", "told"), [(None, 2.25), (2.5, 2.5)], ids=["carried", "measured anew"]
+)
+def test_a_resume_keeps_the_validation_loss_that_a_session_ended_with(
+    run: Run, log: RunLog, measured: float | None, told: float
+) -> None:
+    end = step(FIRST_STEP + 2, loss=None, clients=0, trials=0, validation_loss=2.25)
+    grow(log, FIRST_STEP, FIRST_STEP + 2)
+    log.append_state(end)
+    log.close()
+    whole = content(run, "metrics.jsonl")
+
+    log.cut_logs(FIRST_STEP + 2)  # a session without a step changes nothing
+    log.close()
+    assert content(run, "metrics.jsonl") == whole
+
+    log = RunLog(run, FakeClock())
+    log.append_step(step(FIRST_STEP + 2, validation_loss=measured))
+    log.append_step(step(FIRST_STEP + 3))
+    log.close()
+    lines = [(m["step"], m["clients"], m["validationLoss"]) for m in read_metrics(run)]
+    assert lines[2:] == [(42, PLAIN.clients, told), (43, PLAIN.clients, None)]
+
+
+def test_the_end_of_a_session_stays_with_its_own_step(run: Run, log: RunLog) -> None:
+    grow(log, FIRST_STEP, FIRST_STEP + 2)
+    log.append_state(step(FIRST_STEP + 2, loss=None, clients=0, validation_loss=2.25))
+    log.close()
+    log.cut_logs(FIRST_STEP + 2)
+    log.append_step(step(FIRST_STEP + 3))  # the one before was lost
+    log.close()
+    found = [(m["step"], m["validationLoss"]) for m in read_metrics(run)]
+    assert found[2:] == [(42, 2.25), (43, None)]  # an end stays what it was
+
+    log.cut_logs(FIRST_STEP + 1)
+    assert [m["step"] for m in read_metrics(run)] == [40]
+
+
 def test_a_resume_forgets_what_was_not_written(run: Run, log: RunLog) -> None:
     start = FIRST_STEP + FULL_STEPS
     grow(log, start, start + 3)  # two are gathered, the last of them thinned out

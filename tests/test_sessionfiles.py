@@ -70,6 +70,7 @@ def test_lines_name_every_address_at_which_clients_may_come() -> None:
         f"{line} [fe80::1]:7",
     ]
     assert client_lines("0.0.0.0", 7, []) == [f"{line} 127.0.0.1:7"]
+    assert client_lines("lab", 7, [], open_to_all=True) == [f"{line} lab:7 --noAuth"]
 
 
 def test_a_session_tells_who_is_here(

@@ -162,7 +162,7 @@ class Door:
         return kept_code(self._folder, self._address), "kept"
 
     def _told(self, error: AuthenticationError, source: str) -> str:
-        origin = ""
+        origin = "; the server prints its own at its start"
         if source == "file":
             origin = f" (from {self._options.token_file})"
         elif source == "environment":

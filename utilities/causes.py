@@ -7,6 +7,7 @@ import sys
 # What Windows calls them; `errno` has other numbers there.
 WINDOWS_RESERVED, WINDOWS_TAKEN = 10013, 10048
 WINDOWS_NO_NETWORK, WINDOWS_NO_HOST = 10051, 10065
+FLAGS = ("--host", "--port")  # where to listen, unless other options say it
 
 
 def because(error: OSError) -> str:
@@ -16,28 +17,37 @@ def because(error: OSError) -> str:
     return re.sub(r"^\[\w+(: \w+)?\] | \(_ssl\.c:\d+\)$", "", words)
 
 
-def cannot_listen(address: str, error: OSError | UnicodeError) -> str:
-    """Return why nobody can listen on an address, HOST:PORT."""
+def cannot_listen(
+    address: str, error: OSError | UnicodeError, flags: tuple[str, str] = FLAGS
+) -> str:
+    """Return why nobody can listen on an address.
+
+    Args:
+        address: HOST:PORT.
+        error: that listening ended with.
+        flags: options with which another host and another port are chosen.
+    """
+    host, port = flags
     where = f"cannot listen on {address}"
     if isinstance(error, UnicodeError):
-        return f"{where}: not a name; --host takes an address of this machine"
+        return f"{where}: not a name; {host} takes an address of this machine"
     if WINDOWS_RESERVED in (error.errno, getattr(error, "winerror", None)):
         return (
             f"{where}: Windows has reserved the port, often for Hyper-V or WSL ("
             "netsh interface ipv4 show excludedportrange protocol=tcp lists them); "
-            "choose another with --port (0: any free one)"
+            f"choose another with {port} (0: any free one)"
         )
     if error.errno == errno.EACCES:
         return (
             f"{where}: ports below 1024 are for administrators; "
-            "choose another with --port (0: any free one)"
+            f"choose another with {port} (0: any free one)"
         )
     if error.errno in (errno.EADDRINUSE, WINDOWS_TAKEN):
         return (
             f"{where}: the port is taken or reserved; "
-            "end the other program or choose another with --port (0: any free one)"
+            f"end the other program or choose another with {port} (0: any free one)"
         )
-    return f"{where}: {because(error)}; --host takes an address of this machine"
+    return f"{where}: {because(error)}; {host} takes an address of this machine"
 
 
 def no_server(address: str, said: str) -> str:
@@ -68,6 +78,12 @@ def cannot_connect(
     if unknown or isinstance(error, UnicodeError):
         return f"{where}: the name is not known; check it or use the server's address"
     if isinstance(error, ConnectionRefusedError):
+        if address.startswith(("127.", "localhost:", "[::1]:")):
+            return (
+                f"{where}: nothing listens there; is the server running on this "
+                "machine, with this port? If it runs on another one, name that: "
+                "basicClient.py HOST"
+            )
         return (
             f"{where}: the machine answers but nothing listens there; is the server "
             "running, with this port and a --host other than 127.0.0.1?"

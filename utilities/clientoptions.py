@@ -4,6 +4,7 @@ Owns which options a client has. Does not own how options are spelled and refuse
 """
 
 import argparse
+import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from utilities.manners import Hours, parse_hours
 from utilities.options import DOCTOR_HINT, Parser, exit_codes, ranged
 
 LEAVES = {130: "quit by Ctrl-C before the step was done"}  # a client saves nothing
+ENVIRONMENT = "ES_SERVER"  # variable that holds the address, CODE@ included
 MOST_NICE = 19  # of all systems but Windows, which has two steps
 NICE = 10
 
@@ -76,10 +78,10 @@ def _add_server(parser: Parser) -> None:
     group.add_argument(
         "address",
         nargs="?",
-        default=LOCALHOST,
         metavar="[CODE@]HOST[:PORT]",
         help="the address that the server printed, after its join code if you like "
-        f"(others can see command lines) [{place(LOCALHOST, DEFAULT_PORT)}]",
+        f"(others can see command lines) [the variable {ENVIRONMENT}, or else "
+        f"{place(LOCALHOST, DEFAULT_PORT)}]",
     )
     add_client_options(parser, group)
     parser.option(group, "name", help="how the server names it [this machine's name]")
@@ -175,7 +177,9 @@ def parse_client(arguments: Sequence[str], machine: str) -> ClientOptions:
     if values["json"] and not values["doctor"]:
         raise ConfigError("--json: only --doctor answers in JSON")
     workers, percent = values["workers"]
-    code, address = split_code(values["address"])
+    # An empty variable is one that is not set: services write `ES_SERVER=`.
+    given = values["address"] or os.environ.get(ENVIRONMENT) or LOCALHOST
+    code, address = split_code(given)
     if values["noAuth"] and (code is not None or values["tokenFile"] is not None):
         raise ConfigError("--noAuth: there is no code with it, but one is given")
     return ClientOptions(

@@ -147,7 +147,11 @@ class Coordinator:
                 assert self._summing is not None, "it waits for what it has ordered"
                 self._summing.computed(event)
             case Retraced():
+                others = self._ready()  # who hold the state that the server has had
                 appended, notes = self._returning.regain(event, now - self._began)
+                for peer in others:
+                    for each in appended:
+                        self._outbox.update(peer, each.update)
                 self._orders += [*appended, *notes]
                 self.step += len(appended)
             case Rescored():
@@ -202,10 +206,12 @@ class Coordinator:
         for ghost in self._names.ghosts(hello, self.clients):
             self._leave(ghost.id, RETURNED)
             self._orders.drop(ghost.id, End.DROPPED, RETURNED)
+        seconded = bool(self._ready())  # whose digests show whether its own is true
         peer = self._peers[client] = self._names.peer(client, hello, self.clients)
         text = f"{arrival(peer, hello)}; {len(self._peers)} here"
         self._orders.note(text, kind="join")
-        self._orders += self._returning.meet(peer, hello, self.step, now)
+        back = peer, hello, self.step, now
+        self._orders += self._returning.meet(*back, seconded=seconded)
 
     def _leave(self, client: int, reason: str) -> None:
         peer = self._peers.pop(client, None)

@@ -57,7 +57,7 @@ class Display:
             total: what `status` counts up to, if it is known.
         """
         self.quiet = quiet
-        self._plain = not sys.stderr.isatty()
+        self._plain = not _draws(sys.stderr)
         self._next = 0.0
         self._total = total
         self._bar: tqdm | None = None  # type: ignore[type-arg]
@@ -160,6 +160,18 @@ def _safely(write: Callable[[], object], stream: TextIO) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+
+
+def _draws(stream: TextIO) -> bool:
+    """Return whether a bar is seen: a terminal that knows its size, or hides it."""
+    if not stream.isatty():
+        return False
+    try:
+        size = os.get_terminal_size(stream.fileno())
+    except OSError:
+        return True
+    # Serial lines and some containers have 0 x 0, where tqdm would draw nothing.
+    return size.columns > 0 and size.lines > 0
 
 
 def _soften(stream: object) -> None:

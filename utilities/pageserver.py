@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from utilities.causes import FLAGS
 from utilities.errors import NetworkError
 from utilities.lines import listen
 from utilities.page import HEADERS, Answer, Page, refusal
@@ -106,8 +107,16 @@ class PageServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 32
 
-    def __init__(self, page: Page, host: str, port: int) -> None:
+    def __init__(
+        self, page: Page, host: str, port: int, flags: tuple[str, str] = FLAGS
+    ) -> None:
         """Listen; nobody is answered before `start` or `serve_forever`.
+
+        Args:
+            page: what is answered.
+            host: address to listen on.
+            port: 0: any free one.
+            flags: options with which the user chooses another host or port.
 
         Raises:
             NetworkError: the address is not ours, or the port is taken.
@@ -115,7 +124,7 @@ class PageServer(ThreadingHTTPServer):
         self.page = page
         self._places = threading.BoundedSemaphore(MOST_CONNECTIONS)
         try:
-            listener = listen(host, port)
+            listener = listen(host, port, flags)
         except NetworkError as error:
             raise NetworkError(f"the page: {error}") from error
         super().__init__((host, port), _Handler, bind_and_activate=False)
@@ -168,12 +177,12 @@ class PageServer(ThreadingHTTPServer):
 
 @contextlib.contextmanager
 def page_open(page: Page, host: str, port: int) -> Iterator[PageServer]:
-    """Serve a page while the context is open.
+    """Serve a page beside a run while the context is open.
 
     Raises:
         NetworkError: the address is not ours, or the port is taken.
     """
-    server = PageServer(page, host, port)
+    server = PageServer(page, host, port, ("--pageHost", "--page"))
     server.start()
     try:
         yield server

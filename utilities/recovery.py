@@ -2,7 +2,8 @@
 
 Every step that was announced is in the journal, so that a crash loses none: the newest
 checkpoint that is sound, and the entries behind it, give the state to the bit. Each
-entry carries the digest of the state before it; the replay is held against all of them.
+entry carries the digest of the state before it; the replay is held against all that
+more than one client told.
 
 Owns what is done about damage: nothing is passed over in silence, and only a person
 decides, with --salvage, to go on without steps that cannot be read any more.
@@ -10,7 +11,7 @@ decides, with --salvage, to go on without steps that cannot be read any more.
 
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utilities.checkpoints import Checkpoint
@@ -34,6 +35,7 @@ from utilities.runfiles import writing
 from utilities.runs import Run, RunRecord
 
 OnStep = Callable[[int, int], None]  # steps replayed, of how many
+CONFIRMED = 2  # clients that agree on a digest; one alone may be wrong
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,19 @@ def journal_of(run: Run, setting: Setting) -> Journal:
 def read_journal(run: Run, setting: Setting) -> list[Contents]:
     """Return what the files of a run's journal hold, oldest first.
 
+    A file that its server removes meanwhile is left out.
+
     Raises:
         RunError: a file cannot be read or is not of this run.
     """
-    identity = identity_of(run.record, setting.fingerprint)
-    files = journal_files(run.path / JOURNAL)
-    return [read_file(path, identity) for _, path in files]
+    identity, contents = identity_of(run.record, setting.fingerprint), []
+    for _, path in journal_files(run.path / JOURNAL):
+        try:
+            contents.append(read_file(path, identity))
+        except RunError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+    return contents
 
 
 def damages(contents: Iterable[Contents]) -> list[Damage]:
@@ -134,21 +143,43 @@ def replay(
 ) -> Iterator[tuple[Entry, TrainState]]:
     """Yield each entry with the state after it.
 
+    Where one client alone told the digest, its memory may have failed: the replay has
+    the last word then, as in a check of the server, and its digest stands in the entry.
+
     Raises:
-        RunError: a state is not the one that the entry was made with.
+        RunError: a state is not the one that several clients agreed on.
     """
     for entry in entries:
         found = state.digest(setting.fingerprint)
+        if found != entry.digest and entry.clients < CONFIRMED:
+            entry = replace(entry, digest=found)
         if found != entry.digest:
             raise RunError(
                 f"step {entry.step}: the journal expects the state "
                 f"{entry.digest.hex()[:12]}…, the replay gives {found.hex()[:12]}…; "
                 "restore checkpoints and journal from a copy, or resume with "
-                "--salvage, which goes on from the newest checkpoint"
+                "--salvage, which goes on from that step"
             )
         tokens = corpus.token_batch(entry.update.token_batch)
         state = advance(setting, state, entry.update, tokens)
         yield entry, state
+
+
+def doubts(entries: Iterable[Entry], replayed: Iterable[Entry]) -> list[str]:
+    """Return what is to be said of steps that one client alone had another state at.
+
+    Args:
+        entries: of the journal.
+        replayed: the same, as `replay` yields them.
+    """
+    pairs = zip(entries, replayed, strict=False)
+    steps = [one.step for one, other in pairs if one.digest != other.digest]
+    if not steps:
+        return []
+    return [
+        f"the one client of step {steps[0]} had another state than the journal leads "
+        f"to ({len(steps)} in all); that of the journal counts"
+    ]
 
 
 # Recovering.
@@ -180,26 +211,27 @@ def recover(
     contents = _checked(run, setting, notes, salvage=salvage)
     entries = tuple(entries_from(contents, checkpoint.state.step))
     _complete(contents, checkpoint.state.step + len(entries), salvage=salvage)
-    state, seconds = checkpoint.state, checkpoint.seconds
+    state, seconds, proved = checkpoint.state, checkpoint.seconds, list[Entry]()
     try:
-        replayed = replay(setting, corpus, state, entries)
-        for done, (entry, after) in enumerate(replayed, 1):
+        for entry, after in replay(setting, corpus, state, entries):
             state, seconds = after, entry.seconds
+            proved.append(entry)
             if on_step is not None:
-                on_step(done, len(entries))
+                on_step(len(proved), len(entries))
     except RunError as error:
         if not salvage:
             raise
         notes.append(str(error))
-    saved, count = checkpoint.state.step, state.step - checkpoint.state.step
-    if salvage and count:
+    notes += doubts(entries, proved)
+    saved = checkpoint.state.step
+    if salvage and proved:
         # What is set aside now may hold steps that led here.
         run.save_checkpoint(state, state.digest(setting.fingerprint), seconds)
         saved = state.step
     for path in unsound:
         _set_aside(run.disk, path)
     _mend(run.disk, contents, state.step, notes)
-    return Recovered(state, seconds, saved, entries[:count], tuple(notes))
+    return Recovered(state, seconds, saved, tuple(proved), tuple(notes))
 
 
 def sound_checkpoint(

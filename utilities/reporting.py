@@ -286,7 +286,7 @@ class Report:
         again = f"{runs} --resume {number}"
         if options.host is not None:
             again += f" --host {quoted(options.host)}"
-        again += _admission(options)
+        again += _admission(options, here=here)
         if options.port != DEFAULT_PORT:
             again += f" --port {options.port}"
         if options.local_clients:
@@ -301,8 +301,13 @@ class Report:
         say(f'  {python} -m utilities.inspect{runs} generate {number} --prompt "The "')
 
 
-def _admission(options: ServerOptions) -> str:
-    """Return the options of a server that say who may take part."""
+def _admission(options: ServerOptions, *, here: bool) -> str:
+    """Return the options of a server that say who may take part.
+
+    Args:
+        options: as they were typed.
+        here: in the folder that the line is for, so that paths mean the same there.
+    """
     files = {
         "tokenFile": options.token_file,
         "tlsCert": options.tls_cert,
@@ -310,5 +315,9 @@ def _admission(options: ServerOptions) -> str:
     }
     flags = {"noAuth": options.no_auth, "anybodyMayJoin": options.anybody_may_join}
     words = [f" --{flag}" for flag, given in flags.items() if given]
-    words += [f" --{flag} {quoted(file)}" for flag, file in files.items() if file]
+    words += [
+        f" --{flag} {quoted(file if here else file.absolute())}"
+        for flag, file in files.items()
+        if file
+    ]
     return "".join(words)

@@ -2,7 +2,8 @@
 
 A client that was away for a few steps still holds its replica. Where the server knows
 its digest at that step, the updates since are all it needs; they are sent as long as
-they are fewer bytes than a state.
+they are fewer bytes than a state. Nobody has told the digest of the step at hand yet: a
+client that has missed nothing goes on with the next step, if others take part in it.
 
 A client that is ahead knows a step which the server has announced and does not find on
 its disk any more: disks lie. Before such a server closes a step of its own, the client
@@ -18,7 +19,7 @@ from utilities.data import Corpus
 from utilities.errors import ProtocolError
 from utilities.events import Note
 from utilities.evolution import Setting, TrainState, Update, advance, segment_seed
-from utilities.history import check_update
+from utilities.history import check_update, held
 from utilities.ledger import Ledger
 from utilities.outbox import Outbox
 from utilities.peers import Peer
@@ -26,6 +27,8 @@ from utilities.protocol import Hello
 from utilities.tally import Append, Closed
 
 RECALL_SECONDS = 10.0  # to hand back what is missing
+ALL_SECONDS = 30.0  # that no step is begun for it, whoever comes and leaves
+MOST_BYTES = 1 << 25  # that are handed back; a client keeps half as much
 MOST_SLOTS = 1 << 14  # of a step, among which a seed is looked for
 
 
@@ -64,6 +67,7 @@ class _Recall:
     hello: Hello
     deadline: float  # on the coordinator's clock
     updates: list[Update] = field(default_factory=list)
+    size: int = 0  # bytes of these
     ordered: bool = False  # to be retraced
 
 
@@ -87,8 +91,17 @@ class Returning:
         self._outbox = outbox
         self._first: int | None = ledger.state.step
         self._recall: _Recall | None = None
+        self._end: float | None = None  # of all asking, on the coordinator's clock
 
-    def meet(self, peer: Peer, hello: Hello, step: int, now: float) -> list[Note]:
+    def meet(
+        self,
+        peer: Peer,
+        hello: Hello,
+        step: int,
+        now: float,
+        *,
+        seconded: bool = False,
+    ) -> list[Note]:
         """Let a client go on from the state that it holds, if it is of this run.
 
         Args:
@@ -96,21 +109,38 @@ class Returning:
             hello: in which it said where it is.
             step: at hand.
             now: on the coordinator's clock.
+            seconded: others are at that step, and will tell its digest.
         """
         at = hello.last_step
         if at is None:
             return []
         missed = self._ledger.missed(at, hello.last_digest)
+        if missed is None and at == step and seconded and self._ledger.state.step < at:
+            # Nobody knows that digest yet. Where steps are timed it enters with the
+            # next one: a wrong state has one voice there, and is found by the others'.
+            # A step of blocks might have an answer of its former session already.
+            blocks = self._setting.config.trials_per_step is not None
+            missed = None if blocks else ()
         if missed is not None:
             peer.since = step
             self._outbox.resume(peer, hello, missed)
-        elif at > step and self._recall is None and step == self._first:
-            self._recall = _Recall(peer, hello, now + RECALL_SECONDS)
+        elif at > step and self._may_ask(step, now):
+            assert self._end is not None, "it begins with the first"
+            deadline = min(now + RECALL_SECONDS, self._end)
+            self._recall = _Recall(peer, hello, deadline)
             self._outbox.recall(peer, step, self._ledger.digest)
         elif at > step:
             text = f"{peer.name} was at step {at}, which this run has not reached yet"
             return [Note(f"{text}: its state is replaced", warning=True)]
         return []
+
+    def _may_ask(self, step: int, now: float) -> bool:
+        """Return whether what is missing may still come from somebody."""
+        if self._recall is not None or step != self._first:
+            return False
+        if self._end is None:
+            self._end = now + ALL_SECONDS
+        return now < self._end
 
     def waits(self, now: float) -> bool:
         """Return whether steps are still to be handed back, ahead of a new one."""
@@ -121,7 +151,7 @@ class Returning:
 
     def too_late(self) -> None:
         """Note that a step has been opened: the run's history goes on from here."""
-        self._first = None
+        self._first = self._recall = None
 
     @property
     def wakeup(self) -> float | None:
@@ -147,17 +177,27 @@ class Returning:
         if update.step != step:
             raise ProtocolError(f"recalled: expected step {step}, got {update.step}")
         check_update(self._setting, update)
+        if update.token_batch > step:  # each is used in one step at least
+            raise ProtocolError(
+                f"recalled: expected a token batch of step {step} or before, "
+                f"got {update.token_batch}"
+            )
         if not self._made(update):
             raise ProtocolError(f"recalled: the seeds are not those of step {step}")
         recall.updates.append(update)
+        recall.size += held(update)
+        if recall.size > MOST_BYTES:
+            raise ProtocolError(f"recalled: more than {MOST_BYTES} bytes of updates")
         recall.ordered = step + 1 == recall.hello.last_step
         if not recall.ordered:
             return []
         return [Retrace(self._ledger.state, tuple(recall.updates))]
 
     def _made(self, update: Update) -> bool:
-        """Return whether all seeds of an update are ones that this server gives out."""
+        """Return whether all seeds of an update are this server's, and there once."""
         unknown = {segment.seed for segment in update.segments}
+        if len(unknown) < len(update.segments):
+            return False
         for slot in range(MOST_SLOTS if unknown else 0):
             unknown.discard(segment_seed(self._run_seed, update.step, slot))
             if not unknown:

@@ -126,11 +126,14 @@ class RunLog:
         self.next_step = run.first_step + bytes_of(run.path / LOSSES).count(b"\n")
         self._line_seconds = -math.inf  # of training, at the newest line
         self._left_out = b""  # the newest line, where it was thinned out
+        # the line that a session ended with, until the step has come again
+        self._end = _state_at(bytes_of(run.path / METRICS), self.next_step)
 
     def append_step(self, metrics: StepMetrics) -> None:
         """Log a step; steps come in ascending order."""
         gap = metrics.step - self.next_step
         assert gap >= 0, f"step {metrics.step} comes after {self.next_step - 1}"
+        metrics = self._measured(metrics)
         loss = math.nan if metrics.loss is None else metrics.loss
         number = f"{loss if math.isfinite(loss) else math.nan:.{_DIGITS}f}\n"
         self._losses.pending += b"nan\n" * gap + number.encode("ascii")
@@ -147,9 +150,24 @@ class RunLog:
 
     def append_state(self, metrics: StepMetrics) -> None:
         """Log the state that a session ends with; it has no loss, for no step began."""
+        metrics = self._measured(metrics)
         line = json.dumps(metrics.to_json(), separators=(",", ":")).encode() + b"\n"
         self._metrics.pending += self._left_out + line
         self._left_out = b""
+
+    def _measured(self, metrics: StepMetrics) -> StepMetrics:
+        """Return a line with what the session before has measured of the same state.
+
+        The line with which that session ended goes: this one takes its place.
+        """
+        before, self._end = metrics_line(self._end), b""
+        if before is None or before["step"] != metrics.step:
+            return metrics
+        path = self._metrics.path
+        _replace(self._disk, path, _cut_metrics(bytes_of(path), metrics.step))
+        if metrics.validation_loss is not None:
+            return metrics
+        return dataclasses.replace(metrics, validation_loss=before["validationLoss"])
 
     def _stays(self, metrics: StepMetrics) -> bool:
         return (
@@ -185,11 +203,14 @@ class RunLog:
 
         Lines of this step and later ones go, since these steps come again; so do
         lines that are not whole. Steps whose loss a crash has lost get nan. Samples
-        of the step itself stay.
+        of the step itself stay; so does the line that a session ended with there, if
+        it has a validation loss, until the step has come again.
         """
         assert step >= self._first_step, (step, self._first_step)
         metrics, losses, samples = self._metrics.path, self._losses.path, self._samples
-        _replace(self._disk, metrics, _cut_metrics(bytes_of(metrics), step))
+        lines = bytes_of(metrics)
+        self._end = _state_at(lines, step)
+        _replace(self._disk, metrics, _cut_metrics(lines, step) + self._end)
         _replace(
             self._disk, losses, _cut_losses(bytes_of(losses), step - self._first_step)
         )
@@ -261,6 +282,17 @@ def _cut_metrics(content: bytes, step: int) -> bytes:
         if metrics is not None and metrics["step"] < step:
             kept.append(line + b"\n")
     return b"".join(kept)
+
+
+def _state_at(content: bytes, step: int) -> bytes:
+    """Return the line of a session's end at a step; empty: none, or not measured."""
+    for line in reversed(content.split(b"\n")):
+        metrics = metrics_line(line)
+        if metrics is not None and metrics["step"] == step:
+            ended = metrics.get("clients") == 0
+            measured = isinstance(metrics.get("validationLoss"), float)
+            return line + b"\n" if ended and measured else b""
+    return b""
 
 
 def _cut_losses(content: bytes, lines: int) -> bytes:

@@ -10,6 +10,7 @@ wait for a long replay as well.
 import contextlib
 import logging
 import os
+import random
 import time
 from collections import deque
 from collections.abc import Callable
@@ -105,14 +106,17 @@ class Server:
             prepared.seconds,
             limits,
             prepared.saved,
-            entries=prepared.entries,
+            random.SystemRandom(),  # --seed may be known, and foretells no audits
+            prepared.entries,
         )
         self._journal = prepared.journal
         self._log = RunLog(prepared.run)
         self._credits = CreditLog(prepared.run)
         for entry in prepared.entries:
             self._credits.add(entry.step, entry.contributions)
-        lines = client_lines(options.listens_on, hub.port, addresses())
+        lines = client_lines(
+            *(options.listens_on, hub.port, addresses()), open_to_all=gate.code.open
+        )
         self._session = SessionLog(prepared.run.path, lines)
         self._rows = validation_rows(prepared.corpus.validation)
         self._jobs: list[Future[Done]] = []

@@ -48,16 +48,20 @@ STATES = (WAITING, TRAINING, STOPPING, ENDED)
 # Writing.
 
 
-def client_lines(host: str, port: int, addresses: Sequence[str]) -> list[str]:
+def client_lines(
+    host: str, port: int, addresses: Sequence[str], *, open_to_all: bool = False
+) -> list[str]:
     """Return the command lines that start clients of a server elsewhere.
 
     Args:
         host: that the server listens on.
         port: of the server.
         addresses: of this machine, for a server that listens on all of them.
+        open_to_all: it asks nobody for a code.
     """
     hosts = (addresses or [dialable(host)]) if host in ANY else [host]
-    return [f"python basicClient.py {place(each, port)}" for each in hosts]
+    more = " --noAuth" if open_to_all else ""
+    return [f"python basicClient.py {place(each, port)}{more}" for each in hosts]
 
 
 @dataclass

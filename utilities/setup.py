@@ -132,7 +132,7 @@ def _resume(
         state = found.state
         run.update_config(replace(config, step_num=state.step))
         run.discard_after(state.step)
-        _complete_logs(run, found)
+        notes = (*found.notes, *_complete_logs(run, found))
         undo.pop_all()
     return Prepared(
         *(run, setting, corpus, state, found.seconds),
@@ -140,19 +140,31 @@ def _resume(
         journal=journal_of(run, setting),
         saved=found.saved,
         entries=found.entries,
-        notes=found.notes,
+        notes=notes,
     )
 
 
-def _complete_logs(run: Run, found: Recovered) -> None:
-    """Cut the logs back to the recovered state; write the lines that a crash lost."""
+def _complete_logs(run: Run, found: Recovered) -> list[str]:
+    """Cut the logs back to the recovered state; write the lines that a crash lost.
+
+    Returns:
+        What a person should know: a line is written once its step is durable.
+    """
     runlog = RunLog(run)
-    written = min(found.state.step, runlog.next_step)
+    step, logged = found.state.step, runlog.next_step
+    written = min(step, logged)
     lost = [entry for entry in found.entries if entry.step >= written]
     runlog.cut_logs(lost[0].step if lost else found.state.step)
     for entry in lost:
         runlog.append_step(_line(entry))
     runlog.close()
+    if logged <= step:
+        return []
+    return [
+        f"{run.path}: the logs tell of steps up to {logged - 1}, checkpoints and "
+        f"journal end at {step}: what is missing was removed, or the disk has lost it; "
+        "a client that took part hands it back if it is the first to come"
+    ]
 
 
 def _line(entry: Entry) -> StepMetrics:

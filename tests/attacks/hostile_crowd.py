@@ -92,7 +92,8 @@ class Crowd:
         """Return whether as many are there as there should be, or have been."""
         numbers = self._numbers
         made = self.counts["idle"] >= numbers.idle
-        return made and self.counts["dripping"] >= numbers.dripping
+        dripped = self.counts["dripping"] >= numbers.dripping
+        return made and dripped and self.counts["deaf"] >= numbers.deaf
 
     def _run(self) -> None:
         began = time.monotonic()

@@ -4,13 +4,15 @@ python mortal.py server N [options]    dies before the Nth thing that it does to
                                        disk or sends to a client, and lists what it did
 python mortal.py client N [options]    dies before it sends for the Nth time
 
-What was about to be done is then in the file that MORTAL_FILE names. With a number in
+What was about to be done is then in the file that MORTAL_FILE names. With words in
+MORTAL_AT only what they begin is counted: "disk: rename checkpoints". With a number in
 MORTAL_ERRNO a server lives on, and its disk fails with that error from then on.
 """
 
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,17 @@ class Fate:
         self._left = moment
         self._file = Path(os.environ["MORTAL_FILE"])
         self._errno = int(os.environ.get("MORTAL_ERRNO", "0"))
+        self._lock = threading.Lock()
+        self._at = os.environ.get("MORTAL_AT", "")
 
     def strike(self, what: str) -> None:
         """Die now, or fail from now on, if it is time."""
+        if not what.startswith(self._at):
+            return
+        with self._lock:  # another thread does not end it before the note is written
+            self._count(what)
+
+    def _count(self, what: str) -> None:
         self._left -= 1
         if self._left > 0:
             return
@@ -46,7 +56,8 @@ class Fate:
         real = getattr(owner, name)
 
         def mortal(*args: Any, **settings: Any) -> Any:
-            self.strike(what)
+            names = [each for each in args if isinstance(each, Path)]
+            self.strike(" ".join([what, *(path.parent.name for path in names[-1:])]))
             return real(*args, **settings)
 
         setattr(owner, name, mortal)

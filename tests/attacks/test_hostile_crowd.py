@@ -138,6 +138,7 @@ def test_a_hostile_crowd_does_not_keep_honest_clients_from_their_work(
         crowd.start()
         most = watch(server, CROWD_SECONDS)
         assert crowd.complete()
+        assert crowd.counts["failing"] >= 0.9 * Numbers().failing * CROWD_SECONDS
         over = time.time()
         steps, seconds = woken(stopped, clients)
         counts = ", ".join(f"{n:,} {kind}" for kind, n in sorted(crowd.counts.items()))

@@ -22,6 +22,7 @@ STEPS = 900  # of the run that nobody touches; all others stay below
 KEYS = "--trialsPerStep 32 --directionsPerWindow 16 --seed 5"
 SAVING = "--checkPointTime 0.1 --keepCheckpoints 2"
 SEED = 7
+CHECKPOINT = "disk: rename checkpoints"
 
 pytestmark = [
     pytest.mark.slow,
@@ -50,10 +51,12 @@ def _resume(lab: Lab, run: int) -> str:
     return f"--runs {lab.runs} --data {lab.text} --resume {run}"
 
 
-def mortal(lab: Lab, role: str, moment: int, *words: object) -> tuple[Program, Path]:
+def mortal(
+    lab: Lab, role: str, moment: int, *words: object, at: str = ""
+) -> tuple[Program, Path]:
     """Start a program that dies at a moment; return it and where it says what at."""
     note = lab.folder / f"{len(lab.programs)}.died"
-    env = {**os.environ, "MORTAL_FILE": str(note)}
+    env = {**os.environ, "MORTAL_FILE": str(note), "MORTAL_AT": at}
     env["XDG_CONFIG_HOME"] = str(lab.folder / "config")
     program = lab.start(role, MORTAL, role, moment, *words, env=env)
     return program, note
@@ -74,7 +77,10 @@ def test_killed_servers_lose_no_step(lab: Lab, digests: dict[int, str]) -> None:
         # The first moments are those in which a run begins.
         moment = rng.randrange(30, 60) if not kill else rng.randrange(1, 120)
         words = (resume if kill else begin).split()
-        program, note = mortal(lab, "server", moment, *words)
+        at_what = ""
+        if kill % 10 == 9:  # a checkpoint that is whole, under its temporary name
+            at_what, moment = CHECKPOINT, rng.randrange(1, 3)
+        program, note = mortal(lab, "server", moment, *words, at=at_what)
         assert program.ended() == -9, program
         what = note.read_text(encoding="utf-8")
         struck[what] = struck.get(what, 0) + 1
@@ -87,6 +93,7 @@ def test_killed_servers_lose_no_step(lab: Lab, digests: dict[int, str]) -> None:
         f"{SERVERS} servers killed ({struck}): at step {at}, all states as undisturbed"
     )
     assert at > SERVERS
+    assert struck[CHECKPOINT] >= SERVERS // 10
     assert struck.keys() >= {"send", "disk: write", "disk: sync"}
 
 

@@ -90,7 +90,7 @@ def test_without_a_run_it_says_how_to_start_one_there(
     [
         ([], f"expected a command: {', '.join(NAMES)}; see --help"),
         (["--runs"], "argument --runs: expected one argument"),
-        (["lst"], r"argument COMMAND: invalid choice: 'lst' \(choose from .*"),
+        (["lst"], "argument COMMAND: expected one of list, .*, got lst; .* mean list?"),
         (["list", "--run", "x"], "--run: no such option; did you mean --runs?"),
         (["list", "3"], "3: .*option.*"),
         (["show", "x"], "N: expected a whole number from 0 to 2147483647, got x"),
@@ -185,6 +185,7 @@ def test_help_has_a_purpose_and_examples_first_and_fits_a_line(
     assert lines[5] == "examples"
     assert lines[6].startswith(f"  {PROGRAM}")
     assert "exit codes: 0 ok" in "\n".join(lines)
+    assert "join code" not in "\n".join(lines)  # it never asks for one
     assert max(map(len, lines)) <= 80
     assert all(line.isprintable() for line in lines)
 

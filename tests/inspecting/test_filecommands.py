@@ -152,12 +152,14 @@ def test_runs_are_compared(ask: Ask, root: Path) -> None:
     assert answer["differing"] == {"sigma": [0.02, 0.1]}
 
 
-@pytest.mark.parametrize("numbers", [[], ["0"], ["0", "0"]])
-def test_one_run_cannot_be_compared(ask: Ask, numbers: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("numbers", "got"), [([], "none"), (["0"], "1"), (["0", "0"], "1")]
+)
+def test_one_run_cannot_be_compared(ask: Ask, numbers: list[str], got: str) -> None:
     answer = ask("compare", *numbers)
 
     assert answer[2] == 2
-    assert complaint(answer).startswith("compare: expected two runs or more, got ")
+    assert f"expected two different runs or more, got {got};" in complaint(answer)
 
 
 # plot

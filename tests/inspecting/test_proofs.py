@@ -1,13 +1,18 @@
 """Any state of a run again, and proofs that its files belong together."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.inspecting.asked import Ask, asker, complaint, data
-from tests.journaled_runs import Trained, same, trained
-from utilities.checkpoints import read_checkpoint
-from utilities.journal import HEADER
+from tests.journaled_runs import Trained, alone, same, trained
+from utilities.checkpoints import Checkpoint, read_checkpoint
+from utilities.errors import RunError
+from utilities.inspect import proofs
+from utilities.journal import HEADER, Contents
+from utilities.recovery import read_journal
+from utilities.runs import Run
 
 
 def flip(path: Path, place: int) -> None:
@@ -185,6 +190,79 @@ def test_a_journal_of_another_history_is_found(run: Trained, ask: Ask) -> None:
     (fault,) = faults(ask("verify"))
 
     assert fault.startswith("replay from step 3: step 3: the journal expects the state")
+
+
+def test_a_client_alone_that_had_another_state_is_told_of(
+    run: Trained, ask: Ask
+) -> None:
+    run.adopt(run.prepared("--resume"))
+    alone(run, bytes(32))
+    run.close()
+
+    out, _, status = ask("verify", "0")
+
+    assert status == 0
+    assert "ok    replay from step 3: proved up to step 10" in out
+    assert "ok    digests: the one client of step 9 had another state than" in out
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_run_that_goes_on_meanwhile_is_proved(
+    run: Trained, ask: Ask, monkeypatch: pytest.MonkeyPatch, ahead: bool
+) -> None:
+    run.adopt(run.prepared("--resume"))
+    left = [3]
+
+    def advance() -> None:
+        if left[0]:  # times, each of which removes the oldest checkpoint
+            left[0] -= 1
+            run.step()
+            run.save()
+
+    def read(*about: Any) -> list[Contents]:
+        if ahead:
+            advance()
+        contents = read_journal(*about)
+        advance()
+        return contents
+
+    monkeypatch.setattr(proofs, "read_journal", read)
+    out, _, status = ask("verify", "0")
+    run.close()
+
+    assert status == 0, out
+    assert "FAULT" not in out
+    assert "ok    replay from step 11: proved up to step 12" in out
+
+
+def test_a_checkpoint_that_is_removed_meanwhile_is_not_missed(
+    run: Trained, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def load(self: Run, fingerprint: bytes, step: int | None = None) -> Checkpoint:
+        asked.append(step or 0)
+        if len(asked) == 1:
+            run.now.run.checkpoint_path(3).unlink()
+        return real(self, fingerprint, step)
+
+    real = Run.load_checkpoint
+    monkeypatch.setattr(Run, "load_checkpoint", load)
+    out, _, status = ask("verify", "0")
+
+    assert status == 0
+    assert asked == [3, 7]
+    assert "checkpoint 3" not in out
+
+
+def test_a_checkpoint_that_nobody_may_read_is_said_to_be_one(
+    run: Trained, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> Checkpoint:
+        raise RunError("step-000003.npz: cannot be read") from PermissionError()
+
+    monkeypatch.setattr(Run, "load_checkpoint", refuse)
+    assert "cannot be read" in complaint(ask("verify", "0"))
 
 
 def test_a_run_without_a_sound_checkpoint_has_faults_only(

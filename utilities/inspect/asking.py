@@ -18,7 +18,7 @@ from utilities.runs import RunStore
 
 Options: TypeAlias = dict[str, Any]  # by the user's spelling
 
-EXIT_CODES = exit_codes(3, 4, changed={130: "quit by Ctrl-C"})
+EXIT_CODES = exit_codes(3, 4, 7, changed={130: "quit by Ctrl-C"})
 _NUMBER = Rule(int, "number of the run", high=(1 << 31) - 1)
 
 

@@ -102,10 +102,10 @@ def compare(store: RunStore, options: Options) -> None:
         ConfigError: fewer than two are named.
     """
     runs = _opened(store, options["numbers"])
-    if len(runs) < 2:
+    if (different := len(set(options["numbers"]))) < 2:
         raise ConfigError(
-            "compare: expected two runs or more, got "
-            f"{len(options['numbers'])}; list shows which there are"
+            f"compare: expected two different runs or more, got {different or 'none'}; "
+            "list shows which there are"
         )
     overviews = [look(run) for run in runs]
     if options["json"]:

@@ -16,7 +16,7 @@ from utilities.plots import MOST_DOTS, OTHER_NAME, Y_NAME, Line, Plot
 
 _SIZE = (10.0, 5.8)  # inches
 _DPI = 120
-_REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements-plots.txt"
+_REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements-plots.txt"
 
 
 def draw(plot: Plot) -> bytes:

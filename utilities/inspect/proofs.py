@@ -5,14 +5,16 @@ how states follow from each other (`recovery`) or the journal's files (`journal`
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from utilities.checkpoints import Checkpoint
 from utilities.config import Rule
 from utilities.data import Corpus, build_corpus
 from utilities.errors import CheckpointError, RunError
 from utilities.evolution import Setting, TrainState
+from utilities.history import Entry
 from utilities.inspect.asking import Command, Options, add_output, add_rule
 from utilities.inspect.console import note, say, say_json
 from utilities.inspect.filecommands import write_file
@@ -20,6 +22,7 @@ from utilities.journal import Contents
 from utilities.options import Parser
 from utilities.recovery import (
     damages,
+    doubts,
     entries_from,
     read_journal,
     replay,
@@ -30,6 +33,7 @@ from utilities.setup import text_of
 
 _STEP = Rule(int, "step whose state is wanted", high=(1 << 63) - 1)
 _MANY = 1000  # steps: beyond, a replay takes a while
+_ATTEMPTS = 9  # to look at all files at one moment of a run that goes on
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,36 @@ def _tell(opened: _Opened, found: Checkpoint, start: int, options: Options) -> N
 # verify
 
 
+Known: TypeAlias = dict[int, Checkpoint | CheckpointError]  # by step
+
+
+def _moment(opened: _Opened) -> tuple[_Opened, Known]:
+    """Return journal and checkpoints of one moment, though the run may be going on.
+
+    Raises:
+        RunError: a checkpoint cannot be read.
+    """
+    run, fingerprint, attempts = opened.run, opened.setting.fingerprint, 0
+    while True:
+        steps, attempts = run.checkpoint_steps(), attempts + 1
+        try:
+            known: Known = {step: _loaded(run, fingerprint, step) for step in steps}
+        except RunError:  # the server may just have removed it
+            if attempts == _ATTEMPTS or run.checkpoint_steps() == steps:
+                raise
+            continue
+        found = replace(opened, contents=read_journal(run, opened.setting))
+        if attempts == _ATTEMPTS or run.checkpoint_steps() == steps:
+            return found, known
+
+
+def _loaded(run: Run, fingerprint: bytes, step: int) -> Checkpoint | CheckpointError:
+    try:
+        return run.load_checkpoint(fingerprint, step)
+    except CheckpointError as error:
+        return error
+
+
 @dataclass(frozen=True)
 class Finding:
     """What was found out about one file or step."""
@@ -148,8 +182,8 @@ def verify(store: RunStore, options: Options) -> None:
     Raises:
         RunError: something is damaged, missing or contradicts the rest; all is said.
     """
-    opened = _open(store, options)
-    findings = [*_checkpoints(opened), *_files(opened), *_steps(opened)]
+    opened, known = _moment(_open(store, options))
+    findings = [*_checkpoints(known), *_files(opened), *_steps(opened, known)]
     faults = [finding for finding in findings if not finding.sound]
     if options["json"]:
         say_json(
@@ -170,16 +204,11 @@ def verify(store: RunStore, options: Options) -> None:
         )
 
 
-def _checkpoints(opened: _Opened) -> Iterator[Finding]:
+def _checkpoints(known: Known) -> Iterator[Finding]:
     """Yield whether each checkpoint holds what was written."""
-    run, fingerprint = opened.run, opened.setting.fingerprint
-    for step in run.checkpoint_steps():
-        try:
-            run.load_checkpoint(fingerprint, step)
-        except CheckpointError as error:
-            yield Finding(f"checkpoint {step}", str(error), sound=False)
-        else:
-            yield Finding(f"checkpoint {step}", "sound")
+    for step, found in known.items():
+        fault = str(found) if isinstance(found, CheckpointError) else ""
+        yield Finding(f"checkpoint {step}", fault or "sound", sound=not fault)
 
 
 def _files(opened: _Opened) -> Iterator[Finding]:
@@ -196,24 +225,20 @@ def _files(opened: _Opened) -> Iterator[Finding]:
             yield Finding(what, steps if file.records else "empty")
 
 
-def _steps(opened: _Opened) -> Iterator[Finding]:
+def _steps(opened: _Opened, known: Known) -> Iterator[Finding]:
     """Yield whether each state that is known follows from the oldest checkpoint."""
-    run, fingerprint = opened.run, opened.setting.fingerprint
-    known: dict[int, bytes] = {}
-    for step in run.checkpoint_steps():
-        try:
-            known[step] = run.load_checkpoint(fingerprint, step).digest
-        except CheckpointError:
-            continue
-    if not known:
+    sound = {s: c for s, c in known.items() if not isinstance(c, CheckpointError)}
+    if not sound:
         return
-    first = min(known)
-    state = start = run.load_checkpoint(fingerprint, first).state
-    entries = entries_from(opened.contents, first)
+    first = min(sound)
+    state = start = sound[first].state
+    entries, proved = tuple(entries_from(opened.contents, first)), list[Entry]()
     try:
-        for _, after in replay(opened.setting, opened.corpus, start, entries):
+        for entry, after in replay(opened.setting, opened.corpus, start, entries):
             state = after
-            if known.get(state.step, _digest(opened, state)) != _digest(opened, state):
+            proved.append(entry)
+            claimed = sound.get(state.step)
+            if claimed is not None and claimed.digest != _digest(opened, state):
                 text = "is not what the journal leads to"
                 yield Finding(f"checkpoint {state.step}", text, sound=False)
                 return
@@ -221,7 +246,9 @@ def _steps(opened: _Opened) -> Iterator[Finding]:
         yield Finding(f"replay from step {first}", str(error), sound=False)
         return
     yield Finding(f"replay from step {first}", f"proved up to step {state.step}")
-    end = max(opened.end, *known)
+    for text in doubts(entries, proved):
+        yield Finding("digests", text)
+    end = max(opened.end, *sound)
     if state.step < end:
         text = f"steps {state.step} to {end - 1} are not in the journal"
         yield Finding("journal", text, sound=False)

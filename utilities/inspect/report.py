@@ -34,11 +34,12 @@ table{border-collapse:collapse}
 th,td{text-align:left;padding:.15rem .9rem .15rem 0;vertical-align:top;
 border-bottom:1px solid var(--line)}th{font-weight:600;white-space:nowrap}
 td{overflow-wrap:anywhere}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
+td.n,th.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 tr.differs th{color:var(--mark)}
 .wide{overflow-x:auto}.tabs svg{width:100%;min-width:560px;height:auto}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;background:#8881;padding:.75rem;
 border-radius:4px;margin:.25rem 0}
+.wide pre{white-space:pre;overflow-wrap:normal;overflow-x:auto}
 .tabs>input{position:absolute;opacity:0}
 .tabs>label{display:inline-block;padding:.2rem .8rem;border:1px solid var(--line);
 border-radius:4px;cursor:pointer}
@@ -47,6 +48,8 @@ border-radius:4px;cursor:pointer}
 .tabs>div{display:none;overflow-x:auto}
 #by0:checked~#plot0,#by1:checked~#plot1,#by2:checked~#plot2{display:block}
 #slider{width:100%}ol{list-style:none;padding:0}small,.soft{color:var(--soft)}
+@media (max-width:600px){table,.wide pre{font-size:.8rem}
+th,td{padding-right:.5rem}th:last-child,td:last-child{padding-right:0}}
 @media (prefers-color-scheme:dark){:root{--soft:#aaa;--mark:#ff8c42}}
 """
 

@@ -355,6 +355,19 @@ def test_a_step_closes_as_soon_as_all_have_answered() -> None:
     assert desk.kinds(1) == desk.kinds(2) == ["Update", "Begin"]
 
 
+def test_time_without_anybody_is_no_time_trained() -> None:
+    desk = Desk(seconds=30.0)
+    desk.tick(1000.0)
+    desk.join(1)
+    desk.answer(1, after=2.0)
+    desk.leave(1)
+    desk.tick(500.0)
+    desk.join(2)
+    desk.answer(2, after=3.0)
+
+    assert [closed.seconds for closed in desk.log.closed] == [32.0, 35.0]
+
+
 def test_the_update_is_shaped_from_all_results_at_once() -> None:
     desk = together(1, 2)
     results = {client: desk.result(desk.begins(client)[0]) for client in (1, 2)}

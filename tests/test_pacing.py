@@ -18,6 +18,7 @@ from utilities.pacing import (
     STEPS,
     Observed,
     StepLength,
+    Stopwatch,
     best_seconds,
     noise_seconds,
 )
@@ -44,6 +45,19 @@ def after(
 def cosine(seconds: float, noise: float) -> float:
     """Return the split-half cosine of a step, by the formula."""
     return (seconds / 2) / (seconds / 2 + noise)
+
+
+# --- the time trained -----------------------------------------------------------------
+
+
+def test_time_counts_from_the_beginning_of_work_to_its_end() -> None:
+    watch = Stopwatch(5.0)
+    assert watch.seconds(100.0) == 5.0
+    watch.note(110.0, going=True)
+    watch.note(112.0, going=True)
+    assert watch.seconds(113.0) == 8.0
+    watch.note(114.0, going=False)
+    assert watch.seconds(200.0) == 9.0
 
 
 # --- where nothing is adapted ---------------------------------------------------------

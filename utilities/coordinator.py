@@ -30,7 +30,7 @@ from utilities.names import RETURNED, Names, arrival
 from utilities.opening import Limits, Opening
 from utilities.orders import Command, Event, Orders
 from utilities.outbox import Outbox
-from utilities.pacing import StepLength
+from utilities.pacing import StepLength, Stopwatch
 from utilities.peers import Peer, refuse
 from utilities.protocol import (
     Begin,
@@ -107,7 +107,7 @@ class Coordinator:
         self._stopping = False
         self._closed_all = False  # no step opens any more
         self._limits = limits or Limits()
-        self._began = now - seconds
+        self._trained = Stopwatch(seconds)
         self._outbox = Outbox(setting, corpus)
         self._returning = Returning(setting, run_seed, self._ledger, self._outbox)
         self._orders = Orders()
@@ -148,7 +148,8 @@ class Coordinator:
                 self._summing.computed(event)
             case Retraced():
                 others = self._ready()  # who hold the state that the server has had
-                appended, notes = self._returning.regain(event, now - self._began)
+                seconds = self._trained.seconds(now)
+                appended, notes = self._returning.regain(event, seconds)
                 for peer in others:
                     for each in appended:
                         self._outbox.update(peer, each.update)
@@ -172,6 +173,7 @@ class Coordinator:
                 is late that had not come by then: reading a thousand takes a while.
         """
         self._go_on(now, now if heard is None else heard)
+        self._trained.note(now, going=bool(self._open or self._summing))
         return self._orders.flush(self._outbox)
 
     def wakeup(self, heard: float) -> float | None:
@@ -343,7 +345,8 @@ class Coordinator:
                 return
             digest = self._states.agreed(self.step, step.votes())
             if digest is None:
-                check = Check(self.step, None, (), Purpose(), now - self._began)
+                seconds = self._trained.seconds(now)
+                check = Check(self.step, None, (), Purpose(), seconds)
                 self._orders += self._ledger.check(check)
                 return
             if not self._leave_out(step, digest):
@@ -404,7 +407,7 @@ class Coordinator:
     def _close(self, step: OpenStep, digest: bytes, now: float) -> None:
         """Shape the rewards; send the update, or have it summed up first."""
         self._open = None
-        votes, seconds = step.votes(), now - self._began
+        votes, seconds = step.votes(), self._trained.seconds(now)
         answered = [peer for peers in votes.values() for peer in peers]
         self._orders += blame(self.step, step.missing(), answered)
         agreeing = votes.get(digest, [])
@@ -486,7 +489,7 @@ class Coordinator:
         """Send the update of a step, and make room for the next one."""
         closed, self._closing = self._closing, None
         assert closed is not None, "what is finished has been scored"
-        closed = replace(closed, seconds=now - self._began)
+        closed = replace(closed, seconds=self._trained.seconds(now))
         self._orders += [Append(update, closed)]
         self._length.observe(self._tally.observed(now))
         self._ledger.append(update, closed.digest)
@@ -505,7 +508,7 @@ class Coordinator:
 
     def _end(self, now: float) -> None:
         """End the run once its present state is saved."""
-        seconds = now - self._began
+        seconds = self._trained.seconds(now)
         orders, done = self._states.conclude(self.step, now, seconds)
         self._orders += orders
         if not done:

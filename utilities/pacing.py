@@ -34,6 +34,23 @@ GROWTH = 1.1  # of one step against the one before, at most
 LEAST_QUALITY = 1e-3  # below, the cosine is lost in its own noise
 
 
+class Stopwatch:
+    """Seconds that a run has trained: time without anybody at work does not count."""
+
+    def __init__(self, seconds: float) -> None:
+        """Begin at rest, with what the run had trained before."""
+        self._seconds = seconds
+        self._since: float | None = None  # when the work began that goes on
+
+    def seconds(self, now: float) -> float:
+        """Return the seconds trained, on the clock that `note` is given."""
+        return self._seconds + (0.0 if self._since is None else now - self._since)
+
+    def note(self, now: float, *, going: bool) -> None:
+        """Take note of whether there is work from now on."""
+        self._seconds, self._since = self.seconds(now), now if going else None
+
+
 @dataclass(frozen=True)
 class Observed:
     """What one step gave."""

@@ -135,6 +135,20 @@ def test_what_is_not_finite_is_null_and_nan(
     assert math.isnan(read_losses(run)[0])
 
 
+def test_lines_do_not_wait_for_a_next_step(
+    run: Run, log: RunLog, clock: FakeClock
+) -> None:
+    log.append_step(step(FIRST_STEP, loss=4.0))
+    log.append_step(step(FIRST_STEP + 1, loss=3.0))
+    log.flush_in_time()
+    assert content(run, "loss.txt") == b"4.000000\n"
+
+    clock.now += 1.0
+    log.flush_in_time()
+
+    assert content(run, "loss.txt") == b"4.000000\n3.000000\n"
+
+
 def test_line_i_of_the_losses_is_step_i_of_the_run(run: Run, log: RunLog) -> None:
     log.append_step(step(FIRST_STEP, loss=4.0))
     log.append_step(step(FIRST_STEP + 3, loss=3.0))  # nobody reported two steps

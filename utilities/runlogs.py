@@ -145,8 +145,7 @@ class RunLog:
             self._left_out = b""
         else:
             self._left_out = line
-        if self._clock() - self._flushed >= FLUSH_SECONDS:
-            self.flush()
+        self.flush_in_time()
 
     def append_state(self, metrics: StepMetrics) -> None:
         """Log the state that a session ends with; it has no loss, for no step began."""
@@ -182,6 +181,11 @@ class RunLog:
         self._flushed = self._clock()
         self._losses.flush()
         self._metrics.flush()
+
+    def flush_in_time(self) -> None:
+        """Write what was gathered, unless something was written a moment ago."""
+        if self._clock() - self._flushed >= FLUSH_SECONDS:
+            self.flush()
 
     def close(self) -> None:
         """Write what was gathered, with the line of the last step in any case."""

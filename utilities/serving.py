@@ -361,6 +361,7 @@ class Server:
         while self._held and self._held[0][0].step not in self._saving:
             closed, moment = self._held.popleft()
             self._try_log(self._log.append_step, self._metrics(closed, moment))
+        self._try_log(self._log.flush_in_time)  # there may be no next step for hours
 
     def _metrics(self, closed: Closed, moment: float) -> StepMetrics:
         return StepMetrics(

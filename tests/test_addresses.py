@@ -50,6 +50,11 @@ def test_what_is_no_address_is_refused_and_quoted(text: str) -> None:
     assert str(caught.value).endswith(f"got {text}")
 
 
+def test_a_port_alone_is_told_from_an_address() -> None:
+    with pytest.raises(NetworkError, match=r"this machine is 127\.0\.0\.1:55551$"):
+        parse_address("55551")
+
+
 def test_a_port_that_is_left_out_is_the_one_given() -> None:
     assert parse_address("host", 7) == ("host", 7)
     assert parse_address("host:8", 7) == ("host", 8)

@@ -29,6 +29,11 @@ def parse_address(text: str, port: int = DEFAULT_PORT) -> tuple[str, int]:
     Raises:
         NetworkError: it is none of these, or the port is not from 1 to 65535.
     """
+    if text.isdecimal():  # some resolvers would make an address of it
+        raise NetworkError(
+            f"expected HOST or HOST:PORT, got the number {text} alone; a server on "
+            f"this machine is 127.0.0.1:{text}"
+        )
     match = _ADDRESS.fullmatch(text)
     number = int(match["port"] or port) if match else 0
     if match is None or not 1 <= number <= 65535:

@@ -27,7 +27,7 @@ ROWS = (
     ("model", "noise", "data"),  # these three do not know each other
     (
         *("population", "whitening", "evolution", "scoring", "sums", "selftest"),
-        *("engine", "scheduling", "generation"),
+        *("engine", "scheduling", "generation", "unknown"),
     ),
     (
         *("plaindata", "frames", "protocol", "wire", "handshake", "sealing"),

@@ -17,6 +17,7 @@ from utilities.options import ServerOptions, parse_server
 from utilities.reporting import SAMPLE_LENGTH, Report, clock, quoted, sample_text
 from utilities.setup import Prepared, prepare
 from utilities.tally import Closed
+from utilities.unknown import Unknown
 
 WORDS = "The cat sat on the mat and saw a rat. " * 60
 CODE = Code(b"sixteen secrets!")
@@ -193,6 +194,22 @@ def test_unknown_characters_are_told(speaker: Any, prepared: Prepared) -> None:
     some.report.greet()
 
     assert ", 1.23% unknown\n" in some.said()
+
+
+def test_the_most_frequent_of_them_are_named_and_what_would_hold_them(
+    speaker: Any, prepared: Prepared
+) -> None:
+    unknown = Unknown(tuple((chr(97 + n), 0.01) for n in range(10)), 12, 40)
+
+    some = speaker(unknown=unknown)
+    some.report.greet()
+    said = some.said()
+
+    assert "\n  12 characters of it became unknown: 'a' 1.00%, " in said
+    assert "\n  A run with --vocabSize 40 would know them all.\n" in said
+    lines = said.splitlines()
+    start = next(n for n, line in enumerate(lines) if "became" in line)
+    assert max(map(len, lines[start : start + 3])) <= WIDTH
 
 
 def test_layers_are_counted(speaker: Any, prepared: Prepared) -> None:

@@ -96,6 +96,12 @@ def test_a_vocabulary_may_be_smaller_than_the_text_needs(own: str) -> None:
     with prepared(f"{own} --vocabSize 5") as new:
         assert new.setting.config.vocab_size == 5
         assert new.corpus.unknown_share > 0
+        shares = [share for _, share in new.unknown.shares]
+        assert sum(shares) == pytest.approx(new.corpus.unknown_share)
+        assert new.unknown.holds_all == len(set(WORDS)) + 2
+        new.run.close()
+        with prepared(f"{own} --resume") as again:
+            assert again.unknown == new.unknown
 
 
 def test_a_vocabulary_larger_than_the_text_is_cut_to_it(own: str) -> None:

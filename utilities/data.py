@@ -304,6 +304,16 @@ def build_vocabulary(text: Text, size: int | None) -> Vocabulary:
     At most `size` entries with the two special ones (None: all), never above 65,536.
     """
     assert size is None or size >= 2, f"vocabSize {size}"
+    points, _ = counted_characters(text)
+    most = min(size or LARGEST_VOCABULARY, LARGEST_VOCABULARY) - 2
+    return Vocabulary(("", "", *map(chr, points[:most].tolist())))
+
+
+def counted_characters(text: Text) -> tuple[_Ints, _Ints]:
+    """Return the code points in a text and how often each occurs.
+
+    The most frequent come first, ties in the order of code points.
+    """
     counts = np.zeros(0x110000, dtype=np.int64)
     for document in text.documents:
         for _, points in _code_points(document):
@@ -311,8 +321,7 @@ def build_vocabulary(text: Text, size: int | None) -> Vocabulary:
             counts[: part.size] += part
     found = np.flatnonzero(counts)
     order = np.argsort(-counts[found], kind="stable")  # found ascends: so do ties
-    most = min(size or LARGEST_VOCABULARY, LARGEST_VOCABULARY) - 2
-    return Vocabulary(("", "", *map(chr, found[order][:most].tolist())))
+    return found[order], counts[found][order]
 
 
 @dataclass(frozen=True, eq=False)

@@ -131,6 +131,9 @@ class Report:
         if corpus.unknown_share:
             line += f", {corpus.unknown_share:.2%} unknown"
         say(line)
+        for line in self._prepared.unknown.lines(begins=not self._prepared.resumed):
+            for part in textwrap.wrap(line, WIDTH - 2, break_on_hyphens=False):
+                say(f"  {part}")
         base = baselines(corpus)
         say("Loss of guessing its last 10 %, in nats (bits) per character:")
         say(

@@ -29,6 +29,7 @@ from utilities.options import ServerOptions, merged, read_config_file
 from utilities.recovery import OnStep, Recovered, journal_of, recover
 from utilities.runlogs import RunLog, StepMetrics
 from utilities.runs import EXTRA_KEYS, Run, RunRecord, RunStore
+from utilities.unknown import Unknown, unknown_characters
 
 VERSION = "1.0"
 SHORT_SECONDS = 480.0  # of all cores, up to which a run has the default model
@@ -47,6 +48,7 @@ class Prepared:
     resumed: bool
     journal: Journal
     saved: int  # step of the newest checkpoint
+    unknown: Unknown  # characters of the text
     entries: tuple[Entry, ...] = ()  # of steps since that checkpoint
     notes: tuple[str, ...] = ()  # what the recovery found
 
@@ -95,6 +97,7 @@ def _begin(
         resumed=False,
         journal=journal,
         saved=state.step,
+        unknown=unknown_characters(text, vocabulary),
     )
 
 
@@ -141,6 +144,7 @@ def _resume(
         saved=found.saved,
         entries=found.entries,
         notes=notes,
+        unknown=unknown_characters(text, run.vocabulary),
     )
 
 

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from utilities.config import from_json
-from utilities.data import Corpus, build_corpus, build_vocabulary, read_text
+from utilities.data import Corpus, build_corpus, build_vocabulary
 from utilities.evolution import Setting, TrainState, initial_state
+from utilities.textfiles import read_text
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"

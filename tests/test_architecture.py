@@ -27,7 +27,8 @@ ROWS = (
     ("model", "noise", "data"),  # these three do not know each other
     (
         *("population", "whitening", "evolution", "scoring", "sums", "selftest"),
-        *("engine", "scheduling", "generation", "unknown"),
+        *("engine", "scheduling", "generation", "textfiles"),
+        "unknown",
     ),
     (
         *("plaindata", "frames", "protocol", "wire", "handshake", "sealing"),

@@ -19,6 +19,7 @@ from utilities.options import (
     read_config_file,
     server_parser,
 )
+from utilities.textfiles import STANDARD_INPUT, UTF_8, Decoding
 
 
 def refusal(*arguments: str) -> str:
@@ -105,6 +106,26 @@ def test_texts_may_be_named_together_or_one_by_one() -> None:
     assert together == (Path("a"), Path("b"), Path("c"))
     assert parse_server(["--data", "a", "--quiet", "--data", "b", "c"]).data == together
     assert parse_server([]).data == ()
+
+
+def test_an_encoding_goes_by_the_name_that_python_has_for_it() -> None:
+    given = parse_server(["--data", "-", "--encoding", "Latin1", "--errors", "replace"])
+
+    assert given.data == (STANDARD_INPUT,)
+    assert given.decoding == Decoding("iso8859-1", "replace")
+    assert parse_server(["--data", "a", "--encoding", "UTF8"]).decoding == UTF_8
+
+
+@pytest.mark.parametrize("name", ["klingon", "base64", "rot13", "undefined", "a\0b"])
+def test_what_is_no_encoding_of_texts_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="--encoding: expected an encoding, like"):
+        parse_server(["--data", "a", "--encoding", name])
+
+
+@pytest.mark.parametrize("words", [["encoding", "cp1252"], ["errors", "replace"]])
+def test_how_files_are_read_needs_files(words: list[str]) -> None:
+    with pytest.raises(ConfigError, match=f"--{words[0]}: says how --data is read"):
+        parse_server([f"--{words[0]}", words[1]])
 
 
 def test_the_newest_run_is_resumed_where_none_is_named() -> None:

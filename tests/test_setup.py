@@ -1,7 +1,9 @@
+import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -93,15 +95,14 @@ def test_all_characters_become_the_number_that_the_text_has(own: str) -> None:
 
 
 def test_a_vocabulary_may_be_smaller_than_the_text_needs(own: str) -> None:
-    with prepared(f"{own} --vocabSize 5") as new:
-        assert new.setting.config.vocab_size == 5
+    with prepared(f"{own} --vocabSize 6") as new:  # ten are left out
+        assert new.setting.config.vocab_size == 6
         assert new.corpus.unknown_share > 0
         shares = [share for _, share in new.unknown.shares]
         assert sum(shares) == pytest.approx(new.corpus.unknown_share)
         assert new.unknown.holds_all == len(set(WORDS)) + 2
-        new.run.close()
-        with prepared(f"{own} --resume") as again:
-            assert again.unknown == new.unknown
+    with prepared(f"{own} --resume") as again:
+        assert again.unknown == new.unknown
 
 
 def test_a_vocabulary_larger_than_the_text_is_cut_to_it(own: str) -> None:
@@ -351,6 +352,34 @@ def test_a_text_that_has_moved_is_taken_from_where_it_is_now(
     moved = text.rename(text.with_name("moved.txt"))
     with prepared(f"--runs {runs} --resume --data {moved}") as resumed:
         assert resumed.corpus.sha256 == new.corpus.sha256
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_a_text_of_another_encoding_is_kept_with_the_run(
+    own: str, runs: Path, text: Path, encoding: str
+) -> None:
+    text.write_bytes((WORDS + "é").encode(encoding))
+    with prepared(f"{own} --encoding {encoding}") as new:
+        assert "é" in new.run.vocabulary.characters
+    with prepared(f"--runs {runs} --resume --data {text} --encoding {encoding}") as run:
+        assert run.corpus.sha256 == new.corpus.sha256
+    text.unlink()
+    with prepared(f"--runs {runs} --resume") as run:
+        assert (run.corpus.sha256, run.corpus.name) == (new.corpus.sha256, "cat.txt")
+        assert np.array_equal(run.corpus.train, new.corpus.train)
+
+
+def test_what_was_read_from_standard_input_is_kept_with_the_run(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stdin = SimpleNamespace(buffer=io.BytesIO(WORDS.encode()))
+    monkeypatch.setattr("sys.stdin", stdin)
+    with prepared(f"--runs {runs} --data - --hiddenSize 4 --sequenceLength 8") as new:
+        assert config_of(new.run)["textPaths"] == []
+        assert new.corpus.name == "standard input"
+    with prepared(f"--runs {runs} --resume") as again:
+        assert again.corpus.sha256 == new.corpus.sha256
+        assert np.array_equal(again.corpus.train, new.corpus.train)
 
 
 @pytest.fixture

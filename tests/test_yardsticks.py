@@ -7,8 +7,9 @@ import pytest
 
 from tests.small_runs import CONFIG, VOCABULARY, new_run, record
 from utilities import data
-from utilities.data import Text, baselines, build_corpus, read_text
+from utilities.data import Text, baselines, build_corpus
 from utilities.runs import Run, RunStore
+from utilities.textfiles import read_text
 from utilities.yardsticks import levels
 
 WORDS = "abc de\nab " * 500
@@ -61,6 +62,8 @@ def test_a_stored_text_is_counted(tmp_path: Path) -> None:
     kept = record(text_sha256=text.sha256, text_paths=())
     with RunStore(tmp_path).create(kept, VOCABULARY, text) as run:
         assert figures(run) == counted(text)
+        size = (run.path / "text.json").stat().st_size
+        assert [len(levels(run, most)) for most in (size - 1, size)] == [1, 3]
 
         (run.path / "text.json").write_text(json.dumps({"name": "a"}))
         assert figures(run) == [EVENLY]

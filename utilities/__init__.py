@@ -14,7 +14,7 @@ population, generation   losses of many perturbed copies; text from a trained mo
 whitening                directions that fit what they multiply
 evolution, sums          losses -> rewards -> the next state, exactly; checks of sums
 scoring                  the losses of trials
-unknown                  the characters of a text that its vocabulary does not hold
+textfiles, unknown       reading texts; the characters that a vocabulary does not hold
 selftest, engine         what all replicas must compute alike; who computes it
 scheduling               which part of it each process of a client computes
 plaindata, frames        pickled plain data; frames of bytes

@@ -1,26 +1,21 @@
 """Texts, vocabularies and the tokens that a model is trained and judged on.
 
-Owns: reading texts, the map between characters and tokens, the split into training
-and validation text, the token batches that clients get, windows of them, and the
-losses of models that only count (the baselines). Does not own: which window a trial
-gets (`noise` has the random words), the network, or any file that is written.
+Owns: the map between characters and tokens, the split into training and validation
+text, the token batches that clients get, windows of them, and the losses of models that
+only count (the baselines). Does not own: reading files (`textfiles`), which window a
+trial gets (`noise` has the random words), the network, or any file that is written.
 
 The idea: a text becomes one long array of small integers as early as possible. The
 rest is slicing and indexing of that array, in chunks, so that a text of a hundred
 megabytes needs no Python object for each of its characters.
 """
 
-import gzip
 import hashlib
-import os
 import reprlib
-import stat
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +30,6 @@ TOKEN_BATCH_LIMIT = 4_000_000  # characters; sending them once to a client is ch
 LARGEST_VOCABULARY = 1 << 16  # entries: a token must fit two bytes
 _SPECIALS = ("<unknown>", "<stop>")  # their names in vocabulary.json, by token
 _CHUNK = 1 << 20  # characters handled at once: bounds the memory for wide integers
-_NAMES_SHOWN = 3  # of the paths that a text was read from
 
 Tokens = npt.NDArray[np.integer[Any]]
 _Words = npt.NDArray[np.uint64]
@@ -83,7 +77,7 @@ def default_text() -> Text:
         from pydoc_data.topics import topics as installed
 
         topics = installed
-    documents = [_normalised(text) for _, text in sorted(topics.items())]
+    documents = [normalised(text) for _, text in sorted(topics.items())]
     if not any(documents):
         raise DataError(
             "default text: this Python was installed without the texts of"
@@ -92,125 +86,10 @@ def default_text() -> Text:
     return Text("Python reference topics", tuple(filter(None, documents)))
 
 
-def read_text(paths: Sequence[Path]) -> Text:
-    """Read files and folders, each file one document.
-
-    Arguments count in the order given; a folder stands for all regular files below it
-    (links are followed), sorted by their path relative to it, written with `/`, without
-    names that start with a dot and `README.md`. A file reached twice is read once.
-    Text is UTF-8 with or without BOM, decompressed first if the name ends in `.gz`;
-    CRLF and lone CR become LF. Empty files are left out.
-
-    Raises:
-        DataError: A path, archive or byte cannot be read, or a place holds no text.
-    """
-    assert paths, "the caller names at least one path"
-    files: dict[str, Path] = {}
-    for path in paths:
-        for file in _files_of(path):
-            files.setdefault(os.path.realpath(file), file)
-    documents = tuple(filter(None, map(_read_document, files.values())))
-    name = _joined_names(paths)
-    if not documents:
-        raise DataError(
-            f"{name}: expected text, got only empty files ({len(files)});"
-            " name another file or folder with --data"
-        )
-    return Text(name, documents)
-
-
-def _joined_names(paths: Sequence[Path]) -> str:
-    """Join the last parts of the paths; the first few stand for many."""
-    # "." and ".." say nothing to people; "/" has no other name.
-    named = (path if path.name.strip(".") else path.resolve() for path in paths)
-    names = list(dict.fromkeys(path.name or str(path) for path in named))
-    if len(names) > _NAMES_SHOWN:
-        names[_NAMES_SHOWN:] = [f"{len(names) - _NAMES_SHOWN} more"]
-    # A file name need not be Unicode, but config.json, where this goes, must be.
-    return ", ".join(names).encode("utf-8", "replace").decode("utf-8")
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn what the file system or an archive complains about into a DataError."""
-    try:
-        yield
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(
-            f"{path}: expected a whole .gz archive, got a damaged or truncated one"
-            f" ({error}); copy or compress it again"
-        ) from error
-    except OSError as error:
-        raise DataError(
-            f"{error.filename or path}: expected a readable file or folder, got:"
-            f" {error.strerror}; check the path after --data and its permissions"
-        ) from error
-
-
-def _files_of(path: Path) -> list[Path]:
-    """Return the file itself, or the files of a folder, in reading order."""
-    with _reading(path):
-        mode = path.stat().st_mode
-        if stat.S_ISREG(mode):
-            return [path]
-        if not stat.S_ISDIR(mode):  # a pipe or device may have no end
-            raise DataError(f"{path}: expected a file or folder, got a pipe or device")
-        files = list(_walk(path, set()))
-    if not files:
-        raise DataError(
-            f"{path}: expected a folder with texts, found no file in it (hidden files"
-            " and README.md do not count); put UTF-8 texts there or name others"
-        )
-    return sorted(files, key=lambda file: file.relative_to(path).as_posix())
-
-
-def _walk(folder: Path, visited: set[str]) -> Iterator[Path]:
-    """Yield the regular files below a folder that are neither hidden nor README.md."""
-    real = os.path.realpath(folder)
-    if real in visited:  # through a link, perhaps back up: without this it never ends
-        return
-    visited.add(real)
-    # Sorted, so that which of two ways to one folder counts is not up to chance.
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name == "README.md":
-            continue
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            yield from _walk(path, visited)
-        elif stat.S_ISREG(mode):  # a named pipe would block for ever
-            yield path
-
-
-def _read_document(path: Path) -> str:
-    """Read one file as text with LF line ends."""
-    with _reading(path):
-        if path.suffix.lower() == ".gz":
-            with gzip.open(path) as file:  # decompresses piece by piece
-                data = file.read()
-        else:
-            data = path.read_bytes()
-    try:
-        return _normalised(data.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: {_bad_byte(data, error.start)}") from error
-
-
-def _normalised(text: str) -> str:
+def normalised(text: str) -> str:
     """Drop a byte order mark at the start and make every line end a LF."""
     text = text.removeprefix("\ufeff")
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _bad_byte(data: bytes, offset: int) -> str:
-    """Say where the first byte is that is not UTF-8, and what to do about it."""
-    ends = data.count(b"\n", 0, offset) + data.count(b"\r", 0, offset)
-    line = 1 + ends - data.count(b"\r\n", 0, offset)
-    marked = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-    encoding = "UTF-16" if marked else "ITS-ENCODING"
-    return (
-        f"line {line}, byte offset {offset}: expected UTF-8, got 0x{data[offset]:02x};"
-        f" convert the file to UTF-8, for instance: iconv -f {encoding} -t UTF-8"
-    )
 
 
 def _code_points(text: str) -> Iterator[tuple[int, npt.NDArray[np.uint32]]]:

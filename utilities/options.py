@@ -9,6 +9,7 @@ and, for a wrong name, the nearest option.
 """
 
 import argparse
+import codecs
 import json
 import re
 import textwrap
@@ -31,6 +32,7 @@ from utilities.errors import STATUSES, ConfigError
 from utilities.joincodes import masked
 from utilities.joinoptions import add_server_options, check_open
 from utilities.misc import RUNS, kebab_case
+from utilities.textfiles import UTF_8, Decoding
 
 HELP_WIDTH = 78  # of lines that argparse does not wrap
 
@@ -121,6 +123,7 @@ class ServerOptions:
     host: str | None = None  # see `listens_on`
     port: int = DEFAULT_PORT
     data: tuple[Path, ...] = ()
+    decoding: Decoding = UTF_8  # of these
     config: Path | None = None
     runs: Path = RUNS
     resume: bool = False
@@ -179,6 +182,17 @@ def ranged(kind: type, low: float, high: float) -> Any:
     return convert
 
 
+def _encoding(text: str) -> str:
+    """Return Python's name of an encoding of texts."""
+    try:
+        " ".encode(text)  # lookup alone also finds what is none, like base64
+        return codecs.lookup(text).name
+    except (LookupError, ValueError):
+        raise argparse.ArgumentTypeError(
+            f"expected an encoding, like utf-8, cp1252, latin-1 or utf-16, got {text}"
+        ) from None
+
+
 def server_parser() -> Parser:
     """Return the parser of basicServer.py."""
     parser = Parser(
@@ -197,7 +211,8 @@ def server_parser() -> Parser:
         ),
         epilog=f"{EXIT_CODES}\n{DOCTOR_HINT}",
     )
-    _add_text_and_network(parser)
+    _add_text(parser)
+    _add_network(parser)
     _add_run(parser)
     for title, keys in GROUPS.items():
         group = parser.add_argument_group(f"{title} (saved with the run)")
@@ -214,7 +229,7 @@ def _named(text: str) -> str:
     return text
 
 
-def _add_text_and_network(parser: Parser) -> None:
+def _add_text(parser: Parser) -> None:
     data = parser.add_argument_group("text")
     parser.option(
         data,
@@ -224,8 +239,28 @@ def _add_text_and_network(parser: Parser) -> None:
         type=Path,
         metavar="PATH",
         default=[],
-        help="text files and folders, UTF-8 or .gz [English prose of this Python]",
+        help="text files and folders, .gz too; -: standard input [English prose of "
+        "this Python]",
     )
+    parser.option(
+        data,
+        "encoding",
+        type=_encoding,
+        metavar="NAME",
+        default=UTF_8.encoding,
+        help=f"of these files, like cp1252 or utf-16 [{UTF_8.encoding}]",
+    )
+    parser.option(
+        data,
+        "errors",
+        choices=("strict", "replace"),
+        default=UTF_8.errors,
+        help="bytes that are not of that encoding: end with their place, or read them "
+        f"as U+FFFD [{UTF_8.errors}]",
+    )
+
+
+def _add_network(parser: Parser) -> None:
     net = parser.add_argument_group("network")
     parser.option(
         net,
@@ -361,6 +396,10 @@ def parse_server(arguments: Sequence[str]) -> ServerOptions:
     if values["salvage"] and resume is False:
         raise ConfigError("--salvage: mends a run that is resumed; add --resume [N]")
     parse_keys(keys)  # a wrong flag is refused before anything is read
+    decoding = Decoding(values["encoding"], values["errors"])
+    if decoding != UTF_8 and not values["data"]:
+        flag = "encoding" if decoding.encoding != UTF_8.encoding else "errors"
+        raise ConfigError(f"--{flag}: says how --data is read; add --data PATH")
     return ServerOptions(
         host=values["host"],
         port=values["port"],
@@ -370,6 +409,7 @@ def parse_server(arguments: Sequence[str]) -> ServerOptions:
         tls_cert=values["tlsCert"],
         tls_key=values["tlsKey"],
         data=tuple(values["data"]),
+        decoding=decoding,
         config=values["config"],
         runs=values["runs"],
         resume=resume is not False,

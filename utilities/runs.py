@@ -3,7 +3,7 @@
     trainingRuns/12/
       config.json       all keys, and what a resume needs beside them
       vocabulary.json   token <-> character
-      text.json         the default text itself, where that is what is trained on
+      text.json         the text itself, where the paths in config.json do not give it
       lock              held by the server that trains; names its process
       checkpoints/      step-000123.npz: to resume from; the newest few are kept
                         weights-000008.npz: weights alone, to look back at; all kept
@@ -73,7 +73,7 @@ class RunRecord:
     run_seed: int  # 64 bits; whoever knows it knows all seeds to come
     text_name: str
     text_sha256: str  # 64 hex digits
-    text_paths: tuple[str, ...]  # absolute; empty: the default text
+    text_paths: tuple[str, ...]  # absolute; empty: the default text, or a stored one
     program: str  # version that wrote it
 
     def __post_init__(self) -> None:
@@ -415,7 +415,7 @@ class RunStore:
         self,
         record: RunRecord,
         vocabulary: Vocabulary,
-        default_text: Text | None,
+        stored: Text | None,
         start: Checkpoint | None = None,
     ) -> Run:
         """Make the folder of a new run and take its lock.
@@ -423,8 +423,9 @@ class RunStore:
         Args:
             record: its stepNum is the run's first step.
             vocabulary: of the run.
-            default_text: stored with the run, as it differs between Python versions;
-                None: the text is at the record's paths.
+            stored: the text, kept with the run where the record's paths alone would not
+                give it again: Python's own differs between versions, standard input is
+                gone; None: they do.
             start: saved with the run, so that it can be resumed from the beginning.
 
         Raises:
@@ -438,8 +439,8 @@ class RunStore:
             undo.callback(os.close, lock)
             self._disk.make_folder(path / CHECKPOINTS)
             write_json(path / VOCABULARY, vocabulary.to_json(), self._disk)
-            if default_text is not None:
-                text = {"name": default_text.name, "documents": default_text.documents}
+            if stored is not None:
+                text = {"name": stored.name, "documents": stored.documents}
                 write_json(path / TEXT, text, self._disk)
             if start is not None:
                 first = StateFiles(path, self._disk).path(FULL, start.state.step)

@@ -18,7 +18,6 @@ from utilities.data import (
     build_vocabulary,
     default_text,
     log_frequencies,
-    read_text,
 )
 from utilities.disk import DISK, Disk
 from utilities.errors import ConfigError, DataError
@@ -29,6 +28,7 @@ from utilities.options import ServerOptions, merged, read_config_file
 from utilities.recovery import OnStep, Recovered, journal_of, recover
 from utilities.runlogs import RunLog, StepMetrics
 from utilities.runs import EXTRA_KEYS, Run, RunRecord, RunStore
+from utilities.textfiles import STANDARD_INPUT, UTF_8, Decoding, read_text
 from utilities.unknown import Unknown, unknown_characters
 
 VERSION = "1.0"
@@ -77,7 +77,7 @@ def _begin(
     options: ServerOptions, file: dict[str, object], store: RunStore
 ) -> Prepared:
     config = merged(options.keys, {**fitting(options), **file}, None)
-    text = read_text(options.data) if options.data else default_text()
+    text = read_text(options.data, options.decoding) if options.data else default_text()
     vocabulary = build_vocabulary(text, config.vocab_size)
     config = replace(config, vocab_size=vocabulary.size)
     corpus = build_corpus(text, vocabulary, config.sequence_length)
@@ -88,7 +88,7 @@ def _begin(
     record = RunRecord(
         config, seed, text.name, text.sha256, _absolute(options.data), VERSION
     )
-    stored = None if options.data else text
+    stored = None if _read_again(options) else text
     start = Checkpoint(state, state.digest(setting.fingerprint), 0.0)
     run = store.create(record, vocabulary, stored, start)
     journal = journal_of(run, setting)
@@ -112,8 +112,15 @@ def fitting(options: ServerOptions) -> dict[str, object]:
     return {} if short else {"hiddenSize": LONG_HIDDEN_SIZE}
 
 
+def _read_again(options: ServerOptions) -> bool:
+    """Return whether a resume finds the text by its paths alone."""
+    if not options.data or STANDARD_INPUT in options.data:
+        return False
+    return options.decoding == UTF_8
+
+
 def _absolute(paths: Sequence[Path]) -> tuple[str, ...]:
-    return tuple(str(path.resolve()) for path in paths)
+    return tuple(str(path.resolve()) for path in paths if path != STANDARD_INPUT)
 
 
 def _resume(
@@ -128,7 +135,7 @@ def _resume(
         config = merged(options.keys, file, run.record.config)
         if options.seed not in (None, run.record.run_seed):
             raise ConfigError("--seed: a resumed run keeps the seed that it began with")
-        text = text_of(run, options.data)
+        text = text_of(run, options.data, options.decoding)
         corpus = build_corpus(text, run.vocabulary, config.sequence_length)
         setting = Setting(config, text.sha256)
         found = recover(run, setting, corpus, salvage=options.salvage, on_step=on_step)
@@ -187,7 +194,7 @@ def _line(entry: Entry) -> StepMetrics:
     )
 
 
-def text_of(run: Run, given: Sequence[Path]) -> Text:
+def text_of(run: Run, given: Sequence[Path], decoding: Decoding = UTF_8) -> Text:
     """Return the text of a run that is resumed, proved to be the same.
 
     Raises:
@@ -196,7 +203,7 @@ def text_of(run: Run, given: Sequence[Path]) -> Text:
     record = run.record
     paths = given or [Path(path) for path in record.text_paths]
     stored = None if given else run.stored_text()
-    text = stored or (read_text(paths) if paths else default_text())
+    text = stored or (read_text(paths, decoding) if paths else default_text())
     if text.sha256 != record.text_sha256:
         raise DataError(
             f"{text.name}: run {run.number} was begun with another text "

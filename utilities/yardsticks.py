@@ -13,11 +13,11 @@ from utilities.data import (
     baselines,
     build_corpus,
     default_text,
-    read_text,
 )
 from utilities.errors import DataError, RunError
 from utilities.plots import Level
-from utilities.runs import Run
+from utilities.runs import TEXT, Run
+from utilities.textfiles import read_text
 
 _PACKED = 4  # times that a packed text is smaller
 
@@ -57,6 +57,8 @@ def counted(corpus: Corpus) -> tuple[Level, ...]:
 
 def _bytes(run: Run) -> int:
     """Return the size of the files that hold a run's text; unpacked ones grow."""
+    with suppress(OSError):
+        return (run.path / TEXT).stat().st_size
     total = 0
     for place in map(Path, run.record.text_paths):
         for path in (place, *place.rglob("*")):

@@ -55,6 +55,7 @@ ROWS = (
     (
         *("inspect.console", "inspect.asking", "inspect.textplot", "inspect.words"),
         *("inspect.summary", "inspect.comparison", "inspect.forecast"),
+        "inspect.stopping",
         *("inspect.outlook", "inspect.pngplot"),
         *("inspect.samples", "inspect.bits", "inspect.chat", "inspect.export"),
         *("inspect.report", "inspect.filecommands", "inspect.modelcommands"),
@@ -151,7 +152,8 @@ WITHIN_INSPECT = {
     },
     "modelcommands": {
         *("asking", "bits", "chat", "console", "export", "filecommands", "forecast"),
-        *("outlook", "report", "samples", "summary", "words"),
+        *("outlook", "report", "samples", "stopping", "summary"),
+        "words",
     },
     "pagecommand": {"asking", "console"},
     "commandline": {

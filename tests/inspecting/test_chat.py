@@ -6,7 +6,7 @@ from tests.small_runs import CONFIG, VOCABULARY, state_at
 from utilities.data import STOP
 from utilities.errors import RunError
 from utilities.generation import Beam, Sampling
-from utilities.inspect.chat import HELP, REMEMBERED, Chat
+from utilities.inspect.chat import HELP, REMEMBERED, Chat, Load
 from utilities.trained import Model
 
 
@@ -18,9 +18,20 @@ def load(step: int | None) -> Model:
     return Model.checked(Path("0"), CONFIG, VOCABULARY, number, weights)
 
 
+def open_run(number: int | None) -> Load:
+    """Return what loads models of run 3, which has step 7 only."""
+    if number not in (None, 3):
+        raise RunError(f"expected run {number}, found run 3")
+    return lambda step: load(7 if step is None else step)
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
 @pytest.fixture
 def chat() -> Chat:
-    return Chat(load, None)
+    return Chat(load, None, open_run, write)
 
 
 def say(chat: Chat, line: str) -> str:
@@ -136,4 +147,43 @@ def test_it_ends_when_asked(chat: Chat, line: str) -> None:
 
 def test_a_step_that_is_not_there_is_refused_at_the_start() -> None:
     with pytest.raises(RunError, match="expected a checkpoint of step 9"):
-        Chat(load, 9)
+        Chat(load, 9, open_run, write)
+
+
+def test_another_run_goes_on_with_the_same_text_and_settings(chat: Chat) -> None:
+    say(chat, ":seed 3")
+    first = say(chat, "ab")
+
+    assert say(chat, ":run 3").startswith("step 7, temp 0.8, ")
+    whole = load(7).write(first, 200, Sampling(0.8, seed=3))
+    assert first + say(chat, "") == whole
+    assert say(chat, ":step null").startswith("step 7, ")  # the newest of that run
+    assert say(chat, ":run null").startswith("step 7, ")
+
+
+def test_a_run_that_is_not_there_changes_nothing(chat: Chat) -> None:
+    assert say(chat, ":run 4") == "expected run 4, found run 3"
+    assert say(chat, ":run x").startswith(":run: expected a whole number")
+    assert say(chat, ":settings").startswith("step 101, ")
+
+
+def test_all_that_was_said_is_saved_and_no_commands(chat: Chat, tmp_path: Path) -> None:
+    say(chat, ":length 5")
+    first, second = say(chat, "ab"), say(chat, "")
+    say(chat, ":topk 3")
+    third = say(chat, "ba")
+    path = tmp_path / "said.txt"
+
+    whole = f"{first}{second}\n{third}"
+    assert say(chat, f":save {path}") == f"{len(whole)} characters"
+    assert path.read_text(encoding="utf-8") == f"{whole}\n"
+
+
+def test_saving_needs_a_name_and_a_place(tmp_path: Path) -> None:
+    def refuse(path: Path, text: str) -> None:
+        raise RunError(f"{path}: cannot be written ({len(text)})")
+
+    chat = Chat(load, None, open_run, refuse)
+
+    assert say(chat, ":save") == ":save: expected the name of a file"
+    assert say(chat, f":save {tmp_path}").endswith("cannot be written (1)")

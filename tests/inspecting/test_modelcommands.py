@@ -66,6 +66,22 @@ def test_all_settings_reach_the_draws(ask: Ask) -> None:
     assert status == 0
 
 
+def test_a_text_can_end_before_another(ask: Ask) -> None:
+    whole = written(101, "ab", 400, Sampling(0.8, seed=3))
+    stop = whole[20:22]
+    command = ["generate", "--prompt", "ab", "--seed", "3", "--stop", stop]
+    expected = "ab" + whole[2:].partition(stop)[0]
+
+    assert ask(*command)[0].rstrip("\n") == expected.rstrip("\n")
+    assert data(ask(*command, "--json"))["text"] == expected[2:]
+
+
+def test_a_stop_is_for_what_is_drawn_and_is_not_empty(ask: Ask) -> None:
+    answer = ask("generate", "--stop", "a", "--beams", "2")
+    assert "--stop: expected null with --beams" in complaint(answer)
+    assert "--stop: expected a text of" in complaint(ask("generate", "--stop", ""))
+
+
 @pytest.mark.parametrize("step", [0, 1])
 def test_older_weights_can_be_taken(ask: Ask, step: int) -> None:
     out, err, _ = ask("generate", "--step", str(step), "--seed", "3")
@@ -559,3 +575,17 @@ def test_a_report_of_a_short_run_has_no_forecast(ask: Ask) -> None:
     assert "Forecast" not in page
     assert "Machines" not in page
     assert "What it writes from nothing" in page
+
+
+def test_a_conversation_changes_the_run_and_is_saved(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "said.txt"
+    lines = f":seed 3\n:length 20\nab\n:save {path}\n:run 0\n:run 99\n"
+    typed(monkeypatch, lines.encode())
+    out, err, status = ask("chat")
+
+    assert path.read_text() == written(101, "ab", 20, Sampling(0.8, seed=3))
+    assert "expected run 99" in out
+    assert f"wrote {path}\n" in err
+    assert status == 0

@@ -11,7 +11,8 @@ import itertools
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from utilities.config import Rule
 from utilities.data import STOP
@@ -30,10 +31,14 @@ HELP = (
     "  :seed N     draw the same each time; null: another text each time",
     "  :length N   characters of an answer at most",
     "  :step N     take the weights of that step; null: the newest",
+    "  :run N      go on with another run's model; null: of the newest run",
+    "  :save FILE  write all that was said, lines and answers, to a file",
     "  :settings   show these   :help   show this   :quit   end, as Ctrl-D does",
 )
 LENGTH = Rule(int, "characters to write at most", low=1, high=1_000_000)
+RUN = Rule(int, "run whose model answers", high=1 << 31, optional=True)
 STEP = Rule(int, "step whose weights are taken", high=1 << 48, optional=True)
+Load: TypeAlias = Callable[[int | None], Model]  # a step's model, or the newest
 
 
 @dataclass(frozen=True)
@@ -62,21 +67,30 @@ _FIELDS: dict[str, tuple[str, Rule]] = {
 class Chat:
     """One conversation."""
 
-    def __init__(self, load: Callable[[int | None], Model], step: int | None) -> None:
+    def __init__(
+        self,
+        load: Load,
+        step: int | None,
+        open_run: Callable[[int | None], Load],
+        write: Callable[[Path, str], None],
+    ) -> None:
         """Start.
 
         Args:
             load: returns the model of a step, or the newest one.
             step: to begin with.
+            open_run: returns the same of another run, or of the newest.
+            write: replaces a file.
 
         Raises:
             RunError: there is no such step.
         """
-        self._load = load
+        self._load, self._open_run, self._write = load, open_run, write
         self.model = load(step)
         self.settings = Settings()
         self.ended = False
         self._text = ""  # that an empty line goes on with
+        self._said: list[str] = []  # all of it
 
     def answer(self, line: str) -> Iterator[str]:
         """Return what is said to a line, as it comes; whole lines for commands."""
@@ -84,11 +98,14 @@ class Chat:
             return self._obey(line[1:])
         if line:
             self._text = line[-REMEMBERED:]
+            self._said += ["\n"] if self._said else []
+        self._said.append(line)
         return itertools.chain([line], self._go_on())
 
     def _go_on(self) -> Iterator[str]:
         for piece in self._pieces(self._text):
             self._text = (self._text + piece)[-REMEMBERED:]
+            self._said.append(piece)
             yield piece
 
     def _pieces(self, prompt: str) -> Iterator[str]:
@@ -116,9 +133,12 @@ class Chat:
         """Change a setting and return what it is now, or what is wrong with it."""
         try:
             if name == "step":
-                step = STEP.parse(":step", value)
-                assert not isinstance(step, str | float)
-                self.model = self._load(step)
+                self.model = self._load(_whole(STEP, ":step", value))
+            elif name == "run":
+                load = self._open_run(_whole(RUN, ":run", value))
+                self.model, self._load = load(None), load
+            elif name == "save":
+                return self._save(value)
             elif name in _FIELDS:
                 field, rule = _FIELDS[name]
                 change: dict[str, Any] = {field: rule.parse(f":{name}", value)}
@@ -129,8 +149,21 @@ class Chat:
             return str(error)
         return self._described()
 
+    def _save(self, name: str) -> str:
+        if not name:
+            return ":save: expected the name of a file"
+        text = "".join(self._said)
+        self._write(Path(name).expanduser(), text + "\n")
+        return f"{len(text):,} characters"
+
     def _described(self) -> str:
         values = (
             f"{n} {shown(getattr(self.settings, f))}" for n, (f, _) in _FIELDS.items()
         )
         return f"step {self.model.step}, {', '.join(values)}"
+
+
+def _whole(rule: Rule, name: str, value: str) -> int | None:
+    number = rule.parse(name, value)
+    assert not isinstance(number, str | float)
+    return number

@@ -37,6 +37,7 @@ from utilities.inspect.forecast import Law
 from utilities.inspect.outlook import default_targets, outlook_lines
 from utilities.inspect.report import Content, report_html
 from utilities.inspect.samples import Sample, kept_steps, known_prompt, samples
+from utilities.inspect.stopping import Until
 from utilities.inspect.summary import Overview, look
 from utilities.inspect.words import INDENTED, size, wrapped
 from utilities.options import Parser
@@ -136,7 +137,11 @@ def _generate_options(parser: Parser) -> None:
         help="take the prompt from a file; -: from standard input",
     )
     add_rule(parser, text, "length", LENGTH, 400)
-    _add_sampling(parser, parser.add_argument_group("drawn at random"), None, "new")
+    drawn = parser.add_argument_group("drawn at random")
+    _add_sampling(parser, drawn, None, "new")
+    parser.option(
+        drawn, "stop", metavar="TEXT", help="end before this text [at --length only]"
+    )
     search = parser.add_argument_group("or searched")
     words = "hypotheses of a beam search, up to the end of a document; 0: none"
     rule = dataclasses.replace(RULES["beams"], text=words, low=0)
@@ -177,7 +182,7 @@ def _check_together(options: Options) -> None:
         ConfigError: a flag is of the other way of generating.
     """
     beams = options["beams"]
-    for flag, default in (SAMPLING if beams else SEARCH).items():
+    for flag, default in ({**SAMPLING, "stop": None} if beams else SEARCH).items():
         value, shown = options[flag], "null" if default is None else str(default)
         if value != default and beams:
             raise ConfigError(
@@ -190,6 +195,8 @@ def _check_together(options: Options) -> None:
                 f"--{flag}: expected {shown} without --beams, as only a beam "
                 f"search reads it, got {value}; add --beams"
             )
+    if options["stop"] == "":
+        raise ConfigError("--stop: expected a text of at least one character")
     if options["prompt"] is not None and options["promptFile"] is not None:
         raise ConfigError("--promptFile: expected no --prompt besides; leave one out")
 
@@ -203,7 +210,10 @@ def _draw(
         seed = secrets.randbits(32)
         note(f"--seed {seed} writes the same again")
     answer["seed"] = seed
-    return model.pieces(prompt, options["length"], _sampling(options, seed))
+    pieces = model.pieces(prompt, options["length"], _sampling(options, seed))
+    if options["stop"] is None:
+        return pieces
+    return iter(Until(pieces, options["stop"]))
 
 
 def _search(
@@ -269,7 +279,12 @@ def _sample_json(sample: Sample) -> dict[str, Any]:
 def chat(store: RunStore, options: Options) -> None:
     """Answer lines until they end."""
     run = store.open(options["number"], lock=False)
-    talk = Chat(run.model, options["step"])
+    talk = Chat(
+        run.model,
+        options["step"],
+        lambda number: store.open(number, lock=False).model,
+        lambda path, text: write_file(path, text.encode("utf-8", "replace")),
+    )
     live = sys.stdin.isatty()
     note(f"run {run.number}, step {talk.model.step}; :help lists commands, :quit ends")
     while not talk.ended:
@@ -436,6 +451,7 @@ COMMANDS = (
         (
             'generate 3 --prompt "The " --length 400',
             "generate 3 --promptFile start.txt --topP 0.9",
+            'generate 3 --prompt "The " --stop "."',
             'generate 3 --prompt "The " --beams 8',
         ),
         generate,
@@ -445,7 +461,7 @@ COMMANDS = (
         "chat",
         "a conversation with a run's model",
         "Read lines and write what the model goes on with, until :quit or Ctrl-D.\n"
-        "Commands such as :temp 0.5, :topk 10, :beams 4, :seed 1 change how.",
+        "Commands such as :temp 0.5, :beams 4, :run 7, :save FILE change how; :help.",
         ("chat 3", "chat 3 --step 1024"),
         chat,
         json="",

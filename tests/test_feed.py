@@ -12,6 +12,7 @@ from utilities.credits import CREDITS
 from utilities.curves import Curves
 from utilities.errors import RunError
 from utilities.feed import (
+    LONGEST_STEP,
     LOOK_SECONDS,
     MOST_CLIENTS,
     MOST_POINTS,
@@ -383,6 +384,49 @@ def test_who_is_here_comes_with_its_share(watched: Watched) -> None:
     assert news["head"]["state"] == "training"
     assert news["head"]["join"] == ["line"]
     assert news["head"]["step"] == 150  # the server is ahead of its logs
+
+
+def test_an_end_by_the_clock_is_as_announced(watched: Watched) -> None:
+    session(watched.run, endTime=NOW + 60)
+    head = watched.news()["head"]
+    assert (head["endStep"], head["endsAt"]) == (None, NOW + 60)
+
+
+def test_an_end_by_steps_is_foretold_by_the_speed_of_the_last_ones(
+    watched: Watched,
+) -> None:
+    # 101 steps of half a second; the last one ended at NOW.
+    session(watched.run, endStep=141)
+    head = watched.news()["head"]
+    assert (head["endStep"], head["endsAt"]) == (141, NOW + 20)
+
+
+def test_of_two_ends_the_first_one_counts(watched: Watched) -> None:
+    session(watched.run, endStep=141, endTime=NOW + 10)
+    assert watched.news()["head"]["endsAt"] == NOW + 10
+
+
+def test_speed_of_an_older_session_counts_from_now_on(watched: Watched) -> None:
+    session(watched.run, endStep=141, time=NOW + 86_400)
+    watched.now = 86_400.0
+    ends = watched.news()["head"]["endsAt"]
+    assert ends == NOW + 86_400 - LONGEST_STEP + 20
+
+
+def test_nothing_is_foretold_where_nobody_trains_or_no_end_is_known(
+    watched: Watched,
+) -> None:
+    session(watched.run)
+    assert watched.news()["head"]["endsAt"] is None
+    session(watched.run, endTime=NOW + 60, state="waiting for clients")
+    assert watched.news()["head"]["endsAt"] is None
+
+
+def test_without_steps_only_an_end_by_the_clock_is_known(tmp_path: Path) -> None:
+    with new_run(tmp_path) as run:
+        session(run, endStep=10)
+        head = Watched(run).news()["head"]
+    assert (head["endStep"], head["endsAt"]) == (10, None)
 
 
 def test_nobody_is_at_a_session_that_has_ended(watched: Watched) -> None:

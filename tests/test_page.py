@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.small_runs import CONFIG, metrics, new_run, trained_run
+from utilities.downloads import ROUTES
 from utilities.errors import RunError
 from utilities.page import (
     HEADERS,
@@ -137,6 +138,8 @@ def test_only_addresses_and_names_of_this_machine_are_welcome(
 ) -> None:
     assert welcome(header, {"Lab-Host"}) == taken
     assert got(page, "/runs", header).status == (200 if taken else 421)
+    for route in ROUTES:
+        assert got(page, f"{route}?run=0", header).status == (200 if taken else 421)
     live = page.answer("GET", "/live?run=0", header)
     assert isinstance(live, Stream) == taken
 
@@ -352,12 +355,37 @@ def test_a_picture_is_of_the_run_that_is_asked_for(page: Page) -> None:
     "query",
     ["", "run=", "run=x", "run=-1", "run=01", "run=7", "run=../0", "run=99999999999"],
 )
-@pytest.mark.parametrize("route", ["/picture", "/live"])
+@pytest.mark.parametrize("route", ["/picture", "/live", *ROUTES])
 def test_a_run_that_is_not_there_is_named(route: str, query: str, page: Page) -> None:
     answer = got(page, f"{route}?{query}")
 
     assert answer.status == 404
     assert answer.kind.startswith("text/plain")
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_files_are_kept_under_their_own_name(
+    route: str, page: Page, root: Path
+) -> None:
+    answer = got(page, f"{route}?run=0&name=../../x")
+
+    with RunStore(root).open(0, lock=False) as run:
+        file = ROUTES[route](run)
+    assert (answer.status, answer.kind) == (200, file.kind)
+    kept = f'attachment; filename="{file.name}"'
+    assert answer.headers == {"Content-Disposition": kept}
+    assert re.fullmatch(r"[a-z0-9.-]+", file.name)
+    if route != "/weights.npz":  # whose archive has the time of day in it
+        assert answer.body == file.content
+
+
+def test_a_run_without_weights_says_so(page: Page, root: Path) -> None:
+    new_run(root).close()
+    answer = got(page, "/weights.npz?run=1")
+
+    assert answer.status == 404
+    assert answer.kind.startswith("text/plain")
+    assert "Content-Disposition" not in answer.headers
 
 
 def test_a_query_of_many_fields_is_refused(page: Page) -> None:

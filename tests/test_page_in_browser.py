@@ -293,3 +293,27 @@ def test_the_clients_line_can_be_copied(tmp_path: Path, browser: Any) -> None:
             assert tab.page.evaluate("navigator.clipboard.readText()") == line
             assert tab.complaints == []
             tab.page.close()
+
+
+def test_files_can_be_kept(tab: Tab, url: str) -> None:
+    opened(tab, url)
+    for words, name in (("metrics", "run-0-metrics.csv"), ("loss", "run-0-loss.svg")):
+        with tab.page.expect_download() as waiting:
+            tab.page.locator("#files").get_by_text(words).click()
+        assert waiting.value.suggested_filename == name
+        assert Path(waiting.value.path()).stat().st_size > 1000
+
+
+def test_the_end_of_a_session_is_foretold(browser: Any, tmp_path: Path) -> None:
+    with new_run(tmp_path) as run:
+        now = time.time()
+        session = {"time": now + 10, "state": "training", "step": 3, "join": []}
+        ends = {"endStep": 1000, "endTime": now + 3600 * 5.5}
+        (run.path / "session.json").write_text(json.dumps({**session, **ends}))
+        page = Page(RunStore(tmp_path), time.monotonic, known=lambda _run: LEVELS)
+        with page_open(page, "127.0.0.1", 0) as server:
+            tab = Tab(browser, PATIENCE, viewport={"width": 360, "height": 700})
+            tab.page.goto(f"http://127.0.0.1:{server.port}/")
+            until(lambda: "ends in about 5 h" in tab.text("#figures"), "the end")
+            assert "of 1,000" in tab.text("#figures")
+            tab.page.close()

@@ -17,6 +17,7 @@ from utilities.sessionfiles import (
     FRESH_SECONDS,
     MOST_EVENTS,
     SESSION,
+    End,
     Session,
     SessionLog,
     client_lines,
@@ -115,6 +116,16 @@ def test_states_are_said_in_words(
     (client,) = told(tmp_path).clients
     assert client["state"] == words
     assert client["machine"] == ""  # nobody has met it
+
+
+def test_a_session_tells_when_it_ends(tmp_path: Path, clocks: Clocks) -> None:
+    clocks.now = 5.0
+    log = SessionLog(*(tmp_path, [], clocks, clocks.wall), last_step=30, seconds=60.0)
+    log.tell(7, [])
+
+    assert told(tmp_path).end == End(30, 1065.0)
+    SessionLog(tmp_path, [], clocks, clocks.wall).tell(7, [])
+    assert told(tmp_path).end == End()
 
 
 def test_the_session_says_whether_it_waits_or_ends(
@@ -325,6 +336,23 @@ def test_fields_of_clients_that_make_no_sense_are_none(tmp_path: Path) -> None:
     assert told(tmp_path).clients == ()
 
 
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ({}, End()),
+        ({"endStep": 12, "endTime": 2000.5}, End(12, 2000.5)),
+        ({"endStep": "12", "endTime": -1}, End()),
+        ({"endStep": None, "endTime": 1e30}, End()),
+    ],
+)
+def test_an_end_that_makes_no_sense_is_unknown(
+    given: dict[str, Any], read: End, tmp_path: Path
+) -> None:
+    (tmp_path / SESSION).write_text(json.dumps({**GOOD, **given}))
+
+    assert told(tmp_path).end == read
+
+
 @given(st.binary(max_size=40))
 def test_any_bytes_are_a_session_or_none(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
@@ -338,7 +366,7 @@ def test_any_bytes_are_a_session_or_none(
 
 
 def test_a_session_that_says_nothing_any_more_is_not_running() -> None:
-    session = Session(1000.0, "training", 7, (), ())
+    session = Session(1000.0, "training", 7, (), (), End())
 
     assert session.state_at(1000.0 + FRESH_SECONDS) == "training"
     assert session.state_at(1000.1 + FRESH_SECONDS) == "not running"

@@ -45,6 +45,7 @@ scales, curves, plots    ranges and round numbers; the logs as curves; a picture
 svgplot, trained         the picture itself; a model that can write
 runs, runlogs, credits   the folders of runs; their logs; who has taught them
 journal, recovery        the record of steps; the newest state, after any crash
+export, downloads        weights for other programs; files that the page gives away
 yardsticks               what trivial methods reach on a run's text
 sessionfiles, follow     what a server tells of itself; logs as they grow
 feed, page, pageserver   what is new of a run; who is told what; connections

@@ -46,6 +46,7 @@ MOST_SAMPLES = 60
 MOST_CLIENTS = 200
 SAMPLE_CHARACTERS = 2000  # of one
 RECENT = 100  # lines that a recent figure is the median of
+LONGEST_STEP = 75.0  # seconds, about: a minute, and waiting for who is late
 LOOK_SECONDS = 0.5  # between two looks at the files, whoever asks
 _LEAST = -1e18
 _DIGITS = 6
@@ -376,6 +377,8 @@ class Feed:
             "validation": _point(figures.validation),
             "best": _point(figures.best),
             "rate": _rate(curves),
+            "endStep": session.end.step if session else None,
+            "endsAt": _ends_at(session, curves) if state == TRAINING else None,
             "asked": _recent(curves.column("timePerStep")),
             **recent,
         }
@@ -426,8 +429,32 @@ def _levels(levels: Sequence[Level]) -> list[dict[str, Any]]:
 
 def _rate(curves: Curves) -> float | None:
     """Return the trials a second of the last lines."""
+    rate = _per_second(curves, curves.trials)
+    return None if rate is None else round(rate, 1)
+
+
+def _per_second(curves: Curves, values: Doubles) -> float | None:
+    """Return how fast something has grown over the last lines."""
     there = np.isfinite(curves.seconds)
-    seconds, trials = (x[there][-RECENT:] for x in (curves.seconds, curves.trials))
+    seconds, last = (x[there][-RECENT:] for x in (curves.seconds, values))
     if not seconds.size or seconds[-1] <= seconds[0]:
         return None
-    return round(float((trials[-1] - trials[0]) / (seconds[-1] - seconds[0])), 1)
+    return float((last[-1] - last[0]) / (seconds[-1] - seconds[0]))
+
+
+def _ends_at(session: Session | None, curves: Curves) -> float | None:
+    """Return when a session ends, in seconds since 1970; None where nobody knows.
+
+    Of a session that ends with a step that is foretold: by the speed of the last steps,
+    from the last one on, so that it stays the same until the next.
+    """
+    if session is None:
+        return None
+    moments = [session.end.time]
+    speed, moment = _per_second(curves, curves.done), curves.figures.moment
+    if session.end.step is not None and speed and moment is not None:
+        left = max(0.0, session.end.step - float(curves.done[-1]))
+        # No step lasts longer: an older line is of another session.
+        moments.append(max(moment, session.time - LONGEST_STEP) + left / speed)
+    known = [moment for moment in moments if moment is not None]
+    return round(min(known)) if known else None

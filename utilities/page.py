@@ -4,6 +4,7 @@
     /runs        the runs that there are, newest first
     /picture     ?run=3: the curves and keys of a run, to lay over another one
     /live        ?run=3: server-sent events, for as long as somebody listens
+    /metrics.csv, /loss.svg, /weights.npz    ?run=3: files to keep
 
 Owns: routes, what each answers, the headers that keep other sites and what clients have
 chosen from doing harm. Does not own: reading runs (`feed`), bytes and threads
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
+from utilities.downloads import ROUTES, Download
 from utilities.errors import RunError, TrainingError
 from utilities.feed import Cursor, Feed, Levels
 from utilities.misc import Clock
@@ -145,6 +147,18 @@ def machine_names(host: str) -> set[str]:
 Asked: TypeAlias = dict[str, str]  # the query
 
 
+def _run_number(asked: Asked) -> int:
+    """Return the number of the run that is asked for.
+
+    Raises:
+        RunError: it is none.
+    """
+    text = asked.get("run", "")
+    if not _NUMBER.fullmatch(text):
+        raise RunError(f"expected a query like run=3, got run={text[:20]}")
+    return int(text)
+
+
 def _given(answer: Answer, _asked: Asked) -> Answer:
     return answer
 
@@ -183,6 +197,8 @@ class Page:
             "/picture": self._picture,
             "/live": self._live,
         }
+        for route, make in ROUTES.items():
+            self._routes[route] = functools.partial(self._file, make)
         for route, (name, kind) in _FILES.items():
             with reading(WEB / name):
                 answer = Answer(200, kind, (WEB / name).read_bytes())
@@ -255,16 +271,18 @@ class Page:
     def _live(self, asked: Asked) -> Stream:
         return Stream(self._news(self._feed(asked)))
 
+    def _file(self, make: Callable[[Run], Download], asked: Asked) -> Answer:
+        file = make(self._store.open(_run_number(asked), lock=False))
+        kept = f'attachment; filename="{file.name}"'
+        return Answer(200, file.kind, file.content, {"Content-Disposition": kept})
+
     def _feed(self, asked: Asked) -> Feed:
         """Return the feed of the run that is asked for.
 
         Raises:
             RunError: there is no such run, or it is damaged.
         """
-        text = asked.get("run", "")
-        if not _NUMBER.fullmatch(text):
-            raise RunError(f"expected a query like run=3, got run={text[:20]}")
-        number = int(text)
+        number = _run_number(asked)
         with self._lock:
             feed = self._feeds.pop(number, None)
             if feed is None:

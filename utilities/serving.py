@@ -117,7 +117,11 @@ class Server:
         lines = client_lines(
             *(options.listens_on, hub.port, addresses()), open_to_all=gate.code.open
         )
-        self._session = SessionLog(prepared.run.path, lines)
+        self._session = SessionLog(
+            *(prepared.run.path, lines),
+            last_step=limits.last_step,
+            seconds=options.max_seconds,
+        )
         self._rows = validation_rows(prepared.corpus.validation)
         self._jobs: list[Future[Done]] = []
         self._threads = ThreadPoolExecutor(1, "replay")

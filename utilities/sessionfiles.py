@@ -90,6 +90,14 @@ class _Account:
         return round((self.trials - before) / (now - began), 1)
 
 
+@dataclass(frozen=True)
+class End:
+    """When a session ends by itself, as far as that is known."""
+
+    step: int | None = None  # it ends before
+    time: float | None = None  # seconds since 1970
+
+
 class SessionLog:
     """Tell how a session stands; errors of the disk are never passed on."""
 
@@ -99,6 +107,9 @@ class SessionLog:
         join: Sequence[str],
         clock: Clock = time.monotonic,
         wall: Clock = time.time,
+        *,
+        last_step: int | None = None,
+        seconds: float | None = None,
     ) -> None:
         """Begin.
 
@@ -108,7 +119,10 @@ class SessionLog:
                 files gets to see them.
             clock: for spans of time.
             wall: seconds since 1970.
+            last_step: that the session comes to.
+            seconds: that it lasts.
         """
+        self._end = End(last_step, None if seconds is None else wall() + seconds)
         self._folder = folder
         self._join = list(join)
         self._clock, self._wall = clock, wall
@@ -169,6 +183,8 @@ class SessionLog:
             "state": state,
             "step": step,
             "join": self._join,
+            "endStep": self._end.step,
+            "endTime": None if self._end.time is None else round(self._end.time, 3),
             "clients": [self._client(peer) for peer in peers],
         }
         text = json.dumps(content, separators=(",", ":"))
@@ -234,6 +250,7 @@ class Session:
     step: int
     join: tuple[str, ...]
     clients: tuple[dict[str, Any], ...]
+    end: End
 
     def state_at(self, now: float) -> str:
         """Return the state, in words; one that says nothing any more has ended."""
@@ -261,12 +278,17 @@ def read_session(folder: Path) -> Session | None:
     if not (_sensible(moment) and _sensible(step)):
         return None
     join, clients = (content.get(key) for key in ("join", "clients"))
+    last, end = (content.get(key) for key in ("endStep", "endTime"))
     return Session(
         time=float(moment),
         state=content["state"],
         step=int(step),
         join=tuple(x for x in _items(join) if isinstance(x, str)),
         clients=tuple(_checked(x) for x in _items(clients) if isinstance(x, dict)),
+        end=End(
+            int(last) if _sensible(last) else None,
+            float(end) if _sensible(end) else None,
+        ),
     )
 
 

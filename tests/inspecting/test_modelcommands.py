@@ -16,11 +16,11 @@ from tests.inspecting.test_console import Terminal
 from tests.small_runs import CONFIG, VOCABULARY, new_run, save, state_at
 from utilities.credits import CreditLog
 from utilities.data import STOP
+from utilities.export import exported
 from utilities.generation import Beam, Sampling, beam_search, generate_text
 from utilities.inspect.__main__ import main
 from utilities.inspect.bits import END, compressed
 from utilities.inspect.console import PROGRAM
-from utilities.inspect.export import exported
 from utilities.model import Layout, Network
 from utilities.runs import Run
 from utilities.trained import Model

@@ -20,6 +20,7 @@ from utilities.credits import read_credits
 from utilities.data import STOP
 from utilities.display import bits
 from utilities.errors import ConfigError, DataError
+from utilities.export import FORMATS, exported
 from utilities.generation import RULES, Beam, Sampling
 from utilities.inspect.asking import Command, Options, add_output, add_rule
 from utilities.inspect.bits import (
@@ -31,7 +32,6 @@ from utilities.inspect.bits import (
 )
 from utilities.inspect.chat import LENGTH, STEP, Chat
 from utilities.inspect.console import COLOURS, coloured, note, say, say_json, stream
-from utilities.inspect.export import FORMATS, exported
 from utilities.inspect.filecommands import write_file
 from utilities.inspect.forecast import Law
 from utilities.inspect.outlook import default_targets, outlook_lines

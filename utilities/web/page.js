@@ -53,11 +53,15 @@ function showFigures() {
     ? `best ${loss(head.best.nats)} at ${number(head.best.step)}` : second(point(head.validation));
   const clients = state.clients ? state.clients.clients.filter(c => c.here).length : 0;
   const rows = [
-    ['Step', number(head.step), head.asked ? `${Number(head.asked.toPrecision(2))} s of trials each` : ''],
+    ['Step', number(head.step), [
+      head.endStep ? `of ${number(head.endStep)}` : '',
+      head.asked ? `${Number(head.asked.toPrecision(2))} s${head.endStep ? '' : ' of trials'} each` : '',
+    ].filter(Boolean).join(' · ')],
     [`Validation, ${state.unit}`, loss(point(head.validation)), best],
     [`Loss, ${state.unit}`, loss(point(head.loss)), second(point(head.loss))],
     ['Trials per second', short(head.rate), `${head.trialsAreRough ? 'about ' : ''}${short(head.trials)} in all`],
-    ['Trained', span(head.seconds), head.lastActive ? `last step ${ago(head.lastActive)}` : ''],
+    ['Trained', span(head.seconds), head.endsAt ? `ends in about ${rough(head.endsAt - Date.now() / 1000)}`
+      : head.lastActive ? `last step ${ago(head.lastActive)}` : ''],
     ['Clients', number(clients), head.quality === null ? '' : `gradient ${fixed(head.quality, 3)}`],
   ];
   if (!said('figures', $('figures'), rows)) return;
@@ -83,6 +87,8 @@ function showAbout() {
   const model = `${config.modelType} ${config.nLayers} × ${config.hiddenSize}`;
   $('about').textContent = `${about.text} · ${model} · version ${about.program}`;
   document.title = `Run ${about.run}: ${about.text}`;
+  $('files').hidden = false;
+  for (const link of document.querySelectorAll('#files a')) link.href = `${link.dataset.route}?run=${about.run}`;
 }
 
 // Charts.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.small_runs import CONFIG, VOCABULARY, record, state_at
-from utilities.inspect.export import FORMATS, exported, safetensors
+from utilities.export import FORMATS, exported, safetensors
 from utilities.model import Layout
 from utilities.trained import Model
 

@@ -59,6 +59,7 @@ ROWS = (
         "inspect.stopping",
         *("inspect.outlook", "inspect.pngplot"),
         *("inspect.samples", "inspect.bits", "inspect.chat"),
+        "inspect.modelfolder",
         *("inspect.report", "inspect.filecommands", "inspect.modelcommands"),
         *("inspect.proofs", "inspect.pagecommand", "inspect.commandline"),
         "inspect.__main__",
@@ -155,7 +156,7 @@ WITHIN_INSPECT = {
     },
     "modelcommands": {
         *("asking", "bits", "chat", "console", "filecommands", "forecast"),
-        *("outlook", "report", "samples", "stopping", "summary"),
+        *("modelfolder", "outlook", "report", "samples", "stopping", "summary"),
         "words",
     },
     "pagecommand": {"asking", "console"},

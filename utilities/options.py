@@ -111,7 +111,7 @@ def _choice(message: str) -> str:
     if refused is None:
         return message
     what, got, choices = refused.groups()
-    words = re.findall(r"\w+", choices)
+    words = re.findall(r"[\w-]+", choices)
     expected = f"expected one of {', '.join(words)}, got {got}"
     return f"{what}: {expected}{nearest(got, words)}"
 

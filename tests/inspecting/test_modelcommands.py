@@ -21,6 +21,7 @@ from utilities.generation import Beam, Sampling, beam_search, generate_text
 from utilities.inspect.__main__ import main
 from utilities.inspect.bits import END, compressed
 from utilities.inspect.console import PROGRAM
+from utilities.inspect.modelfolder import folder_files
 from utilities.model import Layout, Network
 from utilities.runs import Run
 from utilities.trained import Model
@@ -546,6 +547,26 @@ def test_the_file_may_be_named(ask: Ask) -> None:
     assert ask("export", "-o", "a.npz") == ("", "wrote a.npz\n", 0)
     with np.load("a.npz", allow_pickle=False) as file:
         assert file["step"] == 101
+
+
+def test_a_model_may_be_a_folder_with_a_card(ask: Ask, root: Path) -> None:
+    answer = ask("export", "--to", "hf-dir", "-o", "mymodel")
+
+    names = [path.name for path in Path("mymodel").iterdir()]
+    files = folder_files(model(), Run(root / "0").record)
+    assert answer == ("", "".join(f"wrote {Path('mymodel', n)}\n" for n in files), 0)
+    assert sorted(names) == sorted(files)
+    assert all(Path("mymodel", n).read_bytes() == files[n] for n in files)
+    assert ask("export", "--to", "hf-dir", "-o", "mymodel") == answer  # once more
+
+
+def test_a_folder_that_cannot_be_made_is_named(ask: Ask) -> None:
+    Path("taken").write_text("x")
+    answer = ask("export", "--to", "hf-dir", "-o", "taken")
+
+    assert answer[2] == 6
+    assert complaint(answer).startswith("taken: cannot be written")
+    assert "hf-dir" in complaint(ask("export", "--to", "hf"))
 
 
 # report

@@ -9,7 +9,7 @@ forecast, outlook        when a loss is reached; the same in words
 pngplot                  pictures by matplotlib
 samples, bits, chat      the same prompt as it learned; surprises; a conversation
 stopping                 texts that end before a text
-report                   one page without a network
+modelfolder, report      a model with its card; one page without a network
 filecommands             what reads logs
 modelcommands            what has a model do something
 proofs                   checkpoints and journal, held against each other

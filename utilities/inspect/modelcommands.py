@@ -34,6 +34,7 @@ from utilities.inspect.chat import LENGTH, STEP, Chat
 from utilities.inspect.console import COLOURS, coloured, note, say, say_json, stream
 from utilities.inspect.filecommands import write_file
 from utilities.inspect.forecast import Law
+from utilities.inspect.modelfolder import folder_files
 from utilities.inspect.outlook import default_targets, outlook_lines
 from utilities.inspect.report import Content, report_html
 from utilities.inspect.samples import Sample, kept_steps, known_prompt, samples
@@ -41,6 +42,7 @@ from utilities.inspect.stopping import Until
 from utilities.inspect.summary import Overview, look
 from utilities.inspect.words import INDENTED, size, wrapped
 from utilities.options import Parser
+from utilities.runfiles import writing
 from utilities.runs import RunStore
 from utilities.scales import spread
 from utilities.trained import Model
@@ -50,6 +52,7 @@ from utilities.yardsticks import levels
 SAMPLING: Options = {"temperature": 0.8, "topK": None, "topP": None, "seed": None}
 # The flags that only a beam search reads.
 SEARCH: Options = {"lengthPenalty": 0.0}
+FOLDER = "hf-dir"
 _MISSING_SHOWN = 8  # characters in one message
 _LONG = 100_000  # characters: beyond, reading takes seconds
 _COUNT = Rule(int, "steps to show at most", low=1, high=1000)
@@ -383,7 +386,9 @@ def _show_surprise(surprise: Surprise, colours: bool) -> None:
 
 def _export_options(parser: Parser) -> None:
     group = parser.add_argument_group("the file")
-    parser.option(group, "to", choices=FORMATS, default="npz", help="its format [npz]")
+    parser.option(
+        group, "to", choices=(*FORMATS, FOLDER), default="npz", help="its format [npz]"
+    )
     add_output(parser, group, None, "its name [run-N-step-N.FORMAT]")
     _add_step(parser)
 
@@ -395,7 +400,13 @@ def export(store: RunStore, options: Options) -> None:
     path = options["output"]
     if path is None:
         path = Path(f"run-{run.number}-step-{model.step:06d}.{kind}")
-    write_file(path, exported(model, run.record, kind))
+    if kind != FOLDER:
+        write_file(path, exported(model, run.record, kind))
+        return
+    with writing(path):
+        path.mkdir(exist_ok=True)
+    for name, content in folder_files(model, run.record).items():
+        write_file(path / name, content)
 
 
 def _report_options(parser: Parser) -> None:
@@ -480,9 +491,13 @@ COMMANDS = (
     Command(
         "export",
         "the weights for other programs",
-        "Write the weights of a run: npy (flat, float64, with sizes in front), npz or\n"
-        "safetensors (tensors by name, with the vocabulary and the keys).",
-        ("export 3 --to safetensors", "export 3 --to npy -o model.npy --step 1024"),
+        "Write the weights of a run: npy (flat, sizes in front), npz, safetensors\n"
+        "(tensors by name, vocabulary, keys), or hf-dir, a folder with a model card.",
+        (
+            "export 3 --to safetensors",
+            "export 3 --to npy -o model.npy --step 1024",
+            "export 3 --to hf-dir -o mymodel",
+        ),
         export,
         json="",
         add_options=_export_options,

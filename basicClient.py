@@ -20,8 +20,12 @@ def work() -> int:
         from utilities.checkup import report
         from utilities.client import lend
         from utilities.clientoptions import parse_client
+        from utilities.lastserver import last_server
+        from utilities.machine import config_folder
 
-    options = parse_client(sys.argv[1:], platform.node())
+    machine = platform.node()
+    last = last_server(config_folder(), machine)
+    options = parse_client(sys.argv[1:], machine, last)
     if options.doctor:
         return report(options)
     lend(options)

@@ -41,6 +41,7 @@ ROWS = (
     ),
     (
         *("outgoing", "lines", "communication", "connection", "codefiles", "reach"),
+        "lastserver",
         *("runfiles", "logfiles", "records", "statefiles"),
         *("checkpoints", "scales", "curves", "plots", "svgplot", "trained"),
         *("runs", "runlogs", "credits", "journal", "recovery", "yardsticks"),

@@ -36,6 +36,7 @@ worker                   what a client computes
 outgoing, lines          what waits to be sent; sockets and TLS
 communication            the server's hub of many clients
 connection, codefiles    the client's one connection; where join codes are kept
+lastserver               where it is remembered who was reached
 reach                    names, routes, this machine's addresses
 runfiles, checkpoints    files of a run: errors in words; states that prove themselves
 logfiles, records        the logs as they are read; what config.json may hold

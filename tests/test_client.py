@@ -470,6 +470,21 @@ def test_the_rate_is_that_of_the_time_spent_on_trials(
     ]
 
 
+@pytest.mark.parametrize(("room", "shown"), [(80, True), (53, True), (52, False)])
+def test_its_share_is_shown_where_there_is_room(
+    stage: Stage, room: int, shown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(stage.client._display, "status", lines.append)
+    monkeypatch.setattr(type(stage.client._display), "room", room)
+    monkeypatch.setattr(type(stage.client._worker), "share", 0.1149)
+    stage.client._worker.trials = 1500
+    stage.client._show(client_module.WORKING, 10.0)
+
+    words = "step 0, working, 150 trials/s, 1,500 trials"  # 43 characters
+    assert lines == [words + ", you 11 %" * shown]
+
+
 def test_the_time_of_a_sum_is_not_spent_on_trials(stage: Stage) -> None:
     shares = Shares(0, 0, (Segment(7, 0, 1),), np.array([126, -126], np.int8))
 

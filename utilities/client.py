@@ -174,10 +174,14 @@ class Client:
         worker = self._worker
         rate = worker.trials / seconds if seconds else 0.0
         loss = "" if worker.loss is None else f", loss {worker.loss:.3f}"
-        self._display.status(
+        line = (
             f"step {worker.step or 0}, {state}, {rate:,.0f} trials/s, "
             f"{worker.trials:,} trials{loss}"
         )
+        if worker.share is not None:
+            share = f", you {100 * worker.share:.0f} %"
+            line += share if len(line) + len(share) <= self._display.room else ""
+        self._display.status(line)
 
     # One session after the other.
 

@@ -255,6 +255,26 @@ def test_what_a_run_stores_beside_its_keys_is_passed_over(tmp_path: Path) -> Non
     assert read_config_file(path, ["runSeed", "program"]) == {"sigma": 1}
 
 
+def test_the_step_in_a_file_of_keys_counts_that_of_a_run_is_its_own(
+    tmp_path: Path,
+) -> None:
+    own, run = '{"stepNum": 3}', '{"stepNum": 3, "sigma": 1, "runSeed": 7}'
+
+    assert read_config_file(written(tmp_path, own), ["runSeed"]) == {"stepNum": 3}
+    assert read_config_file(written(tmp_path, run), ["runSeed"]) == {"sigma": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        *[("0", 0), ("12", 12), ("./12", Path("12")), ("c.json", Path("c.json"))],
+        *[("012", Path("012")), ("9" * 10, Path("9" * 10)), ("-1", Path("-1"))],
+    ],
+)
+def test_keys_come_from_a_file_or_from_a_run(given: str, meant: object) -> None:
+    assert parse_server(["--config", given]).config == meant
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

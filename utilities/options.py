@@ -121,7 +121,7 @@ class ServerOptions:
     host: str | None = None  # see `listens_on`
     port: int = DEFAULT_PORT
     data: tuple[Path, ...] = ()
-    config: Path | None = None
+    config: Path | int | None = None  # file of keys, or number of a run that has some
     runs: Path = RUNS
     resume: bool = False
     resume_number: int | None = None  # None: the newest run
@@ -214,6 +214,11 @@ def _named(text: str) -> str:
     return text
 
 
+def _config(text: str) -> Path | int:
+    """Return the number of a run, or a file; one whose name is a number is ./NAME."""
+    return int(text) if re.fullmatch(r"0|[1-9][0-9]{0,8}", text) else Path(text)
+
+
 def _add_text_and_network(parser: Parser) -> None:
     data = parser.add_argument_group("text")
     parser.option(
@@ -273,7 +278,11 @@ def _add_text_and_network(parser: Parser) -> None:
 def _add_run(parser: Parser) -> None:
     run = parser.add_argument_group("run")
     parser.option(
-        run, "config", type=Path, metavar="FILE", help="JSON file of configuration keys"
+        run,
+        "config",
+        type=_config,
+        metavar="FILE|N",
+        help="JSON file of configuration keys, or the number of a run to take them of",
     )
     parser.option(
         run,
@@ -390,7 +399,8 @@ def read_config_file(path: Path, ignored: Sequence[str]) -> dict[str, object]:
     """Return the keys of a JSON file.
 
     Args:
-        path: of the file; a run's own config.json will do.
+        path: of the file; a run's own config.json will do, but for its step: that is
+            where that run is, not where another begins.
         ignored: keys that a run's config.json has besides.
 
     Raises:
@@ -405,6 +415,8 @@ def read_config_file(path: Path, ignored: Sequence[str]) -> dict[str, object]:
     if not isinstance(content, dict):
         raise ConfigError(f"--config: expected an object of keys in {path}")
     keys = {key: value for key, value in content.items() if key not in ignored}
+    if len(keys) < len(content):
+        keys.pop("stepNum", None)
     try:
         parse_keys(keys)
     except ConfigError as error:

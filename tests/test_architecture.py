@@ -49,7 +49,16 @@ ROWS = (
     ),
     (
         *("joinoptions", "options", "clientoptions", "setup", "admission", "display"),
-        *("reporting", "processes", "shelf", "team", "identity", "checkup", "client"),
+        *(
+            "reporting",
+            "crashlog",
+            "processes",
+            "shelf",
+            "team",
+            "identity",
+            "checkup",
+            "client",
+        ),
         "serving",
     ),
     (
@@ -126,6 +135,7 @@ WITHIN = {
     "setup": {"options"},
     "admission": {"clientoptions", "options"},
     "reporting": {"options", "setup", "admission", "display"},
+    "crashlog": {"setup"},
     "team": {"shelf"},
     "checkup": {
         *("clientoptions", "setup", "admission", "display", "processes", "identity"),

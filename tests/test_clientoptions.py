@@ -72,7 +72,7 @@ def test_a_machine_with_an_odd_name_is_named_as_far_as_it_goes(
 def test_every_option_of_a_client_is_read() -> None:
     line = (
         "lab:80 --name Bärbel --quiet --endWithParent --workers 7 --nice 19 --once "
-        "--hours 20-08 --noBattery --wait --doctor --json"
+        "--hours 20-08 --noBattery --wait --doctor --json --debug"
     )
 
     assert parse_client(line.split(), "desk") == ClientOptions(
@@ -88,6 +88,7 @@ def test_every_option_of_a_client_is_read() -> None:
         once=True,
         doctor=True,
         json=True,
+        debug=True,
     )
 
 

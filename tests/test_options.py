@@ -46,7 +46,7 @@ def test_every_option_is_read() -> None:
     line = (
         "--host 0.0.0.0 --port 0 --data a b.gz --config c.json --runs r --resume 12 "
         "--localClients 2 --maxSteps 3 --maxSeconds 4.5 --seed 18446744073709551615 "
-        "--quiet --timePerStep 0.2 --noise full"
+        "--quiet --debug --timePerStep 0.2 --noise full"
     )
 
     assert parse_server(line.split()) == ServerOptions(
@@ -62,6 +62,7 @@ def test_every_option_is_read() -> None:
         max_seconds=4.5,
         seed=(1 << 64) - 1,
         quiet=True,
+        debug=True,
         keys={"timePerStep": "0.2", "noise": "full"},
     )
 

@@ -53,6 +53,7 @@ clientoptions            what a client's user types
 display                  what is seen: bars and lines
 setup, admission         from options to a run; and to a join code, on both ends
 reporting                what the server says
+crashlog                 what is left of an error that nobody expected
 processes                signals, local clients, exit codes
 identity                 who a client is, over restarts
 shelf, team              arrays that processes share; the processes of a client

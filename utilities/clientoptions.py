@@ -15,7 +15,7 @@ from utilities.errors import ConfigError, NetworkError
 from utilities.joincodes import Code
 from utilities.joinoptions import add_client_options, split_code
 from utilities.manners import Hours, parse_hours
-from utilities.options import DOCTOR_HINT, Parser, exit_codes, ranged
+from utilities.options import DOCTOR_HINT, Parser, add_debug, exit_codes, ranged
 
 LEAVES = {130: "quit by Ctrl-C before the step was done"}  # a client saves nothing
 ENVIRONMENT = "ES_SERVER"  # variable that holds the address, CODE@ included
@@ -43,6 +43,7 @@ class ClientOptions:
     code: Code | None = field(default=None, repr=False)  # that was typed
     token_file: Path | None = None
     no_auth: bool = False
+    debug: bool = False
     remembered: bool = False  # the address: nobody has named it
 
 
@@ -148,6 +149,7 @@ def _add_doctor(parser: Parser) -> None:
     parser.option(
         group, "quiet", action="store_true", help="show nothing but warnings and errors"
     )
+    add_debug(parser, group)
 
 
 def _workers(text: str) -> tuple[int, float | None]:
@@ -203,6 +205,7 @@ def parse_client(
         code=code,
         token_file=values["tokenFile"],
         no_auth=values["noAuth"],
+        debug=values["debug"],
         remembered=not named and last is not None,
     )
 

@@ -139,6 +139,7 @@ class ServerOptions:
     anybody_may_join: bool = False
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    debug: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what would let in more than is meant.
@@ -331,6 +332,17 @@ def _add_run(parser: Parser) -> None:
     parser.option(
         run, "quiet", action="store_true", help="show nothing but warnings and errors"
     )
+    add_debug(parser, run)
+
+
+def add_debug(parser: Parser, group: Any) -> None:
+    """Add the option that shows tracebacks."""
+    parser.option(
+        group,
+        "debug",
+        action="store_true",
+        help="show the traceback of an unexpected error, not only where it lies",
+    )
 
 
 def _add_key(parser: Parser, group: Any, key: str) -> None:
@@ -391,6 +403,7 @@ def parse_server(arguments: Sequence[str]) -> ServerOptions:
         max_seconds=values["maxSeconds"],
         seed=values["seed"],
         quiet=values["quiet"],
+        debug=values["debug"],
         keys=keys,
     )
 

@@ -585,7 +585,7 @@ def test_shares_are_answered_with_the_sum_of_these_trials() -> None:
     answer = summed()
 
     assert answer.step == 0
-    assert answer.total.dtype == np.int32
+    assert answer.total.dtype == np.int16
     assert answer.total.tolist() == true_total()
 
 

@@ -20,11 +20,17 @@ def work() -> int:
         from utilities.checkup import report
         from utilities.client import lend
         from utilities.clientoptions import parse_client
+        from utilities.crashlog import CrashLog
+        from utilities.lastserver import last_server
+        from utilities.machine import config_folder
 
-    options = parse_client(sys.argv[1:], platform.node())
-    if options.doctor:
-        return report(options)
-    lend(options)
+    machine = platform.node()
+    folder = config_folder()
+    options = parse_client(sys.argv[1:], machine, last_server(folder, machine))
+    with CrashLog("basicClient.py", folder, debug=options.debug):
+        if options.doctor:
+            return report(options)
+        lend(options)
     return 0
 
 

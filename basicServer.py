@@ -15,10 +15,13 @@ from utilities.processes import one_core, run_program
 
 def work() -> None:
     """Serve as the command line asks."""
+    from utilities.crashlog import CrashLog
     from utilities.options import parse_server
     from utilities.serving import serve
 
-    serve(parse_server(sys.argv[1:]))
+    options = parse_server(sys.argv[1:])
+    with CrashLog("basicServer.py", options.runs, debug=options.debug):
+        serve(options)
 
 
 def main() -> int:

@@ -42,6 +42,7 @@ ROWS = (
     ),
     (
         *("outgoing", "lines", "communication", "connection", "codefiles", "reach"),
+        "lastserver",
         *("runfiles", "logfiles", "records", "statefiles"),
         *("checkpoints", "scales", "curves", "plots", "svgplot", "trained"),
         *("runs", "runlogs", "credits", "journal", "recovery", "yardsticks"),
@@ -50,7 +51,16 @@ ROWS = (
     ),
     (
         *("joinoptions", "options", "clientoptions", "setup", "admission", "display"),
-        *("reporting", "processes", "shelf", "team", "identity", "checkup", "client"),
+        *(
+            "reporting",
+            "crashlog",
+            "processes",
+            "shelf",
+            "team",
+            "identity",
+            "checkup",
+            "client",
+        ),
         "serving",
     ),
     (
@@ -131,6 +141,7 @@ WITHIN = {
     "setup": {"options"},
     "admission": {"clientoptions", "options"},
     "reporting": {"options", "setup", "admission", "display"},
+    "crashlog": {"setup"},
     "team": {"shelf"},
     "checkup": {
         *("clientoptions", "setup", "admission", "display", "processes", "identity"),

@@ -212,14 +212,18 @@ def test_without_a_route_nothing_is_dialled(monkeypatch: pytest.MonkeyPatch) -> 
 # What is shown.
 
 
+@pytest.mark.parametrize("remembered", [False, True])
 @pytest.mark.parametrize("as_json", [False, True])
 def test_the_report_is_shown_and_gives_the_exit_code(
-    as_json: bool, capsys: pytest.CaptureFixture[str]
+    as_json: bool, remembered: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ClientOptions("no..name:7", "desk", doctor=True, json=as_json)
+    options = ClientOptions(
+        "no..name:7", "desk", doctor=True, json=as_json, remembered=remembered
+    )
 
     assert checkup.report(options) == 3
-    said = capsys.readouterr().out
+    said, apart = capsys.readouterr()
+    assert ("taking no..name:7, the last one" in apart) == remembered
     if as_json:
         assert json.loads(said)["exitCode"] == 3
         assert said.count("\n") == 1

@@ -1,11 +1,13 @@
 """A whole client against a server that says what a test tells it to."""
 
 import logging
+import platform
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, tzinfo
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +28,9 @@ from utilities.errors import (
 )
 from utilities.evolution import Segment, Setting, Update, advance, initial_state
 from utilities.identity import Identity
+from utilities.lastserver import last_server
 from utilities.lines import connect, listen
+from utilities.machine import config_folder
 from utilities.manners import Hours
 from utilities.protocol import (
     Begin,
@@ -176,6 +180,32 @@ def test_a_client_introduces_itself_and_ends_with_the_run(
     assert f"Connected to 127.0.0.1:{stage.port} with 1 worker.\n" in said.out
     assert "The server says goodbye: the run has ended.\n" in said.out
     assert said.err == ""
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_the_server_that_it_reached_is_the_one_that_is_taken_next_time(
+    stage: Stage,
+    local: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    for variable in ("XDG_CONFIG_HOME", "APPDATA", "HOME"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    address = f"127.0.0.1:{stage.port}"
+    options = ClientOptions(address, "desk", code=CODE, end_with_parent=local)
+    stage.client = Client(options)
+    stage.meets([1, (FINISHED,)])
+    first = capsys.readouterr().out
+    known = last_server(config_folder(), platform.node())
+    # Local clients are their server's: nobody has chosen it for this machine.
+    assert known == (None if local else address)
+
+    stage.client = Client(replace(options, remembered=True))
+    stage.meets([1, (FINISHED,)])
+    words = f"No server is named: taking {address}, the last one that was reached.\n"
+    assert "No server is named" not in first
+    assert capsys.readouterr().out.startswith(words)
 
 
 def test_steps_are_answered_and_followed(stage: Stage) -> None:
@@ -438,6 +468,21 @@ def test_the_rate_is_that_of_the_time_spent_on_trials(
         "step 0, working, 100 trials/s, 1,500 trials",
         "step 0, waiting for the next step, 0 trials/s, 1,500 trials",
     ]
+
+
+@pytest.mark.parametrize(("room", "shown"), [(80, True), (53, True), (52, False)])
+def test_its_share_is_shown_where_there_is_room(
+    stage: Stage, room: int, shown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(stage.client._display, "status", lines.append)
+    monkeypatch.setattr(type(stage.client._display), "room", room)
+    monkeypatch.setattr(type(stage.client._worker), "share", 0.1149)
+    stage.client._worker.trials = 1500
+    stage.client._show(client_module.WORKING, 10.0)
+
+    words = "step 0, working, 150 trials/s, 1,500 trials"  # 43 characters
+    assert lines == [words + ", you 11 %" * shown]
 
 
 def test_the_time_of_a_sum_is_not_spent_on_trials(stage: Stage) -> None:

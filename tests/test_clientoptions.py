@@ -34,6 +34,21 @@ def test_where_no_server_is_named_a_variable_names_it(
     assert parse_client(typed, "m") == ClientOptions(host, "m")
 
 
+@pytest.mark.parametrize(
+    ("variable", "typed", "host"),
+    [("", [], "last:7"), ("lab", [], "lab"), ("", ["desk"], "desk")],
+)
+def test_where_nobody_names_a_server_it_is_the_last_one(
+    monkeypatch: pytest.MonkeyPatch, variable: str, typed: list[str], host: str
+) -> None:
+    monkeypatch.setenv("ES_SERVER", variable)
+    remembered = host == "last:7"
+
+    assert parse_client(typed, "m", "last:7") == (
+        ClientOptions(host, "m", remembered=remembered)
+    )
+
+
 def test_a_code_in_the_variable_is_taken_but_not_repeated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -57,7 +72,7 @@ def test_a_machine_with_an_odd_name_is_named_as_far_as_it_goes(
 def test_every_option_of_a_client_is_read() -> None:
     line = (
         "lab:80 --name Bärbel --quiet --endWithParent --workers 7 --nice 19 --once "
-        "--hours 20-08 --noBattery --wait --doctor --json"
+        "--hours 20-08 --noBattery --wait --doctor --json --debug"
     )
 
     assert parse_client(line.split(), "desk") == ClientOptions(
@@ -73,6 +88,7 @@ def test_every_option_of_a_client_is_read() -> None:
         once=True,
         doctor=True,
         json=True,
+        debug=True,
     )
 
 
@@ -143,7 +159,9 @@ def test_help_ends_the_program_well(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert caught.value.code == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "[the variable ES_SERVER, or else 127.0.0.1:55551]" in told
+    assert (
+        "[the variable ES_SERVER, else the server reached last, else 127.0.0.1:55551]"
+    ) in told
 
 
 def test_a_code_may_stand_before_the_address() -> None:

@@ -1,5 +1,6 @@
 """What lies in contrib/ parses, where its tool is here, and uses options that exist."""
 
+import json
 import os
 import plistlib
 import re
@@ -13,12 +14,14 @@ import pytest
 
 from utilities.clientoptions import parse_client
 from utilities.errors import TrainingError
+from utilities.machine import config_folder
 from utilities.options import parse_server
 
 ROOT = Path(__file__).parents[1]
 CONTRIB = ROOT / "contrib"
 UNITS = sorted((CONTRIB / "systemd").glob("*.service"))
 FILES = [p for p in sorted(CONTRIB.rglob("*")) if p.is_file() and p.suffix != ".md"]
+DOCKER = CONTRIB / "Dockerfile"
 SLURM = CONTRIB / "slurm" / "basicClient.sbatch"
 
 
@@ -26,8 +29,22 @@ def text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def instructions(path: Path) -> list[tuple[str, str]]:
+    """Return the instructions of a Dockerfile, none of which goes over its line."""
+    lines = [line for line in text(path).splitlines() if not line.startswith("#")]
+    return [(word, rest) for word, _, rest in (line.partition(" ") for line in lines)]
+
+
+def started(path: Path) -> list[tuple[str, list[str]]]:
+    """Return what a container runs, in two parts."""
+    parts = ("ENTRYPOINT", "CMD")
+    return [(w, json.loads(rest)) for w, rest in instructions(path) if w in parts]
+
+
 def command(path: Path) -> list[str]:
     """Return what a file runs: the program's name and its options."""
+    if path == DOCKER:
+        return [word for _, words in started(path) for word in words][1:]
     if path.suffix == ".plist":
         return list(plistlib.loads(path.read_bytes())["ProgramArguments"][1:])
     joined = re.sub(r"[\\`]\n\s*", " ", text(path))
@@ -60,6 +77,7 @@ def test_each_file_is_explained_in_three_lines(path: Path) -> None:
     chapters = re.split(r"^## ", text(CONTRIB / "README.md"), flags=re.MULTILINE)[1:]
     folder = path.parent.name
     names = {"systemd": "systemd", "windows": "Task", "launchd": "launchd"}
+    names["contrib"] = "Docker"
     title = names.get(folder, "Slurm")
     (chapter,) = [c for c in chapters if c.startswith(title)]
 
@@ -83,6 +101,31 @@ def test_statuses_that_end_a_unit_are_those_of_errors_that_stay(path: Path) -> N
 
     assert found is not None
     assert {"2"} <= set(found[1].split()) <= {"2", "4", "5", "6", "7"}
+
+
+def test_a_container_has_what_a_client_needs_and_none_of_the_secrets() -> None:
+    done = instructions(DOCKER)
+    copied = {rest.split()[0] for word, rest in done if word == "COPY"}
+
+    assert {word for word, _ in done} <= {
+        *("FROM", "WORKDIR", "COPY", "RUN", "USER", "VOLUME", "STOPSIGNAL"),
+        *("ENTRYPOINT", "CMD"),
+    }
+    assert copied == {"requirements.txt", "basicClient.py", "utilities"}
+    assert all((ROOT / name).exists() for name in copied)
+    assert [word for word, _ in started(DOCKER)] == ["ENTRYPOINT", "CMD"]
+
+
+def test_a_containers_user_owns_the_volume_in_which_settings_lie() -> None:
+    done = instructions(DOCKER)
+    user, volume = dict(done)["USER"], dict(done)["VOLUME"]
+    folder = config_folder("linux", {"HOME": f"/home/{user}"})
+    (made,) = [rest for word, rest in done if "useradd" in rest]
+
+    assert folder == Path(volume) / "basicClient"
+    assert f"install -d -o {user} -g {user} {volume}" in made
+    assert done.index(("RUN", made)) < done.index(("USER", user))
+    assert f"-v training:{volume} " in text(CONTRIB / "README.md")
 
 
 def verified(unit: str, folder: Path) -> subprocess.CompletedProcess[str]:

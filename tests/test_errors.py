@@ -16,6 +16,7 @@ STATUSES = {
     "AuthenticationError": 7,
     "DamageError": 6,
     "ProtocolError": 1,
+    "FaultError": 1,
 }
 
 

@@ -422,6 +422,15 @@ def test_nothing_is_foretold_where_nobody_trains_or_no_end_is_known(
     assert watched.news()["head"]["endsAt"] is None
 
 
+def test_an_end_that_is_never_reached_is_none(tmp_path: Path) -> None:
+    with new_run(tmp_path) as run:
+        log(run, (metrics(i, seconds=1e300 * (i + 1)) for i in range(3)))
+        session(run, endStep=10**17)
+        assert Watched(run).news()["head"]["endsAt"] is None
+        session(run, endStep=10**17, endTime=9e17)
+        assert Watched(run).news()["head"]["endsAt"] is None
+
+
 def test_without_steps_only_an_end_by_the_clock_is_known(tmp_path: Path) -> None:
     with new_run(tmp_path) as run:
         session(run, endStep=10)

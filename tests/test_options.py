@@ -47,7 +47,7 @@ def test_every_option_is_read() -> None:
     line = (
         "--host 0.0.0.0 --port 0 --data a b.gz --config c.json --runs r --resume 12 "
         "--localClients 2 --maxSteps 3 --maxSeconds 4.5 --seed 18446744073709551615 "
-        "--quiet --timePerStep 0.2 --noise full"
+        "--quiet --debug --timePerStep 0.2 --noise full"
     )
 
     assert parse_server(line.split()) == ServerOptions(
@@ -63,6 +63,7 @@ def test_every_option_is_read() -> None:
         max_seconds=4.5,
         seed=(1 << 64) - 1,
         quiet=True,
+        debug=True,
         keys={"timePerStep": "0.2", "noise": "full"},
     )
 
@@ -120,6 +121,11 @@ def test_an_encoding_goes_by_the_name_that_python_has_for_it() -> None:
 def test_what_is_no_encoding_of_texts_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="--encoding: expected an encoding, like"):
         parse_server(["--data", "a", "--encoding", name])
+
+
+def test_of_errors_there_are_two_ways() -> None:
+    with pytest.raises(ConfigError, match="expected one of strict, replace, got skip"):
+        parse_server(["--data", "a", "--errors", "skip"])
 
 
 @pytest.mark.parametrize("words", [["encoding", "cp1252"], ["errors", "replace"]])
@@ -274,6 +280,26 @@ def test_what_a_run_stores_beside_its_keys_is_passed_over(tmp_path: Path) -> Non
     path = written(tmp_path, {"sigma": 1, "runSeed": 5, "program": "1.0"})
 
     assert read_config_file(path, ["runSeed", "program"]) == {"sigma": 1}
+
+
+def test_the_step_in_a_file_of_keys_counts_that_of_a_run_is_its_own(
+    tmp_path: Path,
+) -> None:
+    own, run = '{"stepNum": 3}', '{"stepNum": 3, "sigma": 1, "runSeed": 7}'
+
+    assert read_config_file(written(tmp_path, own), ["runSeed"]) == {"stepNum": 3}
+    assert read_config_file(written(tmp_path, run), ["runSeed"]) == {"sigma": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        *[("0", 0), ("12", 12), ("./12", Path("12")), ("c.json", Path("c.json"))],
+        *[("012", Path("012")), ("9" * 10, Path("9" * 10)), ("-1", Path("-1"))],
+    ],
+)
+def test_keys_come_from_a_file_or_from_a_run(given: str, meant: object) -> None:
+    assert parse_server(["--config", given]).config == meant
 
 
 @pytest.mark.parametrize(

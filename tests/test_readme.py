@@ -132,6 +132,10 @@ def test_scripts_name_what_they_need_for_runners_that_read_it() -> None:
         assert head.startswith("# /// script\n")
         assert re.findall(r'"([a-z]+>=[^"]+)"', head) == wanted
         assert '# requires-python = ">=3.10"\n' in head
+        assert f"uv run {name}" in README
+    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'python_version = "3.10"' in settings
+    assert "\nPython 3.10 or newer." in README
 
 
 def test_run_time_needs_numpy_and_tqdm_only() -> None:

@@ -391,10 +391,50 @@ def test_a_step_shows_its_figures(speaker: Any, moment: list[float]) -> None:
 
     assert running.spoken.bar == [
         (
-            "step 7, loss 2.000 (2.885 bits), 1024 trials, 2 clients, 1:05",
+            "step 7, loss 2.000 (2.885 bits), 1024 trials, 2 clients, 1:05, 0:00 left",
             pytest.approx(65.2),
         )
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        *[("", ""), ("--maxSeconds 60", ", 0:50 left")],
+        # Two steps in ten seconds: eight more take forty.
+        *[("--maxSteps 10", ", 0:40 left"), ("--maxSteps 2", ", 0:00 left")],
+        *[("--maxSteps 10 --maxSeconds 60", ", 0:40 left")],
+        *[("--maxSteps 99 --maxSeconds 60", ", 0:50 left")],
+    ],
+)
+def test_where_the_end_is_known_a_step_shows_how_long_it_takes_until_then(
+    speaker: Any, moment: list[float], line: str, left: str
+) -> None:
+    running = speaker(line)
+    moment.append(104.0)
+    running.report.step(CLOSED)
+    moment.append(110.0)
+    running.report.step(CLOSED)
+
+    assert running.spoken.bar[1][0].endswith(f", 2 clients, 0:10{left}")
+
+
+def test_a_step_shows_how_old_the_newest_checkpoint_is(
+    speaker: Any, moment: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Spoken, "room", 120)
+    running = speaker("--maxSeconds 100")
+    running.report.step(CLOSED)
+    moment.append(110.0)
+    running.report.saved(7, 1.9, "text")
+    moment.append(128.0)
+    running.report.step(CLOSED)
+    before, after = (text for text, _ in running.spoken.bar)
+
+    assert "saved" not in before
+    assert after.endswith(
+        " bits), val 1.900, 1024 trials, 2 clients, 0:28, 1:12 left, saved 0:18 ago"
+    )
 
 
 def test_progress_is_counted_in_steps_where_these_are_limited(speaker: Any) -> None:
@@ -464,6 +504,20 @@ def test_a_line_of_a_step_leaves_out_what_is_least_needed(
     assert "late" not in third
     assert all(", val 12.345, " in line for line in (first, second, third))
     assert max(map(len, (first, second, third))) <= WIDTH
+
+
+def test_the_time_until_the_end_is_needed_more_than_bits(
+    speaker: Any, moment: list[float]
+) -> None:
+    running = speaker("--maxSeconds 7200")
+    running.report.saved(7, 1.9, "text")
+    moment.append(6_100.0)
+    running.report.step(CLOSED)
+
+    ((line, _),) = running.spoken.bar
+    assert line == (
+        "step 7, loss 2.000, val 1.900, 1024 trials, 2 clients, 1:40:00, 20:00 left"
+    )
 
 
 def test_a_stop_is_confirmed(speaker: Any) -> None:

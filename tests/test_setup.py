@@ -178,10 +178,26 @@ def test_keys_of_a_file_count_where_no_flag_is_given(own: str, tmp_path: Path) -
         assert new.run.record.run_seed == 5
 
 
+def test_the_number_of_a_run_stands_for_its_keys(
+    own: str, text: Path, runs: Path
+) -> None:
+    with prepared(f"{own} --sigma 0.5") as old:
+        trained(old, 7)
+        old.run.update_step_num(7)
+        number = old.run.number
+    with prepared(f"--runs {runs} --data {text} --config {number} --sigma 1") as new:
+        config = new.setting.config
+        assert (config.hidden_size, config.sequence_length, config.sigma) == (4, 8, 1.0)
+        assert new.run.number == number + 1
+        assert new.state.step == 0
+        assert new.run.record.run_seed != 5
+
+
 @pytest.mark.parametrize(
     ("line", "error", "message"),
     [
         ("--config none.json", ConfigError, r"cannot read none\.json"),
+        ("--config 7", RunError, "expected run 7, found no run; name another one"),
         ("--data none.txt", DataError, r"none\.txt"),
         ("--trialsPerStep 7", ConfigError, "multiple of directionsPerWindow"),
         ("--hiddenSize 4096 --nLayers 16", ConfigError, "at most 67108864 weights"),

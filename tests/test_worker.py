@@ -585,7 +585,7 @@ def test_shares_are_answered_with_the_sum_of_these_trials() -> None:
     answer = summed()
 
     assert answer.step == 0
-    assert answer.total.dtype == np.int32
+    assert answer.total.dtype == np.int16
     assert answer.total.tolist() == true_total()
 
 
@@ -641,6 +641,38 @@ def test_a_total_gives_the_state_that_the_seeds_would_have_given() -> None:
 
     assert digests[0] == digests[1]
     assert digests[0] != LESSON.state.digest(LESSON.setting.fingerprint)
+
+
+def test_its_share_are_own_trials_in_all_updates_whichever_way_these_came() -> None:
+    worker, _ = started()
+    told = [worker.share]
+    worker.handle(nothing_learned(0))
+    told.append(worker.share)
+    worker.handle(begin(1, segments=(Segment(4, 0, 2),)))  # eight trials
+    worker.work()
+    worker.handle(replace(true_update(LESSON.state), step=1))  # of everybody's sixteen
+    told.append(worker.share)
+    worker.handle(shares(2))  # twelve
+    worker.work()
+    worker.handle(total_alone(step=2, trials=84))
+    told.append(worker.share)
+    # Neither seeds nor shares of a former step count again.
+    worker.handle(replace(true_update(LESSON.state), step=3))
+    worker.handle(total_alone(step=4, trials=84))
+    told.append(worker.share)
+
+    assert told == [None, None, 0.5, 0.2, 0.1]
+
+
+def test_a_welcome_forgets_what_was_scored_on_another_state() -> None:
+    worker, _ = started()
+    worker.handle(begin(0, segments=(Segment(4, 0, 2),)))
+    worker.work()
+    worker.handle(welcome())
+    worker.handle(tokens())
+    worker.handle(true_update(LESSON.state))
+
+    assert worker.share == 0.0
 
 
 def test_a_total_that_is_given_has_no_quality_here() -> None:

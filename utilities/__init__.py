@@ -37,6 +37,7 @@ worker                   what a client computes
 outgoing, lines          what waits to be sent; sockets and TLS
 communication            the server's hub of many clients
 connection, codefiles    the client's one connection; where join codes are kept
+lastserver               where it is remembered who was reached
 reach                    names, routes, this machine's addresses
 runfiles, checkpoints    files of a run: errors in words; states that prove themselves
 logfiles, records        the logs as they are read; what config.json may hold
@@ -54,6 +55,7 @@ clientoptions            what a client's user types
 display                  what is seen: bars and lines
 setup, admission         from options to a run; and to a join code, on both ends
 reporting                what the server says
+crashlog                 what is left of an error that nobody expected
 processes                signals, local clients, exit codes
 identity                 who a client is, over restarts
 shelf, team              arrays that processes share; the processes of a client

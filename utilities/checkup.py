@@ -32,6 +32,7 @@ from utilities.errors import (
 )
 from utilities.evolution import Segment, Setting, initial_state
 from utilities.identity import kept_identity
+from utilities.lastserver import last_words
 from utilities.lines import connect
 from utilities.machine import config_folder, on_battery
 from utilities.misc import Clock, Deadline
@@ -262,6 +263,8 @@ def introduction() -> Hello:
 def report(options: ClientOptions) -> int:
     """Examine, show what was found, and return the exit code."""
     where = place(*parse_address(options.address))
+    if options.remembered:
+        print_apart(last_words(where))
     rows = examine(options)
     display = Display(quiet=False)
     if options.json:

@@ -28,6 +28,7 @@ from utilities.display import Display
 from utilities.errors import IncompatibleError, NetworkError, ProtocolError
 from utilities.evolution import Update
 from utilities.identity import Identity, kept_identity
+from utilities.lastserver import keep_server, last_words
 from utilities.machine import Rarely, be_nice, config_folder, on_battery
 from utilities.manners import Manners, Tries, Wakefulness, lost_words, rough, share_of
 from utilities.processes import cores, end_with_parent, signals, worker_count
@@ -120,6 +121,8 @@ class Client:
         with ExitStack() as stack:
             stack.callback(self._display.close)
             self._display.start()
+            if self._options.remembered:
+                self._display.say(last_words(self._server))
             if not self._options.wait and self._pause() is None:
                 self._display.hold(f"connecting to {self._server}")
                 connection = self._connect()
@@ -144,6 +147,8 @@ class Client:
             self._display.close()  # it may ask for the code
             connection = self._door.first()
             self._display.start()
+            if not self._options.end_with_parent:
+                keep_server(config_folder(), platform.node(), self._server)
         self._connection, self._entered = connection, True
         return connection
 
@@ -169,10 +174,14 @@ class Client:
         worker = self._worker
         rate = worker.trials / seconds if seconds else 0.0
         loss = "" if worker.loss is None else f", loss {worker.loss:.3f}"
-        self._display.status(
+        line = (
             f"step {worker.step or 0}, {state}, {rate:,.0f} trials/s, "
             f"{worker.trials:,} trials{loss}"
         )
+        if worker.share is not None:
+            share = f", you {100 * worker.share:.0f} %"
+            line += share if len(line) + len(share) <= self._display.room else ""
+        self._display.status(line)
 
     # One session after the other.
 

@@ -15,7 +15,7 @@ from utilities.errors import ConfigError, NetworkError
 from utilities.joincodes import Code
 from utilities.joinoptions import add_client_options, split_code
 from utilities.manners import Hours, parse_hours
-from utilities.options import DOCTOR_HINT, Parser, exit_codes, ranged
+from utilities.options import DOCTOR_HINT, Parser, add_debug, exit_codes, ranged
 
 LEAVES = {130: "quit by Ctrl-C before the step was done"}  # a client saves nothing
 ENVIRONMENT = "ES_SERVER"  # variable that holds the address, CODE@ included
@@ -43,6 +43,8 @@ class ClientOptions:
     code: Code | None = field(default=None, repr=False)  # that was typed
     token_file: Path | None = None
     no_auth: bool = False
+    debug: bool = False
+    remembered: bool = False  # the address: nobody has named it
 
 
 def client_parser() -> Parser:
@@ -80,8 +82,8 @@ def _add_server(parser: Parser) -> None:
         nargs="?",
         metavar="[CODE@]HOST[:PORT]",
         help="the address that the server printed, after its join code if you like "
-        f"(others can see command lines) [the variable {ENVIRONMENT}, or else "
-        f"{place(LOCALHOST, DEFAULT_PORT)}]",
+        f"(others can see command lines) [the variable {ENVIRONMENT}, else the "
+        f"server reached last, else {place(LOCALHOST, DEFAULT_PORT)}]",
     )
     add_client_options(parser, group)
     parser.option(group, "name", help="how the server names it [this machine's name]")
@@ -147,6 +149,7 @@ def _add_doctor(parser: Parser) -> None:
     parser.option(
         group, "quiet", action="store_true", help="show nothing but warnings and errors"
     )
+    add_debug(parser, group)
 
 
 def _workers(text: str) -> tuple[int, float | None]:
@@ -162,12 +165,15 @@ def _hours(text: str) -> Hours:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def parse_client(arguments: Sequence[str], machine: str) -> ClientOptions:
+def parse_client(
+    arguments: Sequence[str], machine: str, last: str | None = None
+) -> ClientOptions:
     """Return the options of basicClient.py.
 
     Args:
         arguments: without the program's name.
         machine: names the client where --name does not.
+        last: the server that was reached last, for where none is named.
 
     Raises:
         ConfigError: an option or value is not acceptable.
@@ -178,8 +184,8 @@ def parse_client(arguments: Sequence[str], machine: str) -> ClientOptions:
         raise ConfigError("--json: only --doctor answers in JSON")
     workers, percent = values["workers"]
     # An empty variable is one that is not set: services write `ES_SERVER=`.
-    given = values["address"] or os.environ.get(ENVIRONMENT) or LOCALHOST
-    code, address = split_code(given)
+    named = values["address"] or os.environ.get(ENVIRONMENT)
+    code, address = split_code(named or last or LOCALHOST)
     if values["noAuth"] and (code is not None or values["tokenFile"] is not None):
         raise ConfigError("--noAuth: there is no code with it, but one is given")
     return ClientOptions(
@@ -199,6 +205,8 @@ def parse_client(arguments: Sequence[str], machine: str) -> ClientOptions:
         code=code,
         token_file=values["tokenFile"],
         no_auth=values["noAuth"],
+        debug=values["debug"],
+        remembered=not named and last is not None,
     )
 
 

@@ -242,7 +242,7 @@ class Coordinator:
                 self._orders.drop(peer.id, End.REFUSED, f"expelled: {reason}")
 
     def _ready(self) -> list[Peer]:
-        return [peer for peer in self.clients if peer.ready]
+        return [peer for peer in self._peers.values() if peer.ready]
 
     def _waiting(self) -> list[Peer]:
         """Return who waits for a state and can be given one.
@@ -332,8 +332,8 @@ class Coordinator:
                 continue
             if self._returning.waits(heard) and not self._stopping:
                 return
-            if not self._ready():  # no step is open; it begins anew for whoever comes
-                self._give_up()
+            if not any(peer.ready for peer in self._peers.values()):
+                self._give_up()  # it begins anew for whoever comes
                 self._welcome_waiting()
             step = self._open or self._begin(now)
             if step is None:
@@ -385,7 +385,7 @@ class Coordinator:
 
     def _hand_out(self, step: OpenStep, now: float) -> None:
         seconds, batch = self._length.seconds, self._outbox.batch_of(self.step)
-        work = step.assign(self._ready(), now)
+        work = step.assign((p for p in self._peers.values() if p.ready), now)
         asked = self._states.ask(self.step, [peer for peer, _ in work])
         for peer, segments in work:
             begin = Begin(self.step, seconds, batch, peer is asked, segments)

@@ -9,10 +9,11 @@
     │   └── CheckpointError     6   a checkpoint is not what a run can go on from
     │       └── DamageError     6   a checkpoint is not what was written
     ├── AuthenticationError     7   a join code is missing, wrong or not to be trusted
-    └── ProtocolError           1   a peer broke the rules of the wire
+    ├── ProtocolError           1   a peer broke the rules of the wire
+    └── FaultError              1   a fault of the program, whose traceback is kept
 
 A message names who, what was expected, what came, and what to do next. Broken
-invariants of our own are assertions, never one of these.
+invariants of our own are assertions, never one of these; a FaultError tells of them.
 """
 
 # What a script's status means, as --help tells it.
@@ -81,3 +82,7 @@ class AuthenticationError(TrainingError):
 
 class ProtocolError(TrainingError):
     """Report bytes of a peer that break the rules of the wire."""
+
+
+class FaultError(TrainingError):
+    """Report an error that nobody expected: where its traceback lies."""

@@ -49,6 +49,7 @@ RECENT = 100  # lines that a recent figure is the median of
 LONGEST_STEP = 75.0  # seconds, about: a minute, and waiting for who is late
 LOOK_SECONDS = 0.5  # between two looks at the files, whoever asks
 _LEAST = -1e18
+_LATEST = 3e13  # seconds since 1970
 _DIGITS = 6
 
 News: TypeAlias = list[tuple[str, dict[str, Any]]]  # names and contents
@@ -456,5 +457,6 @@ def _ends_at(session: Session | None, curves: Curves) -> float | None:
         left = max(0.0, session.end.step - float(curves.done[-1]))
         # No step lasts longer: an older line is of another session.
         moments.append(max(moment, session.time - LONGEST_STEP) + left / speed)
-    known = [moment for moment in moments if moment is not None]
+    # Anybody may have written the files: an end in a million years is none.
+    known = [moment for moment in moments if moment is not None and moment < _LATEST]
     return round(min(known)) if known else None

@@ -124,7 +124,7 @@ class ServerOptions:
     port: int = DEFAULT_PORT
     data: tuple[Path, ...] = ()
     decoding: Decoding = UTF_8  # of these
-    config: Path | None = None
+    config: Path | int | None = None  # file of keys, or number of a run that has some
     runs: Path = RUNS
     resume: bool = False
     resume_number: int | None = None  # None: the newest run
@@ -142,6 +142,7 @@ class ServerOptions:
     anybody_may_join: bool = False
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    debug: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what would let in more than is meant.
@@ -229,6 +230,11 @@ def _named(text: str) -> str:
     return text
 
 
+def _config(text: str) -> Path | int:
+    """Return the number of a run, or a file; one whose name is a number is ./NAME."""
+    return int(text) if re.fullmatch(r"0|[1-9][0-9]{0,8}", text) else Path(text)
+
+
 def _add_text(parser: Parser) -> None:
     data = parser.add_argument_group("text")
     parser.option(
@@ -308,7 +314,11 @@ def _add_network(parser: Parser) -> None:
 def _add_run(parser: Parser) -> None:
     run = parser.add_argument_group("run")
     parser.option(
-        run, "config", type=Path, metavar="FILE", help="JSON file of configuration keys"
+        run,
+        "config",
+        type=_config,
+        metavar="FILE|N",
+        help="JSON file of configuration keys, or the number of a run to take them of",
     )
     parser.option(
         run,
@@ -356,6 +366,17 @@ def _add_run(parser: Parser) -> None:
     )
     parser.option(
         run, "quiet", action="store_true", help="show nothing but warnings and errors"
+    )
+    add_debug(parser, run)
+
+
+def add_debug(parser: Parser, group: Any) -> None:
+    """Add the option that shows tracebacks."""
+    parser.option(
+        group,
+        "debug",
+        action="store_true",
+        help="show the traceback of an unexpected error, not only where it lies",
     )
 
 
@@ -422,6 +443,7 @@ def parse_server(arguments: Sequence[str]) -> ServerOptions:
         max_seconds=values["maxSeconds"],
         seed=values["seed"],
         quiet=values["quiet"],
+        debug=values["debug"],
         keys=keys,
     )
 
@@ -430,7 +452,8 @@ def read_config_file(path: Path, ignored: Sequence[str]) -> dict[str, object]:
     """Return the keys of a JSON file.
 
     Args:
-        path: of the file; a run's own config.json will do.
+        path: of the file; a run's own config.json will do, but for its step: that is
+            where that run is, not where another begins.
         ignored: keys that a run's config.json has besides.
 
     Raises:
@@ -445,6 +468,8 @@ def read_config_file(path: Path, ignored: Sequence[str]) -> dict[str, object]:
     if not isinstance(content, dict):
         raise ConfigError(f"--config: expected an object of keys in {path}")
     keys = {key: value for key, value in content.items() if key not in ignored}
+    if len(keys) < len(content):
+        keys.pop("stepNum", None)
     try:
         parse_keys(keys)
     except ConfigError as error:

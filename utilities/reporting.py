@@ -94,6 +94,7 @@ class Report:
         self._loss: float | None = None
         self._validation: float | None = None
         self._sample = ""
+        self._saved: float | None = None  # when the newest checkpoint was, if any
         self._alone_since: float | None = self._began
         self._alone_said = self._reasons_said = False
         self._complained = False
@@ -224,6 +225,8 @@ class Report:
     def _line(self, closed: Closed, seconds: float) -> str:
         """Return the figures of a step; what is least needed goes if they are long."""
         loss, in_bits, validation, odd = "", "", "", ""
+        left, age = self._left(seconds), ""
+        ends = "" if left is None else f", {clock(left)} left"
         if closed.loss is not None:
             loss = f", loss {closed.loss:.3f}"
             in_bits = f" ({bits(closed.loss):.3f} bits)"
@@ -233,18 +236,31 @@ class Report:
             odd = f" ({closed.late} late)"
         if closed.dropped:
             odd += f" ({closed.dropped} dropped)"
+        if self._saved is not None:
+            age = f", saved {clock(self._began + seconds - self._saved)} ago"
         clients = f"{closed.clients} client{'' if closed.clients == 1 else 's'}"
-        lines = [
-            f"step {closed.step}{loss}{first}{validation}, {closed.trials} trials, "
-            f"{clients}{last}, {clock(seconds)}"
-            for first, last in ((in_bits, odd), ("", odd), ("", ""))
-        ]
+        before = f"step {closed.step}{loss}"
+        after = f"{validation}, {closed.trials} trials, {clients}"
+        parts = [before, "", after, "", f", {clock(seconds)}", "", ""]
         room = self._display.room
-        return next((line for line in lines if len(line) <= room), lines[-1])
+        for slot, part in ((3, odd), (5, ends), (1, in_bits), (6, age)):
+            if len("".join(parts)) + len(part) <= room:
+                parts[slot] = part
+        return "".join(parts)
+
+    def _left(self, seconds: float) -> float | None:
+        """Return seconds until the session ends; None: nobody has said when."""
+        options, left = self._options, []
+        if options.max_seconds is not None:
+            left.append(options.max_seconds - seconds)
+        if options.max_steps is not None and self._steps:
+            left.append((options.max_steps - self._steps) * seconds / self._steps)
+        return max(0.0, min(left)) if left else None
 
     def saved(self, step: int, validation: float, sample: str) -> None:
         """Say that a checkpoint was written and how good it is."""
         self._validation, self._sample = validation, sample
+        self._saved = time.monotonic()
         self._display.say(
             f"Checkpoint of step {step}: validation loss {validation:.4f} nats, "
             f"{bits(validation):.4f} bits/char"

@@ -27,7 +27,7 @@ from utilities.journal import Journal
 from utilities.options import ServerOptions, merged, read_config_file
 from utilities.recovery import OnStep, Recovered, journal_of, recover
 from utilities.runlogs import RunLog, StepMetrics
-from utilities.runs import EXTRA_KEYS, Run, RunRecord, RunStore
+from utilities.runs import CONFIG, EXTRA_KEYS, Run, RunRecord, RunStore
 from utilities.textfiles import STANDARD_INPUT, UTF_8, Decoding, read_text
 from utilities.unknown import Unknown, unknown_characters
 
@@ -66,11 +66,19 @@ def prepare(
     Raises:
         TrainingError: the options, the text or the run's folder do not allow it.
     """
-    file = read_config_file(options.config, EXTRA_KEYS) if options.config else {}
     store = RunStore(options.runs, disk)
+    file = _given_keys(options.config, store)
     if options.resume:
         return _resume(options, file, store, on_step)
     return _begin(options, file, store)
+
+
+def _given_keys(given: Path | int | None, store: RunStore) -> dict[str, object]:
+    """Return the keys of a file, or those of a run."""
+    if given is None:
+        return {}
+    path = store.folder(given) / CONFIG if isinstance(given, int) else given
+    return read_config_file(path, EXTRA_KEYS)
 
 
 def _begin(

@@ -79,6 +79,9 @@ class Worker:
         self.update_seconds = 0.0  # of the last update
         self.gradient_quality: float | None = None  # of the last update, if known
         self.trials = 0  # scored in all
+        self._seeds: set[int] = set()  # of own trials of the present step
+        self._shared = 0  # own trials that count in it, where the server has said so
+        self._counted = self._all = 0  # trials in updates: own ones; everybody's
         self.loss: float | None = None  # of the last work
 
     @property
@@ -92,6 +95,14 @@ class Worker:
         if self._state is not None and self._setting is not None and not self._digest:
             self._digest = self._state.digest(self._setting.fingerprint)
         return self._digest
+
+    @property
+    def share(self) -> float | None:
+        """Return own trials in the updates so far, of all in these; None: no updates.
+
+        Trials that two clients were asked for, to compare them, count for both.
+        """
+        return self._counted / self._all if self._all else None
 
     @property
     def config(self) -> Config | None:
@@ -137,6 +148,7 @@ class Worker:
         self._shaped = None
         self._tokens.clear()
         self._pending.clear()
+        self._seeds.clear()
         self._recent = Recent(RECENT_BYTES)
 
     def _resume(self, message: Resume) -> None:
@@ -195,6 +207,7 @@ class Worker:
         if update.trials and not update.summed:
             sums = self._regenerated(setting, update, tokens)
         shaped = self._whiteners(update.token_batch) if update.trials else ()
+        self._count(setting, update)
         self._recent.append(update, self.digest)
         self._recent.forget(update.step)
         self._state = apply(setting, state, update, sums, shaped)
@@ -202,6 +215,14 @@ class Worker:
         self._digest = b""
         self._pending.clear()  # their step has been closed
         self.update_seconds = self._clock() - began
+
+    def _count(self, setting: Setting, update: Update) -> None:
+        """Count own trials in an update: by seeds, or as told before it was summed."""
+        own = tuple(s for s in update.segments if s.seed in self._seeds)
+        self._counted += self._shared if update.summed else trials_of(setting, own)
+        self._all += update.trials
+        self._seeds.clear()
+        self._shared = 0
 
     def _regenerated(self, setting: Setting, update: Update, tokens: Tokens) -> Totals:
         """Return the total of an update from everybody's seeds and rewards."""
@@ -245,6 +266,7 @@ class Worker:
             )
         self._need_tokens(shares.token_batch)
         self._pending = [shares]  # what is left of the step counts no more
+        self._shared = trials
 
     # Scoring and adding up.
 
@@ -286,6 +308,7 @@ class Worker:
         began = self._clock()
         blocks = self._score(setting, begin)
         seconds = self._clock() - began
+        self._seeds.update(block.seed for block, _ in blocks)
         self.loss = mean_loss(setting, [scores for _, scores in blocks])
         result = Result(
             state.step,

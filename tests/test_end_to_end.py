@@ -14,6 +14,8 @@ from tests.processes_under_test import ROOT, Lab, Recorded, clients_of, until
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 SHORT = "--timePerStep 0.02 "
+# A first step is as many trials as anybody gets: such a model needs long for them.
+LONG = "--timePerStep 50 --hiddenSize 128 --sequenceLength 512"
 FIXED = "--trialsPerStep 512 --batchSize 2 --seed 3 "  # two blocks a step
 
 # A server that waits one second for a hello, that a test need not last longer.
@@ -210,7 +212,7 @@ def test_a_client_that_is_stopped_by_its_user_leaves_and_the_server_goes_on(
 
 
 def test_a_second_ctrl_c_ends_a_client_within_its_step(lab: Lab) -> None:
-    server = lab.server(f"{lab.small} --timePerStep 50")
+    server = lab.server(f"{lab.small} {LONG}")
     client = lab.client(server.port)
     client.has_said("^step 0, working")
     client.signal(signal.SIGINT)

@@ -146,7 +146,7 @@ def test_options_that_are_not_accepted_leave_no_run(
         (b"short", "expected at least 1000 characters for sequenceLength 16, got 5"),
         (
             b"a line\nand b\xe4d\n",
-            "line 2, byte offset 12: expected UTF-8, got 0xe4; convert the file",
+            "line 2, byte offset 12: expected UTF-8, got 0xe4; name what it is",
         ),
     ],
 )

@@ -13,6 +13,8 @@ from tests.processes_under_test import RECORDING_CLIENT, Lab, Program, Recorded,
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 SHORT = "--timePerStep 0.05 "
+# A first step is as many trials as anybody gets: such a model needs long for them.
+LONG = "--timePerStep 50 --hiddenSize 128 --sequenceLength 512"
 FIXED = "--trialsPerStep 1536 --batchSize 2 --seed 3 "  # six blocks a step
 
 
@@ -119,7 +121,7 @@ def test_workers_end_with_a_client_that_its_user_stops(lab: Lab) -> None:
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_workers(lab: Lab) -> None:
-    server = lab.server(f"{lab.small} --timePerStep 50")
+    server = lab.server(f"{lab.small} {LONG}")
     client = lab.client(server.port, "--workers 2")
     client.has_said("^step 0, working")
     workers = workers_of(client)
@@ -133,7 +135,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_workers(lab: Lab) -> None:
 
 
 def test_workers_end_with_a_client_that_is_killed(lab: Lab) -> None:
-    server = lab.server(f"{lab.small} --timePerStep 50")
+    server = lab.server(f"{lab.small} {LONG}")
     client = lab.client(server.port, "--workers 2")
     client.has_said("^step 0, working")
     workers = workers_of(client)

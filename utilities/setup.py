@@ -105,7 +105,16 @@ def _begin(
         resumed=False,
         journal=journal,
         saved=state.step,
-        unknown=unknown_characters(text, vocabulary),
+        unknown=_unknown(text, corpus),
+    )
+
+
+def _unknown(text: Text, corpus: Corpus) -> Unknown:
+    """Return what became unknown; mostly nothing, and then nothing is counted again."""
+    return (
+        unknown_characters(text, corpus.vocabulary)
+        if corpus.unknown_share
+        else Unknown()
     )
 
 
@@ -159,7 +168,7 @@ def _resume(
         saved=found.saved,
         entries=found.entries,
         notes=notes,
-        unknown=unknown_characters(text, run.vocabulary),
+        unknown=_unknown(text, corpus),
     )
 
 

@@ -5,6 +5,8 @@ from hypothesis import settings
 
 # How long one example takes says more about the machine than about the program.
 settings.register_profile("any machine", deadline=None)
+# A change is judged by the same examples as the change before it; by hand, new ones.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("any machine")
 
 

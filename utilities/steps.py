@@ -32,6 +32,7 @@ PART_BLOCKS = (
 )
 CROWD_PARTS = 256  # segments that all clients of a crowd do together, about
 SPARE = 3  # times as many are given out: a machine may become faster
+FEWEST = 2  # are given out: a client may share one with each of two others
 FIRST_BLOCKS = 4  # of a segment, for a client whose speed is not known
 GROWTH = 16  # times what it has done in a step before: more is not given to a client
 CROWD = 3  # clients of a step, of whom none has more than half of its trials
@@ -247,7 +248,8 @@ class TimedStep:
         growth = GROWTH * max(groups for groups, _ in peer.scored) // (count * block)
         fitting = self._fitting(min(math.ceil(blocks / parts), growth), count)
         reached = max(1, min(parts, int(blocks / fitting)))
-        return Portion(block * fitting, count, reached)
+        enough = max(FEWEST, math.ceil(SPARE * blocks / fitting))
+        return Portion(block * fitting, min(count, enough), reached)
 
     def _fitting(self, blocks: int, count: int) -> int:
         """Return as many blocks a segment as fit one answer, at least one."""
@@ -322,14 +324,17 @@ class TimedStep:
 
     def _counted(self) -> dict[Peer, Scored]:
         """Return what counts of each client: a trial once, and no lion's share."""
-        counted = {peer: dict(parts) for peer, parts in self._scored.items()}
+        scored, twice = self._scored, dict[Peer, set[int]]()
         for seed, couple in self._shared.items():
-            both = [counted[p] for p in couple if seed in counted.get(p, ())]
+            both = [scored[p][seed] for p in couple if seed in scored.get(p, ())]
             if len(both) == 2:
                 # The longer one, else either; who was to be audited has no say.
-                one, other = (parts[seed][0].groups for parts in both)
-                del both[(one > other) if one != other else seed % 2][seed]
-        whole = {peer: list(parts.values()) for peer, parts in counted.items()}
+                one, other = (segment.groups for segment, _ in both)
+                less = couple[(one > other) if one != other else seed % 2]
+                twice.setdefault(less, set()).add(seed)
+        whole = {peer: list(parts.values()) for peer, parts in scored.items()}
+        for peer, seeds in twice.items():
+            whole[peer] = [part for part in whole[peer] if part[0].seed not in seeds]
         return self._cap(whole)
 
     def _cap(self, counted: dict[Peer, Scored]) -> dict[Peer, Scored]:

@@ -27,10 +27,9 @@ class Outgoing:
 
     def push(self, parts: Iterable[Buffer]) -> None:
         """Queue parts; they must not change any more. Empty ones are left out."""
-        for part in parts:
-            if len(part):
-                self._parts.append(memoryview(part))
-                self.size += len(part)
+        views = [memoryview(part) for part in parts if len(part)]
+        self._parts += views
+        self.size += sum(map(len, views))
 
     def first(self) -> list[memoryview]:
         """Return what is to be sent next, together."""
@@ -40,6 +39,9 @@ class Outgoing:
         """Drop that many bytes from the beginning: they are on their way."""
         assert 0 <= count <= self.size, (count, self.size)
         self.size -= count
+        if not self.size:
+            self._parts.clear()  # all of it, as most peers do
+            return
         while count:
             part = self._parts[0]
             if count < len(part):

@@ -62,18 +62,25 @@ def _bundle(views: list[memoryview]) -> Bundle:
     return Bundle(tuple(views), sum(map(len, views)), digest.digest())
 
 
-def _tag(key: bytes, counter: int, length: int, digest: bytes) -> bytes:
-    return hmac.digest(key, SIGNED.pack(counter, length) + digest, "sha256")[:TAG]
+def _keyed(key: bytes) -> hmac.HMAC:
+    """Return the beginning of all tags; its copies take half the time of new ones."""
+    return hmac.new(key, digestmod="sha256")
+
+
+def _tag(keyed: hmac.HMAC, counter: int, length: int, digest: bytes) -> bytes:
+    tag = keyed.copy()
+    tag.update(SIGNED.pack(counter, length) + digest)
+    return tag.digest()[:TAG]
 
 
 class Sealer:
     """Make records of one direction."""
 
-    __slots__ = ("_counter", "_key")
+    __slots__ = ("_counter", "_keyed")
 
     def __init__(self, key: bytes) -> None:
         """Begin with the first record."""
-        self._key = key
+        self._keyed = _keyed(key)
         self._counter = 0
 
     def seal(self, bundles: Iterable[Bundle]) -> Iterator[Buffer]:
@@ -81,18 +88,18 @@ class Sealer:
         for bundle in bundles:
             yield LENGTH.pack(bundle.size)
             yield from bundle.parts
-            yield _tag(self._key, self._counter, bundle.size, bundle.digest)
+            yield _tag(self._keyed, self._counter, bundle.size, bundle.digest)
             self._counter += 1
 
 
 class Opener:
     """Read records of one direction, holding one unfinished record at most."""
 
-    __slots__ = ("_counter", "_key", "_pending")
+    __slots__ = ("_counter", "_keyed", "_pending")
 
     def __init__(self, key: bytes) -> None:
         """Begin with the first record."""
-        self._key = key
+        self._keyed = _keyed(key)
         self._counter = 0
         self._pending = bytearray()
 
@@ -126,7 +133,7 @@ class Opener:
     def _checked(self, record: memoryview) -> memoryview:
         data = record[LENGTH.size : -TAG]
         digest = hashlib.sha256(data).digest()
-        expected = _tag(self._key, self._counter, len(data), digest)
+        expected = _tag(self._keyed, self._counter, len(data), digest)
         if not hmac.compare_digest(record[-TAG:], expected):
             raise ProtocolError(
                 f"record {self._counter}: its tag is wrong: it was damaged, "

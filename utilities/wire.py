@@ -7,7 +7,9 @@ what when.
 
 import enum
 import math
+import struct
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -37,6 +39,8 @@ from utilities.protocol import (
 )
 
 JOIN_BELOW = 1 << 16  # parts of a message up to this size leave in one buffer
+KNOWN_HEADS = 16  # plain fields that are brought into bytes once only
+SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 
 Array: TypeAlias = NDArray[Any]
 
@@ -77,15 +81,25 @@ LEGAL: dict[tuple[Side, Phase], frozenset[str]] = {
 def encode(message: Message) -> list[Buffer]:
     """Return the bytes of a message: small parts joined, large arrays not copied."""
     spec = SPECS[KIND_OF[type(message)]]
-    head: dict[str, Any] = {"kind": spec.kind}
-    for key, name in spec.keys.items():
-        value = getattr(message, name)
-        head[key] = dict(value) if isinstance(value, Mapping) else value
-    parts = [*frame(b"pickle", plaindata.dumps(head))]
+    values = [getattr(message, name) for name in spec.plain]
+    head = _scalars if SCALARS.issuperset(map(type, values)) else _head
+    parts: list[Buffer] = [head(spec.kind, *values)]
     for name in spec.arrays:
         value = getattr(message, name)
-        parts += array_frame(_rows(value) if name == "segments" else value)
+        parts += _rows(value) if name == "segments" else array_frame(value)
     return list(_joined(parts))
+
+
+def _head(kind: str, *values: Any) -> bytes:
+    """Return the frame of a message's plain fields."""
+    head: dict[str, Any] = {"kind": kind}
+    for key, value in zip(SPECS[kind].keys, values, strict=True):
+        head[key] = dict(value) if isinstance(value, Mapping) else value
+    return b"".join(frame(b"pickle", plaindata.dumps(head)))
+
+
+# What opens a step for a thousand clients differs in its segments alone.
+_scalars = lru_cache(KNOWN_HEADS, typed=True)(_head)
 
 
 def _joined(parts: list[Buffer]) -> Iterator[Buffer]:
@@ -101,9 +115,11 @@ def _joined(parts: list[Buffer]) -> Iterator[Buffer]:
         yield b"".join(small)
 
 
-def _rows(segments: tuple[Segment, ...]) -> NDArray[np.uint64]:
-    rows = [(s.seed, s.first, s.groups) for s in segments]
-    return np.array(rows, np.uint64).reshape(-1, 3)
+def _rows(segments: tuple[Segment, ...]) -> Iterator[Buffer]:
+    """Yield the frame of segments, as `array_frame` would of a matrix of them."""
+    numbers = [number for s in segments for number in (s.seed, s.first, s.groups)]
+    payload = struct.pack(f"<{len(numbers)}Q", *numbers)
+    return frame(f"np.<u8:{len(segments)},3".encode(), payload)
 
 
 # Reading.

@@ -10,7 +10,7 @@ python basicServer.py --help
 
 import sys
 
-from utilities.processes import one_core, run_program
+from utilities.processes import collect_seldom, one_core, run_program
 
 
 def work() -> None:
@@ -27,6 +27,7 @@ def work() -> None:
 def main() -> int:
     """Run the server and return the exit status."""
     one_core()  # before anything imports numpy
+    collect_seldom()
     return run_program("basicServer.py", work)
 
 

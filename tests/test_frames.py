@@ -17,7 +17,9 @@ from utilities.frames import (
     MAX_TAG,
     Announced,
     Array,
+    Form,
     FrameReader,
+    array_form,
     array_frame,
     bytes_frame,
     frame,
@@ -205,13 +207,18 @@ def test_a_tag_of_anything_but_printable_ascii_is_refused(tag: bytes) -> None:
         read_all(b"".join(frame(tag, b"")))
 
 
+def test_a_form_counts_numbers_and_bytes() -> None:
+    assert array_form("np.<u8:5,3") == Form("<u8", (5, 3), 15, 120)
+    assert array_form("np.|i1:7") == Form("|i1", (7,), 7, 7)
+
+
 def test_no_peer_can_have_many_tags_remembered() -> None:
     for number in range(3 * KNOWN_TAGS):
         tag = f"np.<f4:{number}"
         assert read_all(b"".join(frame(tag.encode(), b""))) == [(tag, b"")]
-        parse_array_tag(tag)
+        array_form(tag)
 
-    for known in (frames._checked_tag, parse_array_tag):
+    for known in (frames._checked_tag, parse_array_tag, array_form):
         assert known.cache_info().currsize <= KNOWN_TAGS
 
 

@@ -1,3 +1,4 @@
+import gc
 import os
 import signal
 import subprocess
@@ -13,8 +14,10 @@ from utilities import processes
 from utilities.errors import CheckpointError, ConfigError, NetworkError, TrainingError
 from utilities.joincodes import OPEN, Code
 from utilities.processes import (
+    COLLECTED,
     THREAD_VARIABLES,
     client_command,
+    collect_seldom,
     cores,
     local_clients,
     missing_package,
@@ -46,6 +49,16 @@ def test_matrix_products_stay_on_one_core(monkeypatch: pytest.MonkeyPatch) -> No
     one_core()
 
     assert all(os.environ[variable] == "1" for variable in THREAD_VARIABLES)
+
+
+def test_circles_of_references_are_looked_for_less_often() -> None:
+    before = gc.get_threshold()
+    try:
+        collect_seldom()
+
+        assert gc.get_threshold() == (COLLECTED, *before[1:])
+    finally:
+        gc.set_threshold(*before)
 
 
 def test_cores_are_those_that_this_process_may_use(

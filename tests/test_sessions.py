@@ -117,7 +117,7 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("feed", "messages"):
         monkeypatch.setattr(wire.Inbox, name, reached)
     monkeypatch.setattr(frames, "parse_array_tag", reached)
-    monkeypatch.setattr(wire, "parse_array_tag", reached)
+    monkeypatch.setattr(wire, "array_form", reached)
 
 
 @pytest.mark.usefixtures("guarded")

@@ -137,12 +137,14 @@ def test_each_client_gets_segments_of_its_own_once() -> None:
     [
         ([], 4 * 7, 24),  # nothing is known: four blocks of 7 groups
         ([(560, 1.0)], 2 * 7 * 10, 24),  # 560 a second, of two an eighth: 20 blocks
-        ([(561, 1.0)], 21 * 7, 24),  # whole blocks, rather too many
+        ([(561, 1.0)], 21 * 7, 23),  # whole blocks: of 161, three times as many
         ([(56, 1.0), (560, 1.0), (5600, 1.0)], 2 * 7 * 10, 24),  # the median
         ([(56, 1.0)], 4 * 7, 12),  # 16 blocks: four segments of four
         ([(28, 1.0)], 4 * 7, 6),  # 8 blocks: two segments of four
         ([(7, 1.0)], 7, 6),  # never less than a block
-        ([(0, 1.0)], 7, 6),
+        ([(3, 1.0)], 7, 3),  # of which it does six sevenths
+        ([(1, 1.0)], 7, 2),  # never less than two, of which audits choose
+        ([(0, 1.0)], 7, 2),
         ([(56, 1e-9)], 5 * 7, 24),  # at most 16 times what it did: 896, in 24 parts
     ],
 )

@@ -12,6 +12,7 @@ Lengths are little-endian. The tag is one of
 A reader never allocates on the word of a header: it holds what has arrived.
 """
 
+import math
 import struct
 from collections.abc import Iterator
 from functools import lru_cache
@@ -152,3 +153,24 @@ def parse_array_tag(tag: str) -> tuple[str, tuple[int, ...]]:
     if not legal or len(parts) > MAX_DIMENSIONS:
         raise ProtocolError(f"frame: expected one or two dimensions, got {tag!r}")
     return dtype, tuple(map(int, parts))
+
+
+class Form(NamedTuple):
+    """What the tag of an array says about it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    numbers: int
+    size: int  # bytes
+
+
+@lru_cache(KNOWN_TAGS)
+def array_form(tag: str) -> Form:
+    """Return the form of the array that a tag announces.
+
+    Raises:
+        ProtocolError: as `parse_array_tag`.
+    """
+    dtype, shape = parse_array_tag(tag)
+    numbers = math.prod(shape)
+    return Form(dtype, shape, numbers, numbers * np.dtype(dtype).itemsize)

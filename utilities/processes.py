@@ -7,6 +7,7 @@ however it ends, the pipe closes and the client ends too.
 Imported before numpy is: nothing here may import it, by whatever way.
 """
 
+import gc
 import os
 import signal
 import subprocess
@@ -28,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAST_SECONDS = 3.0  # that local clients get to end by themselves
 SLOW_SECONDS = 5.0  # of importing, after which something is said
 QUIT = 130  # exit code after a second Ctrl-C, as shells have it: 128 + SIGINT
+COLLECTED = 100_000  # more objects than before, whereupon circles are looked for
 THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -44,6 +46,15 @@ def one_core() -> None:
     """Keep matrix products on one core; to be called before numpy is imported."""
     for variable in THREAD_VARIABLES:
         os.environ[variable] = "1"
+
+
+def collect_seldom() -> None:
+    """Look for circles of references, of which we make hardly any, less often.
+
+    With a thousand clients some ten thousand objects live for one step each. Looking at
+    them and at all others time and again took an eighth of the server's time.
+    """
+    gc.set_threshold(COLLECTED, *gc.get_threshold()[1:])
 
 
 def cores() -> int:

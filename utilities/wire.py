@@ -6,7 +6,6 @@ what when.
 """
 
 import enum
-import math
 import struct
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -23,9 +22,9 @@ from utilities.frames import (
     Announced,
     Buffer,
     FrameReader,
+    array_form,
     array_frame,
     frame,
-    parse_array_tag,
 )
 from utilities.protocol import (
     KIND_OF,
@@ -144,6 +143,7 @@ class Inbox:
         self._side = side
         self._most = parameters
         self._phase = phase
+        self._legal = LEGAL[side, phase]
         self._reader = FrameReader()
         self._spec: Spec | None = None
         self._plain: dict[str, Any] = {}
@@ -170,7 +170,9 @@ class Inbox:
                 message = self._next()
                 if message is None:
                     return
-                self._phase = Phase.JOINED
+                if self._phase is not Phase.JOINED:
+                    self._phase = Phase.JOINED
+                    self._legal = LEGAL[self._side, Phase.JOINED]
                 yield message
         except ProtocolError:
             self._phase = Phase.FAILED
@@ -199,16 +201,15 @@ class Inbox:
                 )
             return
         name, spec = self._due(self._spec)
-        dtype, shape = parse_array_tag(announced.tag)
+        form = array_form(announced.tag)
         sized = self._spec.arrays is STATE_ARRAYS or spec is TOTAL
         limit = self._most if sized else spec.most
-        count = math.prod(shape)
-        if not spec.check(dtype, shape) or count > limit:
+        if not spec.check(form.dtype, form.shape) or form.numbers > limit:
             raise ProtocolError(
                 f"{self._spec.kind}.{name}: expected {' or '.join(spec.dtypes)}, "
                 f"at most {limit} numbers, got {announced.tag!r}"
             )
-        if announced.length != count * np.dtype(dtype).itemsize:
+        if announced.length != form.size:
             raise ProtocolError(
                 f"{self._spec.kind}.{name}: {announced.tag!r} does not take "
                 f"{announced.length} bytes"
@@ -222,14 +223,14 @@ class Inbox:
             self._open(plaindata.loads(payload))
             return
         name, _ = self._due(self._spec)
-        dtype, shape = parse_array_tag(announced.tag)
-        array = np.frombuffer(payload, dtype).reshape(shape)
+        form = array_form(announced.tag)
+        array = np.frombuffer(payload, form.dtype).reshape(form.shape)
         array.flags.writeable = False
         self._arrays[name] = array
 
     def _open(self, head: object) -> None:
         kind = head.get("kind") if isinstance(head, dict) else None
-        legal = LEGAL[self._side, self._phase]
+        legal = self._legal
         if not isinstance(head, dict) or not isinstance(kind, str) or kind not in legal:
             expected = " or ".join(sorted(legal))
             raise ProtocolError(f"message: expected {expected}, got {kind!r:.40}")
@@ -257,7 +258,7 @@ class Inbox:
 
 
 def _segments(kind: str, rows: NDArray[np.uint64]) -> tuple[Segment, ...]:
-    segments = tuple(Segment(*map(int, row)) for row in rows)
+    segments = tuple(Segment(*row) for row in rows.tolist())
     for segment in segments:
         if segment.first >= 1 << 48 or not 1 <= segment.groups <= MAX_TRIALS:
             raise ProtocolError(f"{kind}.segments: not acceptable: {segment}")

@@ -245,7 +245,7 @@ ILLEGAL: dict[str, tuple[Callable[[Desk], Message], str]] = {
     ),
     "no segment": (
         lambda desk: tampered(desk, segments=()),
-        "expected 1 to 6 segments, got 0",
+        "expected 1 to 3 segments, got 0",
     ),
     "a second segment that was not given out": (
         lambda desk: more_segments(desk, Segment(2, 0, 1)),
@@ -263,7 +263,7 @@ ILLEGAL: dict[str, tuple[Callable[[Desk], Message], str]] = {
         lambda desk: more_segments(
             desk, *desk.begins(1)[0].segments[1:], Segment(2, 0, 1)
         ),
-        "expected 1 to 6 segments, got 7",
+        "expected 1 to 3 segments, got 4",
     ),
     "too many losses": (
         lambda desk: tampered(desk, losses=losses(5)),

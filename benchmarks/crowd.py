@@ -57,7 +57,7 @@ from utilities.worker import Worker, agreed_setting
 LARGE = 1 << 12  # bytes of an array that only the first client reads
 DIALLED = 16  # connections that are opened before others have their turn
 RETRY_SECONDS = 0.5, 1.0  # a client's first pause
-SHARES_SECONDS = 0.1  # that rewards are waited for after the last ones have come
+SHARES_SECONDS = 0.02  # that rewards are waited for after the last ones have come
 TRUE_STEPS = 4  # of a run, whose losses are real: whoever is first is audited alone
 FOREVER = 1e9  # seconds
 POOL = 1 << 16  # losses that answers are cut from

@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import Any
 
 from utilities.descriptors import descriptors
-from utilities.processes import one_core
+from utilities.processes import collect_seldom, one_core
 
 ROOT = Path(__file__).resolve().parent.parent
 LISTENING = re.compile(r"^Listening on \S*:(\d+)", re.MULTILINE)
@@ -108,6 +108,7 @@ def simulate(order: Any, pipe: Connection) -> None:
     """Be one crowd; the main function of a process."""
     from benchmarks.crowd import Crowd
 
+    collect_seldom()
     Crowd(order, pipe.send).run()
 
 

@@ -7,7 +7,7 @@ is worth.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -93,4 +93,4 @@ def paired(setting: Setting, one: Done, other: Done) -> Pair:
     """
     common = min(one[1].groups, other[1].groups)
     first, last = ((p, part_of(setting, s, 0, common)) for p, _, s in (one, other))
-    return Pair(replace(one[1], groups=common), (first, last))
+    return Pair(Segment(one[1].seed, one[1].first, common), (first, last))

@@ -272,16 +272,15 @@ class Hub:
             self._push_plainly(link)
             self.refuse(link.id, str(error))
             return
-        self._push_plainly(link)
-        if link.id not in self._links:
-            return
-        session, ended = link.session, len(self._events) > before
-        if session.established:
-            self._strangers.pop(link.id, None)
-        link.progress.note(
-            len(data), self.moment, ended=ended, unfinished=session.unfinished
-        )
-        if session.unfinished:
+        if link.id in self._strangers:
+            self._push_plainly(link)
+            if link.id not in self._links:
+                return
+            if link.session.established:
+                del self._strangers[link.id]
+        ended, unfinished = len(self._events) > before, link.session.unfinished
+        link.progress.note(len(data), self.moment, ended=ended, unfinished=unfinished)
+        if unfinished:
             self._watched[link.id] = link
 
     def refuse(self, client: int, reason: str) -> None:

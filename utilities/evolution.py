@@ -128,7 +128,7 @@ class Setting:
         """Return the configuration hash that digests cover."""
         return self.config.fingerprint(self.text_sha256)
 
-    @property
+    @cached_property
     def block_groups(self) -> int:
         """Return how many groups make one forward batch."""
         rows = self.config.trials_per_group * self.config.batch_size
@@ -297,6 +297,11 @@ def rewards(changes: NDArray[np.float64]) -> Rewards | None:
     return (-np.rint(clipped * REWARD_SCALE)).astype(np.int8)
 
 
+def _place(pair: tuple[Segment, Scores]) -> tuple[int, int, int]:
+    segment, _ = pair
+    return segment.seed, segment.first, segment.groups  # as segments are ordered
+
+
 def shape(
     setting: Setting,
     step: int,
@@ -314,7 +319,7 @@ def shape(
             give the same update.
         seconds: that the run has trained, for a decay over time.
     """
-    ordered = sorted(scored, key=lambda pair: pair[0])
+    ordered = sorted(scored, key=_place)
     changes = [differences(setting, scores) for _, scores in ordered]
     shaped = rewards(np.concatenate(changes)) if changes else None
     if shaped is None:

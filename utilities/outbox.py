@@ -107,7 +107,8 @@ class Outbox:
     def _need(self, peer: Peer, number: int) -> None:
         """See to it that a client holds a batch; it drops those before it."""
         self._tokens(peer, number)
-        peer.batches = {held for held in peer.batches if held >= number}
+        if len(peer.batches) > 1:
+            peer.batches = {held for held in peer.batches if held >= number}
 
     def _tokens(self, peer: Peer, number: int) -> None:
         if number not in peer.batches:

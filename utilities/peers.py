@@ -8,7 +8,6 @@ rules, however late it comes; a debt of the step at hand says that an answer com
 by the replica as it is now may still be on its way.
 """
 
-import statistics
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -51,7 +50,14 @@ def usual_seconds(reports: Collection[float], run: float) -> float:
         reports: of the last times, at least one.
         run: seconds of trials in one step; other work should not take more.
     """
-    return min(statistics.median(reports), max(1.0, run))
+    return min(middle(reports), max(1.0, run))
+
+
+def middle(values: Collection[float]) -> float:
+    """Return the median of a few numbers, at least one; asked for every client."""
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 @dataclass
@@ -89,9 +95,7 @@ class Peer:
         """Return the groups of trials that it scores in a second, None if unknown."""
         if not self.scored:
             return None
-        return statistics.median(
-            groups / max(seconds, LEAST_SECONDS) for groups, seconds in self.scored
-        )
+        return middle([n / max(s, LEAST_SECONDS) for n, s in self.scored])
 
     def allowance(self, run: float) -> float:
         """Return the seconds that it may take to apply an update.

@@ -224,7 +224,9 @@ class Inbox:
             return
         name, _ = self._due(self._spec)
         form = array_form(announced.tag)
-        array = np.frombuffer(payload, form.dtype).reshape(form.shape)
+        array = np.frombuffer(payload, form.dtype)
+        if len(form.shape) > 1:
+            array = array.reshape(form.shape)
         array.flags.writeable = False
         self._arrays[name] = array
 

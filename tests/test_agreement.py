@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.desk import lesson
 from utilities.agreement import differing, first_difference, paired, tolerance
@@ -63,6 +65,16 @@ def test_the_first_group_that_differs_is_named() -> None:
     assert first_difference(SETTING, one, other) == 2
     assert first_difference(SETTING, one, clean) == 1
     assert first_difference(SETTING, clean, other) == 1
+
+
+@given(st.lists(st.floats(width=32), min_size=4, max_size=4))
+def test_answers_that_are_equal_to_the_bit_agree_whatever_they_are(
+    losses: list[float],
+) -> None:
+    one, other = (scores(*losses, clean=(losses[0],)) for _ in range(2))
+
+    assert first_difference(SETTING, one, other) is None
+    assert not differing(one.losses, other.losses).any()
 
 
 def test_antithetic_pairs_are_groups_of_two_losses() -> None:

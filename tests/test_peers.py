@@ -1,11 +1,15 @@
 """The account of one client, and whether its Hello is acceptable."""
 
+import statistics
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.desk import hello
 from utilities.errors import ProtocolError
-from utilities.peers import REMEMBERED_STEPS, Peer, refuse, unique_name
+from utilities.peers import REMEMBERED_STEPS, Peer, middle, refuse, unique_name
 from utilities.protocol import PROTOCOL_VERSION, Result
 
 
@@ -132,6 +136,11 @@ def test_an_update_is_allowed_at_least_a_second_if_reports_say_so() -> None:
 
 
 # --- introductions --------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(0.0, 1e9), min_size=1, max_size=9))
+def test_the_middle_of_numbers_is_their_median(values: list[float]) -> None:
+    assert middle(values) == statistics.median(values)
 
 
 def test_names_are_made_unique_by_the_first_free_number() -> None:

@@ -45,6 +45,7 @@ from tests.slow_protocol import (
     transcripts,
     with_head,
 )
+from utilities import wire
 from utilities.config import MAX_PARAMETERS
 from utilities.errors import ProtocolError
 from utilities.evolution import Segment
@@ -59,7 +60,7 @@ from utilities.protocol import (
     Sum,
     TokenBatch,
 )
-from utilities.wire import JOIN_BELOW, LEGAL, Inbox, Phase, Side, encode
+from utilities.wire import JOIN_BELOW, KNOWN_HEADS, LEGAL, Inbox, Phase, Side, encode
 
 LITTLE = 100_000  # bytes; the tests' own objects take a part of it
 
@@ -526,6 +527,27 @@ def test_segments_at_their_limits_arrive(segments: tuple[Segment, ...]) -> None:
 
 
 # Writing.
+
+
+def test_equal_fields_of_other_types_are_not_taken_for_each_other() -> None:
+    begins = [Begin(1, 1.0, 0, wanted, ()) for wanted in (True, False, True)]
+    one: Any = 1
+    odd = [Begin(1, one, 0, one, ()), Begin(True, 1.0, False, True, ())]
+
+    every = [b"".join(encode(begin)) for begin in (*begins, *odd)]
+
+    once, other, again, *others = every
+
+    assert once == again
+    assert len({once, other, *others}) == 4
+
+
+def test_no_heads_but_the_newest_are_remembered() -> None:
+    for step in range(3 * KNOWN_HEADS):
+        (_, head), _ = frames_in(b"".join(encode(Begin(step, 1.0, 0, False, ()))))
+        assert pickle.loads(head)["step"] == step
+
+    assert wire._known_head.cache_info().currsize <= KNOWN_HEADS
 
 
 def test_small_parts_leave_in_one_buffer() -> None:

@@ -55,9 +55,10 @@ def usual_seconds(reports: Collection[float], run: float) -> float:
 
 def middle(values: Collection[float]) -> float:
     """Return the median of a few numbers, at least one; asked for every client."""
-    ordered = sorted(values)
-    half = len(ordered) // 2
-    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+    ordered, half = sorted(values), len(values) // 2
+    if len(values) % 2:
+        return ordered[half]
+    return (ordered[half - 1] + ordered[half]) / 2
 
 
 @dataclass

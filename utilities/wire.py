@@ -38,8 +38,10 @@ from utilities.protocol import (
 )
 
 JOIN_BELOW = 1 << 16  # parts of a message up to this size leave in one buffer
-KNOWN_HEADS = 16  # plain fields that are brought into bytes once only
-SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+# What a thousand clients get at once differs in arrays alone: its plain fields are
+# brought into bytes once.
+SHARED = frozenset({"begin", "shares"})
+KNOWN_HEADS = 16
 
 Array: TypeAlias = NDArray[Any]
 
@@ -81,7 +83,7 @@ def encode(message: Message) -> list[Buffer]:
     """Return the bytes of a message: small parts joined, large arrays not copied."""
     spec = SPECS[KIND_OF[type(message)]]
     values = [getattr(message, name) for name in spec.plain]
-    head = _scalars if SCALARS.issuperset(map(type, values)) else _head
+    head = _known_head if spec.kind in SHARED else _head
     parts: list[Buffer] = [head(spec.kind, *values)]
     for name in spec.arrays:
         value = getattr(message, name)
@@ -97,8 +99,7 @@ def _head(kind: str, *values: Any) -> bytes:
     return b"".join(frame(b"pickle", plaindata.dumps(head)))
 
 
-# What opens a step for a thousand clients differs in its segments alone.
-_scalars = lru_cache(KNOWN_HEADS, typed=True)(_head)
+_known_head = lru_cache(KNOWN_HEADS, typed=True)(_head)
 
 
 def _joined(parts: list[Buffer]) -> Iterator[Buffer]:

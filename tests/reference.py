@@ -309,10 +309,11 @@ def perturbed_loss(
     sigma: float,
     windows: Iterable[Sequence[int]],
 ) -> float:
-    """Return the mean loss over windows of weights plus sigma times a perturbation."""
+    """Return the mean loss over windows of perturbed weights, each in its unit."""
     w = tensors_of(config, weights)
     for name, flat in perturbation.items():
-        w[name] += sigma * np.array(flat, np.float64).reshape(w[name].shape)
+        step = sigma * scale_of(config, name)
+        w[name] += step * np.array(flat, np.float64).reshape(w[name].shape)
     return statistics.fmean(window_loss(config, w, window) for window in windows)
 
 
@@ -324,11 +325,26 @@ def trial_loss(
     trial: int,
     sigma: float,
 ) -> float:
-    """Return the mean loss over a group's windows of weights plus sigma times e."""
+    """Return the mean loss over a group's windows of weights perturbed by sigma e."""
     e = trial_perturbation(config, weights, tokens, seed, trial)
     group = trial // max(1, config.directions_per_window)
     windows = group_windows(config, tokens, seed, group)
     return perturbed_loss(config, weights, e, sigma, windows)
+
+
+def scale_of(config: Config, name: str) -> float:
+    """Return what noise and steps of a tensor are multiplied by."""
+    if (config.scales, config.noise) != ("auto", "lowRank") or name in ("Wo", "bo"):
+        return 1
+    if name == "Wx0" or name.startswith("b"):
+        return 1.3
+    return 0.35
+
+
+def units_of(config: Config) -> list[float]:
+    """Return the scale of each weight."""
+    sizes = {name: math.prod(shape) for name, shape in shapes_of(config).items()}
+    return [scale_of(config, name) for name, size in sizes.items() for _ in range(size)]
 
 
 # --- what shapes noise ----------------------------------------------------------------
@@ -573,10 +589,11 @@ class State:
         self.count += 1
         scale = 42 * math.sqrt(1024 * update.trials)
         sums = shaped_total(config, self.weights, tokens, update)
-        for i, summed in enumerate(sums):
+        for i, (summed, unit) in enumerate(zip(sums, units_of(config), strict=True)):
             g = float32(-summed / scale)
+            rate = float32(float32(update.rate) * float32(unit))
             if config.optimizer == "sgd":
-                change = float32(float32(update.rate) * g)
+                change = float32(rate * g)
                 self.weights[i] = float32(self.weights[i] - change)
                 continue
             self.weights[i], self.first[i], self.second[i] = adam_weight(
@@ -584,7 +601,7 @@ class State:
                 self.first[i],
                 self.second[i],
                 g,
-                update.rate,
+                rate,
                 self.count,
                 config,
             )

@@ -32,6 +32,7 @@ DEFAULTS: dict[str, object] = {
     "sigma": 0.02,
     "noise": "lowRank",
     "whitening": "auto",
+    "scales": "auto",
     "directionsPerWindow": 16,
     "batchSize": 1,
     "sequenceLength": 64,
@@ -79,6 +80,7 @@ CHOICES = [
     ("modelType", ("rnn", "gru")),
     ("noise", ("lowRank", "full")),
     ("whitening", ("auto", "none")),
+    ("scales", ("auto", "none")),
     ("optimizer", ("adam", "sgd")),
     ("aggregation", ("auto", "seeds", "sums")),
 ]
@@ -89,6 +91,7 @@ SHAPING: dict[str, object] = {
     "vocabSize": 66,
     "noise": "full",
     "whitening": "none",
+    "scales": "none",
     "directionsPerWindow": 8,
     "batchSize": 2,
     "sequenceLength": 65,
@@ -508,12 +511,12 @@ def test_the_rate_of_sgd_does_not_depend_on_the_trials() -> None:
 
 
 def test_without_a_rate_larger_models_take_smaller_steps() -> None:
-    rates = [
-        Config(hidden_size=units, decay="none").rate(1024, 0, 0.0)
-        for units in (16, 32, 64)
-    ]
+    def rates(**keys: Any) -> list[float]:
+        configs = [Config(hidden_size=n, decay="none", **keys) for n in (16, 32, 64)]
+        return [config.rate(1024, 0, 0.0) for config in configs]
 
-    assert rates == [0.02, 0.01, 0.005]
+    assert rates() == [0.03, 0.015, 0.0075]
+    assert rates(scales="none") == rates(noise="full") == [0.02, 0.01, 0.005]
 
 
 def test_decay_and_trials_multiply() -> None:
@@ -581,8 +584,8 @@ def test_the_fingerprint_is_the_hash_of_the_shaping_keys_and_the_text() -> None:
     content = (
         '[{"batchSize": 1, "beta1": 0.9, "beta2": 0.99, "directionsPerWindow": 16, '
         '"hiddenSize": 32, "modelType": "rnn", "nLayers": 1, "noise": "lowRank", '
-        '"optimizer": "adam", "sequenceLength": 64, "vocabSize": 65, '
-        '"whitening": "auto"}, "abc"]'
+        '"optimizer": "adam", "scales": "auto", "sequenceLength": 64, '
+        '"vocabSize": 65, "whitening": "auto"}, "abc"]'
     )
 
     fingerprint = Config(vocab_size=65).fingerprint("abc")
@@ -601,13 +604,14 @@ def test_what_runs_did_before_there_was_a_key_has_the_fingerprint_of_then(
         f'{json.dumps(vocabulary)}}}, "abc"]'
     )
 
-    fingerprint = Config(whitening="none", vocab_size=vocabulary).fingerprint("abc")
+    config = from_json(FORMER | {"vocabSize": vocabulary})
+    fingerprint = config.fingerprint("abc")
 
     assert fingerprint == hashlib.sha256(content.encode()).digest()
 
 
 def test_what_runs_did_before_there_was_a_key_is_a_value_of_it() -> None:
-    assert FORMER == {"whitening": "none"}
+    assert FORMER == {"whitening": "none", "scales": "none"}
     assert from_json(FORMER).to_json() == Config().to_json() | FORMER
     assert all(RULES[KEYS[key]].shapes for key in FORMER)
 

@@ -800,9 +800,19 @@ SHAPED = {
     "antithetic": "9b36e8fb08ca509b673ea4a43c67bd0df6b47af2ffee74abe616b99378a9f57c",
     "betas": "cf20e09421de34cc7e81f0efeae7ab6b1274faca4a5c983025fe0abf5f6a4d73",
 }
+SCALED = {
+    "rnn": "4074025ad827f901dc3ff0633893be09d3465808d02ba1c9a6b891a02ad7494d",
+    "gru": "2cedc0515cb08e0e17402233c0885f004446473b63e45d73d9bf76dcc991af59",
+    "deep": "305e68371473907e8e027de96cd8973a4d8d986ff1c943783944868f74336a83",
+    "sgd": "09454abfbe15f98333ca2580cea8e01eb2f4f664bf35b72b9d3b9e52585b764b",
+    "antithetic": "b24f757a7ff77ef3353e9d13c98b2328173e6a5281a00d20872fc4b60a60ac95",
+    "betas": "7c82f6ab076bbcb448f682f76f6e4ed730f8e241ca05cf41bdf773d81bfca244",
+    "plain": "539b136852d732356f3ec244dc312469b051ce7a742573cd95c882be855c30e6",
+    "plain deep": "886e6abb1883481a986c41a5f1358d2393b1dbc81f5f3e9db7df2549458d98b4",
+}
 
 
-@pytest.mark.parametrize(("variant", "digest"), (GOLDEN | SHAPED).items())
+@pytest.mark.parametrize(("variant", "digest"), (GOLDEN | SCALED).items())
 def test_digests_after_three_steps_never_change(variant: str, digest: str) -> None:
     *_, (state, _) = steps(example_setting(**VARIANTS[variant]))
 
@@ -810,11 +820,22 @@ def test_digests_after_three_steps_never_change(variant: str, digest: str) -> No
     assert state.digest(FINGERPRINT).hex() == digest
 
 
+@pytest.mark.parametrize(("variant", "digest"), (GOLDEN | SHAPED).items())
+def test_digests_without_scales_are_those_of_before_there_were_any(
+    variant: str, digest: str
+) -> None:
+    keys = VARIANTS[variant] | {"scales": "none"}
+
+    *_, (state, _) = steps(example_setting(**keys))
+
+    assert state.digest(FINGERPRINT).hex() == digest
+
+
 @pytest.mark.parametrize(("variant", "digest"), GOLDEN.items())
 def test_digests_without_whitening_are_those_of_before_there_was_any(
     variant: str, digest: str
 ) -> None:
-    keys = VARIANTS[variant] | {"whitening": "none"}
+    keys = VARIANTS[variant] | {"whitening": "none", "scales": "none"}
 
     *_, (state, _) = steps(example_setting(**keys))
 
@@ -824,8 +845,10 @@ def test_digests_without_whitening_are_those_of_before_there_was_any(
 
 def test_golden_digests_cover_all_variants() -> None:
     assert set(GOLDEN) == set(VARIANTS)
-    assert set(SHAPED) == {
-        variant for variant, keys in VARIANTS.items() if example_setting(**keys).whitens
+    settings = {name: example_setting(**keys) for name, keys in VARIANTS.items()}
+    assert set(SHAPED) == {name for name, each in settings.items() if each.whitens}
+    assert set(SCALED) == {
+        name for name, each in settings.items() if each.config.scaled
     }
 
 
@@ -849,7 +872,7 @@ def test_a_total_that_is_given_leads_to_the_same_bits(
 
 
 def test_a_total_may_take_all_of_32_bits_and_more() -> None:
-    setting = example_setting(optimizer="sgd")
+    setting = example_setting(optimizer="sgd", scales="none")
     before = example_state(setting)
     sums = np.zeros(setting.layout.size, np.int32)
     sums[:3] = 2**31 - 1, -(2**31), 42
@@ -887,8 +910,11 @@ def test_gradient_descent_by_hand() -> None:
     e = reference.trial_perturbation(
         setting.config, before.weights, tokens.tolist(), TOP, 6
     )
+    units = reference.units_of(setting.config)
+    flat = [each for part in e.values() for each in part]
+    expected = [3 * unit * each for unit, each in zip(units, flat, strict=True)]
     moved = (after.weights - before.weights).tolist()
-    assert moved == [3 * each for part in e.values() for each in part]
+    assert moved == pytest.approx(expected, rel=1e-5)
     assert (after.first is before.first, after.second is before.second) == (True, True)
     assert (after.step, after.count) == (1, 1)
 
@@ -903,7 +929,9 @@ def test_the_first_step_of_adam_goes_one_rate_towards_the_better_signs() -> None
     e = reference.trial_perturbation(
         setting.config, before.weights, tokens.tolist(), 9, 2
     )
-    expected = [-0.25 * math.copysign(1, x) if x else 0 for p in e.values() for x in p]
+    signs = [math.copysign(1, x) if x else 0 for part in e.values() for x in part]
+    units = reference.units_of(setting.config)
+    expected = [-0.25 * unit * x for unit, x in zip(units, signs, strict=True)]
     moved = (after.weights - before.weights).tolist()
     assert moved == pytest.approx(expected, rel=1e-4)
 
@@ -992,7 +1020,7 @@ def test_the_number_of_threads_does_not_matter(threads: str) -> None:
     assert (child.stderr, child.returncode) == ("", 0)
     assert (
         child.stdout.strip()
-        == "be752744e190aa1497c87c88a6f7f1af10577bd3b17f71a10387f1eb96aec3e8"
+        == "3a0ba170a18884917be04e9d0a2ea1ce990972bba7008bcf8c8fb5e079b2424e"
     )
 
 

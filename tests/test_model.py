@@ -636,12 +636,14 @@ def test_two_steps_of_adam_by_hand() -> None:
     zero = floats(0)
 
     # m = 1, v = 1; m / k1 = 1 / 0.5, v / k2 = 1 / 0.25; w = 1 - 0.5 * 2 / 2
-    weights, moments = adam(floats(1), Moments(zero, zero), floats(2), 0.5, 1, config)
+    weights, moments = adam(
+        floats(1), Moments(zero, zero), floats(2), floats(0.5), 1, config
+    )
     assert weights.tolist() == [0.5]
     assert (moments.first.tolist(), moments.second.tolist()) == ([1.0], [1.0])
 
     # m = 1 - 3/2, v = 1 + 3/4; m / k1 = -0.5 / 0.75, v / k2 = 1.75 / 0.4375
-    weights, moments = adam(weights, moments, floats(-2), 0.5, 2, config)
+    weights, moments = adam(weights, moments, floats(-2), floats(0.5), 2, config)
     assert weights.tolist() == pytest.approx([0.5 + 0.5 * (2 / 3) / 2])
     assert (moments.first.tolist(), moments.second.tolist()) == ([-0.5], [1.75])
 
@@ -649,7 +651,9 @@ def test_two_steps_of_adam_by_hand() -> None:
 def test_adam_leaves_a_weight_alone_that_never_had_a_gradient() -> None:
     zero = floats(0)
 
-    weights, moments = adam(floats(3), Moments(zero, zero), zero, 0.1, 1, Config())
+    weights, moments = adam(
+        floats(3), Moments(zero, zero), zero, floats(0.1), 1, Config()
+    )
 
     assert (weights.tolist(), moments.first.tolist()) == ([3], [0])
 
@@ -660,7 +664,7 @@ def test_adam_changes_none_of_its_inputs() -> None:
         each.flags.writeable = False
     w, m, v, g = inputs
 
-    weights, moments = adam(w, Moments(m, v), g, 0.1, 7, Config())
+    weights, moments = adam(w, Moments(m, v), g, floats(0.1, 0.2), 7, Config())
 
     assert [each.tolist() for each in inputs] == [[1, 2], [3, 4], [5, 6], [7, 8]]
     assert weights.dtype == moments.first.dtype == moments.second.dtype == np.float32
@@ -683,11 +687,12 @@ def test_adam_has_the_bits_of_single_rounded_operations(
     state = [(gradient, 0.0, 0.0) for gradient, _, _ in rows]
     weights = floats(*(w for w, _, _ in state))
     moments = Moments(np.zeros_like(weights), np.zeros_like(weights))
+    rates = np.full_like(weights, rate)
 
     for count in (1, 2, 3):
         gradient = [row[count - 1] for row in rows]
         weights, moments = adam(
-            weights, moments, floats(*gradient), rate, count, config
+            weights, moments, floats(*gradient), rates, count, config
         )
         state = [
             reference.adam_weight(*each, g, rate, count, config)
@@ -703,8 +708,8 @@ def test_adam_has_the_bits_of_single_rounded_operations(
 def test_gradient_descent_by_hand() -> None:
     weights, gradient = floats(1, 2), floats(4, -8)
 
-    result = sgd(weights, gradient, 0.25)
+    result = sgd(weights, gradient, floats(0.25, 0.5))
 
-    assert result.tolist() == [0, 4]
+    assert result.tolist() == [0, 6]
     assert result.dtype == np.float32
     assert (weights.tolist(), gradient.tolist()) == ([1, 2], [4, -8])

@@ -379,6 +379,7 @@ def test_a_resumed_run_refuses_to_become_another_model(key: str) -> None:
         "model_type": "gru",
         "noise": "full",
         "whitening": "none",
+        "scales": "none",
         "optimizer": "sgd",
         "beta1": 0.5,
         "beta2": 0.5,

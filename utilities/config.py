@@ -20,7 +20,8 @@ from utilities.misc import camel_case, sha256
 Value: TypeAlias = str | int | float | None
 
 LAST_RATE = 0.02  # share of the rate that a linear decay ends at
-AUTO_RATE = 0.32  # of one hidden unit
+AUTO_RATE = 0.48  # of one hidden unit
+AUTO_RATE_UNSCALED = 0.32  # where noise and steps are the same everywhere
 MOST_COUNTED = 65_536  # trials of a step that its rate still grows with: a factor of 8
 AUTO_TRIALS = 700_000  # after which an endless decay has fallen to 1 / sqrt 2
 MAX_PARAMETERS = 1 << 26  # 268 MB for each of weights, m and v: absurd for ES already
@@ -218,6 +219,14 @@ class Config:
         shapes=True,
         former="none",
     )
+    scales: str = _choice(
+        "auto",
+        ("auto", "none"),
+        "auto: rank-1 noise and steps are smaller in weights from state to state, on "
+        "which a loss depends most; none: they are the same everywhere",
+        shapes=True,
+        former="none",
+    )
     directions_per_window: int = _whole(
         16,
         0,
@@ -237,7 +246,8 @@ class Config:
         None,
         0,
         10,
-        "step size of the optimizer at 1,024 trials a step; auto: 0.32 / hiddenSize",
+        "step size of the optimizer at 1,024 trials a step; auto: 0.48 / hiddenSize, "
+        "0.32 without scales",
         exclusive=True,
         optional=True,
         absent="auto",
@@ -334,6 +344,11 @@ class Config:
         """Return the trials that share a window: one where pairs are antithetic."""
         return max(1, self.directions_per_window)
 
+    @property
+    def scaled(self) -> bool:
+        """Return whether noise and steps differ between kinds of weights."""
+        return self.scales == "auto" and self.noise == "lowRank"
+
     def rate(self, trials: int, step: int, seconds: float) -> float:
         """Return the optimizer's rate of a step with that many accepted trials.
 
@@ -341,7 +356,8 @@ class Config:
         it (McCandlish et al. 2018); clipped to a factor of 8 both ways.
         """
         decay = Decay.parse(self.decay)
-        base = self.learning_rate or AUTO_RATE / self.hidden_size
+        auto = AUTO_RATE if self.scaled else AUTO_RATE_UNSCALED
+        base = self.learning_rate or auto / self.hidden_size
         rate = base * decay.factor(step, seconds, trials)
         if self.optimizer == "adam":
             most, least = math.sqrt(MOST_COUNTED / 1024), 0.125

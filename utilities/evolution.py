@@ -8,7 +8,8 @@ One step of Salimans et al. 2017 with rank-1 signs (EGGROLL, arXiv 2511.16652):
     g = float32(-R^T G / (42 sqrt(1024 N)))        then Adam               `advance`
 
 Here e are the signs as they are drawn. Of a matrix that reads a layer's state R shapes
-them (`utilities.whitening`); of everything else R is the unit matrix.
+them (`utilities.whitening`); of everything else R is the unit matrix. Weights of each
+kind have a unit of their own, in which sigma and the rate are meant (`model.Scales`).
 
 Losses are minimised, rewards maximised. `total` is exact whatever the order, BLAS or
 number of threads, so is R, and the optimizer uses correctly rounded operations only,
@@ -462,14 +463,15 @@ def apply(
     scale = REWARD_SCALE * math.sqrt(1024 * update.trials)
     gradient = (-_summed(setting, sums, shaped) / scale).astype(np.float32)
     config, count = setting.config, state.count + 1
+    rates = np.float32(update.rate) * setting.layout.units
     if config.optimizer == "sgd":
-        weights = sgd(state.weights, gradient, update.rate)
+        weights = sgd(state.weights, gradient, rates)
         return TrainState(state.step + 1, count, weights, state.first, state.second)
     weights, moments = adam(
         state.weights,
         Moments(state.first, state.second),
         gradient,
-        update.rate,
+        rates,
         count,
         config,
     )

@@ -57,6 +57,7 @@ GROUPS = {
         "sigma",
         "noise",
         "whitening",
+        "scales",
         "directionsPerWindow",
         "batchSize",
         "sequenceLength",

@@ -59,7 +59,12 @@ class Population:
         self._steps, (groups, w) = len(windows) - 1, windows.shape[1:]
         self._shape = (groups, copies, w)
         self._rows = groups * copies * w
-        self._sigma = np.float32(sigma)
+        # Of what reads a constant or a character; a state; a state for the logits.
+        scales = layout.scales
+        self._sigma = np.float32(sigma * scales.inputs)
+        self._state_sigma = np.float32(sigma * scales.states)
+        self._output_sigma = np.float32(sigma * scales.outputs)
+        self._to_output = np.float32(scales.outputs / scales.states)
         self._signs = {name: self._spread(each) for name, each in signs.items()}
         self._read_characters()
         self._prepare_layers()
@@ -95,7 +100,8 @@ class Population:
         size, layers = layout.hidden_size, range(layout.n_layers)
         self._state = [np.zeros((rows, size), np.float32) for _ in layers]
         self._dots = [np.zeros(rows, np.float32) for _ in layers]  # sigma h.a
-        self._a = [self._signs[f"state{layer}"] * self._sigma for layer in layers]
+        sigma = self._state_sigma
+        self._a = [self._signs[f"state{layer}"] * sigma for layer in layers]
         self._b = [self._signs[f"gates{layer}"] for layer in layers]
         self._recurrent = [self._views[f"Wh{layer}"] for layer in layers]
         self._inputs = [self._views[f"Wx{layer}"] for layer in layers]
@@ -160,6 +166,8 @@ class Population:
             for layer in range(self._layout.n_layers):
                 self._advance(layer, t)
             self._score(t)
+        self._output_shifts *= self._to_output
+        self._output_shifts += self._output_sigma
         if max(self._output_shifts.max(), -self._output_shifts.min()) > SAFE_SHIFT:
             return None
         total: Floats = self._log_likelihoods().sum(axis=0)
@@ -238,7 +246,7 @@ class Population:
     def _score(self, t: int) -> None:
         """Take the sums that the likelihood of the next character needs."""
         top, exps = self._state[-1], self._exps
-        np.add(self._dots[-1], self._sigma, out=self._output_shifts[t])
+        self._output_shifts[t] = self._dots[-1]  # brought to its scale at the end
         np.matmul(top, self._views["Wo"], out=exps)
         np.exp(exps, out=exps)
         np.matmul(exps, self._frequencies, out=self._sums[t])
@@ -266,7 +274,7 @@ class Population:
     def _score_safely(self, t: int) -> Floats:
         """Return the surprise of the next character with logits that are shifted."""
         logits = self._state[-1] @ self._views["Wo"]
-        shift = self._dots[-1] + self._sigma
+        shift = self._dots[-1] * self._to_output + self._output_sigma
         logits += self._signs["logits"] * shift[:, None]
         logits += self._views["bo"]
         tokens = np.broadcast_to(self._windows[t + 1][:, None], self._shape)

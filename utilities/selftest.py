@@ -185,9 +185,10 @@ def adam_steps() -> dict[str, Floats]:
     config = Config(beta1=0.9, beta2=0.99)
     weights = operands = np.array(OPERANDS, np.float32)
     moments = Moments(np.zeros_like(weights), np.zeros_like(weights))
+    rates = np.full_like(weights, 0.01)
     for count in range(1, ADAM_STEPS + 1):
         gradient = np.roll(operands, count)
-        weights, moments = adam(weights, moments, gradient, 0.01, count, config)
+        weights, moments = adam(weights, moments, gradient, rates, count, config)
     return {"weights": weights, "first": moments.first, "second": moments.second}
 
 

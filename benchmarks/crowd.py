@@ -270,7 +270,7 @@ class Replica:
 
     def _cut(self, result: Result, seconds: float, sizes: tuple[int, ...]) -> None:
         """Keep the bytes of a result around its segments and its losses."""
-        each = self._directions
+        each = self._each
         losses = np.full(sum(sizes) * (each or 2), LOSS, np.float32)
         clean = np.full(sum(sizes) if each else 0, LOSS, np.float32)
         segments = tuple(Segment(SEED, 0, groups) for groups in sizes)
@@ -284,16 +284,18 @@ class Replica:
         self._forms[sizes], self._form_step = (head, middle, tail), result.step
 
     @property
-    def _directions(self) -> int:
+    def _each(self) -> int:
+        """Return the trials of a group; 0: they are antithetic pairs."""
         assert self._config is not None, "who is asked has been welcomed"
-        return self._config.directions_per_window
+        shared = self._config.directions_per_window > 0
+        return self._config.trials_per_group if shared else 0
 
     def _filled(self, done: list[Segment], sizes: tuple[int, ...]) -> bytes:
         head, middle, tail = self._forms[sizes]
         rows = b"".join(ROW.pack(s.seed, s.first, s.groups) for s in done)
         # Two clients that are given the same trials have to say the same of them.
         starts = (4 * (segment.seed % POOL) for segment in done)
-        sizes = tuple(4 * groups * (self._directions or 2) for groups in sizes)
+        sizes = tuple(4 * groups * (self._each or 2) for groups in sizes)
         losses = (
             self._losses[start : start + size]
             for start, size in zip(starts, sizes, strict=True)

@@ -28,7 +28,7 @@ def measure(
     segment = Segment(7, 0, setting.block_groups)
     shaped = setting.whiteners(state.weights, corpus.train)  # once a step
     trials = segment.groups * setting.config.trials_per_group
-    rows = trials + segment.groups
+    rows = segment.groups * (setting.config.passes_per_group + 1)
     characters = rows * setting.config.sequence_length
     took = fastest(
         lambda: score(setting, state.weights, corpus.train, segment, shaped), seconds

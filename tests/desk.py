@@ -69,6 +69,7 @@ def lesson(batch_limit: int | None = None, **keys: Any) -> Lesson:
         "hidden_size": 4,
         "sequence_length": 8,
         "directions_per_window": 4,
+        "output_trials": "none",
         "batch_size": 65,  # 260 rows: no second group fits a block of 512
         "time_per_step": 1.0,
         "check_point_time": 1e6,

@@ -19,7 +19,7 @@ TRIALS = 64
 
 def update_of(step: int, seed: int = 5) -> Update:
     """Return an update of one segment, whose rewards are the step's own."""
-    segment = Segment(segment_seed(seed, step, 0), 0, TRIALS // 16)
+    segment = Segment(segment_seed(seed, step, 0), 0, TRIALS // 32)
     rewards = np.random.Generator(np.random.Philox(key=step)).integers(
         -126, 127, TRIALS
     )

@@ -252,6 +252,37 @@ def group_windows(
     return [[int(c) for c in tokens[s : s + length + 1]] for s in starts]
 
 
+def splits(config: Config) -> bool:
+    """Return whether the output layer has trials of its own."""
+    wanted = (config.output_trials, config.noise) == ("auto", "lowRank")
+    return wanted and config.directions_per_window > 0
+
+
+def group_trials(config: Config) -> int:
+    """Return the trials that share a window."""
+    return max(1, config.directions_per_window) * (2 if splits(config) else 1)
+
+
+def direction(config: Config, trial: int) -> int:
+    """Return the index of the direction whose signs a trial has."""
+    group, offset = divmod(trial, group_trials(config))
+    each = max(1, config.directions_per_window)
+    return group * each + offset % each
+
+
+def moved(
+    config: Config, trial: int, perturbation: Mapping[str, list[Number]]
+) -> dict[str, list[Number]]:
+    """Return a perturbation without the tensors that are not a trial's."""
+    if not splits(config):
+        return dict(perturbation)
+    outer = trial % group_trials(config) >= config.directions_per_window
+    return {
+        name: each if (name in ("Wo", "bo")) is outer else [0 * x for x in each]
+        for name, each in perturbation.items()
+    }
+
+
 def full_signs(config: Config, seed: int, trial: int) -> Signs:
     """Return a trial's signs of all weights."""
     sizes = {name: math.prod(shape) for name, shape in shapes_of(config).items()}
@@ -260,10 +291,10 @@ def full_signs(config: Config, seed: int, trial: int) -> Signs:
 
 def bundle_signs(config: Config, tokens: Sequence[int], seed: int, trial: int) -> Signs:
     """Return a trial's signs of all bundles, unread characters silenced."""
-    group = trial // max(1, config.directions_per_window)
+    group = trial // group_trials(config)
     windows = group_windows(config, tokens, seed, group)
     read = {character for window in windows for character in window[:-1]}
-    drawn = parts(bundles_of(config), seed, trial)
+    drawn = parts(bundles_of(config), seed, direction(config, trial))
     drawn["characters"] = [
         sign if character in read else 0
         for character, sign in enumerate(drawn["characters"])
@@ -275,7 +306,8 @@ def trial_signs(config: Config, tokens: Sequence[int], seed: int, trial: int) ->
     """Return what rewards multiply, as it is drawn: a sign, or 0, of each weight."""
     if config.noise == "full":
         return full_signs(config, seed, trial)
-    return rank_one(config, bundle_signs(config, tokens, seed, trial))
+    signs = rank_one(config, bundle_signs(config, tokens, seed, trial))
+    return moved(config, trial, signs)
 
 
 def trial_perturbation(
@@ -299,7 +331,7 @@ def trial_perturbation(
             / 256
             for k in range(config.hidden_size)
         ]
-    return rank_one(config, drawn)
+    return moved(config, trial, rank_one(config, drawn))
 
 
 def perturbed_loss(
@@ -327,18 +359,18 @@ def trial_loss(
 ) -> float:
     """Return the mean loss over a group's windows of weights perturbed by sigma e."""
     e = trial_perturbation(config, weights, tokens, seed, trial)
-    group = trial // max(1, config.directions_per_window)
+    group = trial // group_trials(config)
     windows = group_windows(config, tokens, seed, group)
     return perturbed_loss(config, weights, e, sigma, windows)
 
 
 def scale_of(config: Config, name: str) -> float:
     """Return what noise and steps of a tensor are multiplied by."""
-    if (config.scales, config.noise) != ("auto", "lowRank") or name in ("Wo", "bo"):
+    if (config.scales, config.noise) != ("auto", "lowRank"):
         return 1
-    if name == "Wx0" or name.startswith("b"):
-        return 1.3
-    return 0.35
+    if name in ("Wo", "bo"):
+        return 0.7
+    return 1.5 if name == "Wx0" or name.startswith("b") else 0.5
 
 
 def units_of(config: Config) -> list[float]:
@@ -509,7 +541,7 @@ def total(config: Config, tokens: Sequence[int], update: Update) -> list[int]:
         (segment.seed, group * each + offset)
         for segment in update.segments
         for group in range(segment.first, segment.first + segment.groups)
-        for each in [max(1, config.directions_per_window)]
+        for each in [group_trials(config)]
         for offset in range(each)
     )
     sums = [0] * sum(math.prod(shape) for shape in shapes_of(config).values())

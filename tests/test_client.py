@@ -49,7 +49,13 @@ from utilities.team import Team
 from utilities.wire import encode
 
 PATIENCE = 20.0
-CONFIG = Config(vocab_size=5, hidden_size=3, sequence_length=4, directions_per_window=2)
+CONFIG = Config(
+    vocab_size=5,
+    hidden_size=3,
+    sequence_length=4,
+    directions_per_window=2,
+    output_trials="none",
+)
 SETTING = Setting(CONFIG, "0" * 64)
 TOKENS = np.tile(np.array([2, 3, 4, 3], np.uint8), 20)
 START = initial_state(SETTING, 1, np.zeros(5, np.float32))

@@ -33,9 +33,10 @@ DEFAULTS: dict[str, object] = {
     "noise": "lowRank",
     "whitening": "auto",
     "scales": "auto",
+    "outputTrials": "auto",
     "directionsPerWindow": 16,
     "batchSize": 1,
-    "sequenceLength": 64,
+    "sequenceLength": 32,
     "optimizer": "adam",
     "learningRate": "auto",
     "beta1": 0.9,
@@ -81,6 +82,7 @@ CHOICES = [
     ("noise", ("lowRank", "full")),
     ("whitening", ("auto", "none")),
     ("scales", ("auto", "none")),
+    ("outputTrials", ("auto", "none")),
     ("optimizer", ("adam", "sgd")),
     ("aggregation", ("auto", "seeds", "sums")),
 ]
@@ -92,6 +94,7 @@ SHAPING: dict[str, object] = {
     "noise": "full",
     "whitening": "none",
     "scales": "none",
+    "outputTrials": "none",
     "directionsPerWindow": 8,
     "batchSize": 2,
     "sequenceLength": 65,
@@ -115,9 +118,9 @@ NOT_SHAPING: dict[str, object] = {
 
 
 def one(key: str, value: object) -> Config:
-    """Return a configuration with one key set, one direction where trials matter."""
+    """Return a configuration with one key set, pairs where trials matter."""
     if key == "trialsPerStep":
-        return from_json({"directionsPerWindow": 1, key: value})
+        return from_json({"directionsPerWindow": 0, key: value})
     return from_json({key: value})
 
 
@@ -437,25 +440,29 @@ def test_without_decay_the_rate_stays() -> None:
 
 
 def test_trials_per_step_is_a_multiple_of_the_directions() -> None:
-    assert Config(trials_per_step=48).trials_per_step == 48
-    with pytest.raises(ConfigError) as caught:
-        Config(trials_per_step=40)
-
-    assert str(caught.value) == (
-        "trialsPerStep: expected a multiple of directionsPerWindow (16), got 40"
-    )
+    assert Config(trials_per_step=96).trials_per_step == 96
+    for output_trials, expected in (
+        ("auto", "twice directionsPerWindow (32)"),
+        ("none", "directionsPerWindow (16)"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            Config(trials_per_step=40, output_trials=output_trials)
+        assert str(caught.value) == (
+            f"trialsPerStep: expected a multiple of {expected}, got 40"
+        )
 
 
 def test_any_number_of_trials_fits_antithetic_pairs_and_single_directions() -> None:
     for directions in (0, 1):
-        config = Config(trials_per_step=7, directions_per_window=directions)
+        keys: dict[str, Any] = {"directions_per_window": directions}
+        config = Config(trials_per_step=7, output_trials="none", **keys)
         assert config.trials_per_step == 7
 
 
 def test_a_decay_over_seconds_cannot_be_repeated_to_the_bit() -> None:
-    assert Config(trials_per_step=16, decay="9 steps").decay == "9 steps"
+    assert Config(trials_per_step=32, decay="9 steps").decay == "9 steps"
     with pytest.raises(ConfigError) as caught:
-        Config(trials_per_step=16, decay="9 seconds")
+        Config(trials_per_step=32, decay="9 seconds")
 
     assert str(caught.value) == (
         "decay: expected steps where trialsPerStep is set, got 9 seconds: "
@@ -467,9 +474,13 @@ def test_a_decay_over_seconds_cannot_be_repeated_to_the_bit() -> None:
 
 
 def test_a_group_has_one_trial_where_pairs_are_antithetic() -> None:
-    groups = [Config(directions_per_window=k).trials_per_group for k in (0, 1, 16)]
+    def groups(**keys: Any) -> list[tuple[int, int]]:
+        configs = [Config(directions_per_window=k, **keys) for k in (0, 1, 16)]
+        return [(each.passes_per_group, each.trials_per_group) for each in configs]
 
-    assert groups == [1, 1, 16]
+    assert groups() == [(1, 1), (1, 2), (16, 32)]
+    joint = [(1, 1), (1, 1), (16, 16)]
+    assert groups(output_trials="none") == groups(noise="full") == joint
 
 
 @pytest.mark.parametrize(
@@ -541,7 +552,7 @@ MADE = st.fixed_dictionaries(
         "timePerStep": st.none() | st.just("auto") | NUMBERS["timePerStep"],
         "learningRate": st.none() | st.just("auto") | NUMBERS["learningRate"],
         "grace": st.none() | NUMBERS["grace"],
-        "trialsPerStep": st.none() | st.integers(1, 1000).map(lambda n: n * 1024),
+        "trialsPerStep": st.none() | st.integers(1, 1000).map(lambda n: n * 2048),
         "directionsPerWindow": st.sampled_from([0, 1, 2, 16, 256, 1024]),
         "decay": st.sampled_from(["auto", "none"])
         | st.floats(1e-3, 1e11).map(lambda x: f"{x} steps"),
@@ -584,7 +595,8 @@ def test_the_fingerprint_is_the_hash_of_the_shaping_keys_and_the_text() -> None:
     content = (
         '[{"batchSize": 1, "beta1": 0.9, "beta2": 0.99, "directionsPerWindow": 16, '
         '"hiddenSize": 32, "modelType": "rnn", "nLayers": 1, "noise": "lowRank", '
-        '"optimizer": "adam", "scales": "auto", "sequenceLength": 64, '
+        '"optimizer": "adam", "outputTrials": "auto", "scales": "auto", '
+        '"sequenceLength": 32, '
         '"vocabSize": 65, "whitening": "auto"}, "abc"]'
     )
 
@@ -600,7 +612,7 @@ def test_what_runs_did_before_there_was_a_key_has_the_fingerprint_of_then(
     content = (
         '[{"batchSize": 1, "beta1": 0.9, "beta2": 0.99, "directionsPerWindow": 16, '
         '"hiddenSize": 32, "modelType": "rnn", "nLayers": 1, "noise": "lowRank", '
-        '"optimizer": "adam", "sequenceLength": 64, "vocabSize": '
+        '"optimizer": "adam", "sequenceLength": 32, "vocabSize": '
         f'{json.dumps(vocabulary)}}}, "abc"]'
     )
 
@@ -611,7 +623,7 @@ def test_what_runs_did_before_there_was_a_key_has_the_fingerprint_of_then(
 
 
 def test_what_runs_did_before_there_was_a_key_is_a_value_of_it() -> None:
-    assert FORMER == {"whitening": "none", "scales": "none"}
+    assert FORMER == {"whitening": "none", "scales": "none", "outputTrials": "none"}
     assert from_json(FORMER).to_json() == Config().to_json() | FORMER
     assert all(RULES[KEYS[key]].shapes for key in FORMER)
 

@@ -645,6 +645,7 @@ def test_a_step_whose_sums_all_were_computed_teaches_nothing_about_them() -> Non
 
 MODELS: dict[str, dict[str, Any]] = {
     "rnn": {},
+    "apart": {"output_trials": "auto"},
     "gru": {"model_type": "gru"},
     "rnn full": {"noise": "full"},
     "gru full": {"noise": "full", "model_type": "gru"},

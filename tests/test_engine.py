@@ -26,6 +26,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "full": {"noise": "full"},
     "antithetic": {"directions_per_window": 0, "model_type": "gru"},
     "plain": {"whitening": "none"},
+    "apart": {"output_trials": "auto", "n_layers": 2},
 }
 SEGMENT = Segment(77, 3, 100)
 
@@ -90,7 +91,7 @@ def test_blocks_are_scored_until_the_next_would_not_fit(
     assert [block for block, _ in result] == [
         Segment(77, 3 + n, 1) for n in range(done)
     ]
-    assert clock.told == [3 * n for n in range(1, done + 1)]
+    assert clock.told == [6 * n for n in range(1, done + 1)]
     assert clock.now == 50 + sum(blocks[:done])
 
 
@@ -108,7 +109,7 @@ def test_without_a_limit_everything_is_scored_whatever_time_it_takes() -> None:
         *(Segment(7, n, 1) for n in range(3)),
         *(Segment(8, n, 1) for n in (1, 2)),
     ]
-    assert clock.told == [3, 6, 9, 12, 15]
+    assert clock.told == [6, 12, 18, 24, 30]
 
 
 def test_all_trials_may_be_scored_before_time_is_over() -> None:

@@ -46,7 +46,6 @@ from utilities.evolution import (
     initial_state,
     mean_loss,
     pieces,
-    rewards,
     segment_seed,
     shape,
     signs_of,
@@ -56,6 +55,7 @@ from utilities.evolution import (
 )
 from utilities.model import Tokens
 from utilities.noise import Signs
+from utilities.rewards import rewards, rewards_of
 from utilities.scoring import clean_loss, score
 
 Floats = NDArray[np.float32]
@@ -269,7 +269,7 @@ def test_only_characters_that_a_group_reads_have_signs_all_else_is_as_drawn(
     variant: str,
 ) -> None:
     setting = example_setting(**VARIANTS[variant])
-    each, segment = setting.config.trials_per_group, Segment(TOP, 6, 20)
+    each, segment = setting.config.passes_per_group, Segment(TOP, 6, 20)
     windows = windows_of(setting, example_tokens(setting.config), segment)
 
     signs = signs_of(setting, windows, segment)
@@ -310,7 +310,7 @@ def test_full_noise_is_on_all_weights(variant: str) -> None:
 
 
 def test_signs_of_a_group_alone_are_those_within_a_segment(setting: Setting) -> None:
-    each, tokens = setting.config.trials_per_group, example_tokens(setting.config)
+    each, tokens = setting.config.passes_per_group, example_tokens(setting.config)
 
     def drawn(segment: Segment) -> Signs:
         return signs_of(setting, windows_of(setting, tokens, segment), segment)
@@ -329,15 +329,16 @@ def test_signs_of_a_group_alone_are_those_within_a_segment(setting: Setting) -> 
 
 def test_scores_have_a_loss_for_each_trial_and_a_clean_one_for_each_group() -> None:
     shared, pairs = example_setting(), example_setting(directions_per_window=0)
+    joint = example_setting(output_trials="none")
     sizes = []
-    for setting in (shared, pairs):
+    for setting in (shared, pairs, joint):
         weights = example_weights(setting.layout.size)
         scores = score(
             setting, weights, example_tokens(setting.config), Segment(3, 5, 4)
         )
         sizes.append((scores.losses.shape, scores.clean.shape))
 
-    assert sizes == [((12,), (4,)), ((8,), (0,))]
+    assert sizes == [((24,), (4,)), ((8,), (0,)), ((12,), (4,))]
 
 
 def test_losses_are_those_of_the_reference_in_order(setting: Setting) -> None:
@@ -383,7 +384,7 @@ def test_one_unbelievable_loss_makes_a_segment_unusable(loss: float) -> None:
 
 
 def test_changes_are_against_the_clean_loss_of_the_group() -> None:
-    setting = example_setting(directions_per_window=2)
+    setting = example_setting(directions_per_window=1)
 
     changes = differences(setting, scores_of([3, 4, 5, 7], [2.5, 6]))
 
@@ -404,7 +405,9 @@ def test_changes_are_not_rounded_to_float32() -> None:
     setting = example_setting(directions_per_window=1)
     small = float(np.float32(1e-9))
 
-    assert differences(setting, scores_of([small], [1])).tolist() == [small - 1]
+    changes = differences(setting, scores_of([small, 1], [1]))
+
+    assert changes.tolist() == [small - 1, 0]
 
 
 def test_the_loss_of_a_step_is_that_of_the_weights_themselves() -> None:
@@ -486,7 +489,7 @@ def scored_segments(setting: Setting) -> list[tuple[Segment, Scores]]:
     draw = random.Random(4)
     scored = []
     for segment in (Segment(1, 0, 2), Segment(1, 2, 1), Segment(7, 0, 3)):
-        count = segment.groups * (each or 2)
+        count = segment.groups * (setting.config.trials_per_group if each else 2)
         losses = [draw.uniform(2, 4) for _ in range(count)]
         clean = [draw.uniform(2, 4) for _ in range(segment.groups if each else 0)]
         scored.append((segment, scores_of(losses, clean)))
@@ -494,7 +497,8 @@ def scored_segments(setting: Setting) -> list[tuple[Segment, Scores]]:
 
 
 def test_an_update_carries_rewards_of_all_segments_and_the_rate() -> None:
-    setting = example_setting(learning_rate=0.5, decay="100 seconds")
+    keys: dict[str, Any] = {"learning_rate": 0.5, "decay": "100 seconds"}
+    setting = example_setting(**keys, output_trials="none")
     scored = scored_segments(setting)
 
     update = shape(setting, 9, 4, scored, 50.0)
@@ -509,6 +513,41 @@ def test_an_update_carries_rewards_of_all_segments_and_the_rate() -> None:
     assert update.rate == pytest.approx(0.5 * 0.51 * math.sqrt(18 / 1024))
 
 
+def test_rewards_of_output_trials_have_a_scale_of_their_own() -> None:
+    setting = example_setting()
+    scored = scored_segments(setting)
+
+    update = shape(setting, 0, 0, scored, 0.0)
+
+    changes = np.concatenate([differences(setting, scores) for _, scores in scored])
+    inner, outer = changes.reshape(-1, 2, 3).swapaxes(0, 1)
+    expected = np.empty((6, 2, 3), np.int8)
+    for kind, each in enumerate((inner, outer)):
+        shaped = reference.rewards(each.ravel().tolist())
+        assert shaped is not None
+        expected[:, kind] = np.reshape(shaped, (6, 3))
+    assert update.trials == 36
+    assert update.rewards.tolist() == expected.ravel().tolist()
+
+
+@pytest.mark.parametrize("silent", [0, 1])
+def test_a_kind_of_trials_that_do_not_differ_silences_not_the_other(
+    silent: int,
+) -> None:
+    setting = example_setting()
+    changes = np.arange(12.0).reshape(2, 2, 3)
+    changes[:, silent] = 1
+
+    shaped = rewards_of(setting.config, changes.ravel())
+
+    assert shaped is not None
+    kinds = shaped.reshape(2, 2, 3)
+    assert not kinds[:, silent].any()
+    assert kinds[:, 1 - silent].ravel().tolist() == reference.rewards(
+        changes[:, 1 - silent].ravel().tolist()
+    )
+
+
 @pytest.mark.parametrize("variant", ["rnn", "antithetic"])
 def test_an_update_does_not_depend_on_the_order_of_answers(variant: str) -> None:
     setting = example_setting(**VARIANTS[variant])
@@ -521,7 +560,7 @@ def test_an_update_does_not_depend_on_the_order_of_answers(variant: str) -> None
         assert comparable(update) == comparable(expected)
 
 
-@pytest.mark.parametrize("scored", [[], [(Segment(1, 0, 1), scores_of([2] * 3, [1]))]])
+@pytest.mark.parametrize("scored", [[], [(Segment(1, 0, 1), scores_of([2] * 6, [1]))]])
 def test_an_update_without_rewards_has_no_trials(
     scored: list[tuple[Segment, Scores]],
 ) -> None:
@@ -638,7 +677,7 @@ def test_summing_twice_gives_the_same_and_changes_no_input(setting: Setting) -> 
 
 
 def test_halves_by_hand() -> None:
-    setting = example_setting(directions_per_window=2)
+    setting = example_setting(directions_per_window=1)
     segments = [Segment(5, 10, 3), Segment(6, 0, 1), Segment(7, 4, 2)]
     shaped = np.arange(12, dtype=np.int8)
 
@@ -658,7 +697,7 @@ def test_halves_of_nothing_are_empty() -> None:
 
 
 def test_clients_that_score_one_group_each_are_halved_too() -> None:
-    setting = example_setting(directions_per_window=3)
+    setting = example_setting(directions_per_window=3, output_trials="none")
     segments = [Segment(seed, 0, 1) for seed in range(5)]
     shaped = np.arange(15, dtype=np.int8)
 
@@ -801,14 +840,14 @@ SHAPED = {
     "betas": "cf20e09421de34cc7e81f0efeae7ab6b1274faca4a5c983025fe0abf5f6a4d73",
 }
 SCALED = {
-    "rnn": "4074025ad827f901dc3ff0633893be09d3465808d02ba1c9a6b891a02ad7494d",
-    "gru": "2cedc0515cb08e0e17402233c0885f004446473b63e45d73d9bf76dcc991af59",
-    "deep": "305e68371473907e8e027de96cd8973a4d8d986ff1c943783944868f74336a83",
-    "sgd": "09454abfbe15f98333ca2580cea8e01eb2f4f664bf35b72b9d3b9e52585b764b",
-    "antithetic": "b24f757a7ff77ef3353e9d13c98b2328173e6a5281a00d20872fc4b60a60ac95",
-    "betas": "7c82f6ab076bbcb448f682f76f6e4ed730f8e241ca05cf41bdf773d81bfca244",
-    "plain": "539b136852d732356f3ec244dc312469b051ce7a742573cd95c882be855c30e6",
-    "plain deep": "886e6abb1883481a986c41a5f1358d2393b1dbc81f5f3e9db7df2549458d98b4",
+    "rnn": "901cf6a9662eefc35ef5352ff3540b23d994229223fe69bebaddf81fc6f369ad",
+    "gru": "37dfc2cc12124816ccc1a0334d37dc1755b8c908469c949e199273ed8e38149a",
+    "deep": "d3e4ecdaab04908773248cc1d9087b7cfff77ced58cb70b4dd4d294389942dfd",
+    "sgd": "63f355d38f2bbe6974f356f529435d34a19c05f509b1ba5832e636cbbccfbb79",
+    "antithetic": "31b8fc5ed79c4759eed5e1ee1777edf49bba60b07c60e0efc9908a6c39282bb8",
+    "betas": "81d4607b58179bb58df64fcf9ba9d1d72dca55351d8547c305856ce2135bfc08",
+    "plain": "f4b19837a9c6699b508dc84af14f645d23bd899b3fb475a762cd6be8a8c1b67a",
+    "plain deep": "5763a017516b86612e6b88bdbaf77c986d54b2d87c95e3885326f9eb1973a7f9",
 }
 
 
@@ -824,7 +863,7 @@ def test_digests_after_three_steps_never_change(variant: str, digest: str) -> No
 def test_digests_without_scales_are_those_of_before_there_were_any(
     variant: str, digest: str
 ) -> None:
-    keys = VARIANTS[variant] | {"scales": "none"}
+    keys = VARIANTS[variant] | {"scales": "none", "output_trials": "none"}
 
     *_, (state, _) = steps(example_setting(**keys))
 
@@ -835,7 +874,8 @@ def test_digests_without_scales_are_those_of_before_there_were_any(
 def test_digests_without_whitening_are_those_of_before_there_was_any(
     variant: str, digest: str
 ) -> None:
-    keys = VARIANTS[variant] | {"whitening": "none", "scales": "none"}
+    former = ("whitening", "scales", "output_trials")
+    keys = VARIANTS[variant] | dict.fromkeys(former, "none")
 
     *_, (state, _) = steps(example_setting(**keys))
 
@@ -901,17 +941,18 @@ def test_an_update_without_trials_has_no_total() -> None:
 def test_gradient_descent_by_hand() -> None:
     setting = example_setting(optimizer="sgd", directions_per_window=1)
     tokens, before = example_tokens(setting.config), example_state(setting)
-    shaped = np.array([0, 126, 0, 0], np.int8)
-    update = Update(0, 0, 4, 64.0, (Segment(TOP, 5, 4),), shaped)
+    shaped = np.array([0, 0, 126, 126], np.int8)
+    update = Update(0, 0, 4, 64.0, (Segment(TOP, 5, 2),), shaped)
 
     after = advance(setting, before, update, tokens)
 
     # 64 * 126 / (42 sqrt(1024 * 4)) = 3: towards the one perturbation that helped
-    e = reference.trial_perturbation(
-        setting.config, before.weights, tokens.tolist(), TOP, 6
-    )
+    about = setting.config, before.weights, tokens.tolist(), TOP
+    inner, outer = (reference.trial_perturbation(*about, trial) for trial in (12, 13))
     units = reference.units_of(setting.config)
-    flat = [each for part in e.values() for each in part]
+    flat = [
+        x + y for name in inner for x, y in zip(inner[name], outer[name], strict=True)
+    ]
     expected = [3 * unit * each for unit, each in zip(units, flat, strict=True)]
     moved = (after.weights - before.weights).tolist()
     assert moved == pytest.approx(expected, rel=1e-5)
@@ -920,7 +961,7 @@ def test_gradient_descent_by_hand() -> None:
 
 
 def test_the_first_step_of_adam_goes_one_rate_towards_the_better_signs() -> None:
-    setting = example_setting(directions_per_window=1)
+    setting = example_setting(directions_per_window=1, output_trials="none")
     tokens, before = example_tokens(setting.config), example_state(setting)
     update = Update(0, 0, 1, 0.25, (Segment(9, 2, 1),), np.array([-126], np.int8))
 
@@ -1020,7 +1061,7 @@ def test_the_number_of_threads_does_not_matter(threads: str) -> None:
     assert (child.stderr, child.returncode) == ("", 0)
     assert (
         child.stdout.strip()
-        == "3a0ba170a18884917be04e9d0a2ea1ce990972bba7008bcf8c8fb5e079b2424e"
+        == "e8c9cc68b4d89f79ecb7bcd67fd8ae3388ae846117630899af94658c640fbfd4"
     )
 
 
@@ -1028,7 +1069,7 @@ def test_the_number_of_threads_does_not_matter(threads: str) -> None:
     "variant", ["rnn", "gru", "sgd", "full", "antithetic", "full pairs"]
 )
 def test_steps_bring_the_loss_down(variant: str) -> None:
-    keys = VARIANTS[variant] | {"learning_rate": 8.0 if variant == "sgd" else 0.4}
+    keys = VARIANTS[variant] | {"learning_rate": 4.0 if variant == "sgd" else 0.4}
     setting = example_setting(**keys, sigma=0.05)
     tokens = np.tile(np.array([0, 1, 0, 2], np.uint8), 25)
     state = initial_state(setting, 1, np.zeros(9, np.float32))

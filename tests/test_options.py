@@ -380,6 +380,7 @@ def test_a_resumed_run_refuses_to_become_another_model(key: str) -> None:
         "noise": "full",
         "whitening": "none",
         "scales": "none",
+        "output_trials": "none",
         "optimizer": "sgd",
         "beta1": 0.5,
         "beta2": 0.5,
@@ -410,7 +411,7 @@ def test_a_new_run_may_begin_at_a_step() -> None:
 
 
 def test_keys_that_do_not_go_together_are_refused() -> None:
-    with pytest.raises(ConfigError, match="multiple of directionsPerWindow"):
+    with pytest.raises(ConfigError, match="multiple of twice directionsPerWindow"):
         merged({"trialsPerStep": "100"}, {"directionsPerWindow": 16}, None)
 
 

@@ -17,7 +17,8 @@ from tests import reference
 from utilities.config import Config
 from utilities.evolution import Setting
 from utilities.model import Layout
-from utilities.population import SAFE_EXPONENT, SAFE_SHIFT, Population
+from utilities.outputs import SAFE_SHIFT
+from utilities.population import SAFE_EXPONENT, Population
 from utilities.scoring import clean_loss
 
 Floats = NDArray[np.float32]
@@ -255,8 +256,8 @@ def test_a_loss_of_an_rnn_by_hand() -> None:
 
     losses = Batch(config, np.array(numbers, np.float32), signs, windows).losses()
 
-    h = math.tanh(0.5 + 0.125 - 0.25 * 1.3 * (1 + 1))
-    s = 0.25 * (-h + 1)
+    h = math.tanh(0.5 + 0.125 - 0.25 * 1.5 * (1 + 1))
+    s = 0.25 * (0.7 * -h + 0.7)
     logits = [2 * h + 0 + s, -h + 1 + s, 0.5 * h - 1 - s]
     expected = math.log(sum(map(math.exp, logits))) - logits[2]
     assert losses.tolist() == [[pytest.approx(expected, abs=1e-6)]]
@@ -288,12 +289,12 @@ def test_a_loss_of_a_gru_by_hand() -> None:
 
     losses = Batch(config, np.array(numbers, np.float32), signs, windows).losses()
 
-    noise = 0.25 * 1.3
+    noise = 0.25 * 1.5
     r = 1 / (1 + math.exp(-(0.5 + 0.125 + noise * 2)))
     z = 1 / (1 + math.exp(-(-0.5 + 1 - noise * 2)))
     n = math.tanh(0.75 - 0.25 - noise * 2 + r * (0.375 - noise))
     h = (1 - z) * n
-    s = 0.25 * (h + 1)
+    s = 0.25 * (0.7 * h + 0.7)
     logits = [2 * h - s, -h + 1 + s, 0.5 * h - 1 + s]
     expected = math.log(sum(map(math.exp, logits))) - logits[0]
     assert losses.tolist() == [[pytest.approx(expected, abs=1e-6)]]
@@ -675,7 +676,8 @@ def test_logits_are_safe_up_to_their_bound(
 def test_shifts_are_safe_up_to_their_bound_on_both_sides(
     side: int, sigma: float, path: dict[str, int], scored: Counter[str]
 ) -> None:
-    some = changed(batch(), sigma=sigma, Wx0=0, Wh0=0, b0=20)  # the state is 1
+    some = batch(scales="none")
+    some = changed(some, sigma=sigma, Wx0=0, Wh0=0, b0=20)  # the state is 1
     for e in some.signs.values():
         e[:] = 0
     some.signs["state0"][:] = side  # s = sigma (1 + 4 side): sigma, or -3 sigma

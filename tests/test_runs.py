@@ -302,14 +302,15 @@ def test_keys_that_an_older_version_lacked_get_their_defaults(
     assert store.open(lock=False).record.config.keep_checkpoints == 3
 
 
-def test_a_run_that_is_older_than_whitening_goes_on_without_it(
+def test_a_run_that_is_older_than_a_key_goes_on_without_it(
     store: RunStore, run: Run
 ) -> None:
     new = store.open(lock=False).record.config
-    edit(run, whitening=None)
+    edit(run, whitening=None, scales=None, outputTrials=None)
     old = store.open(lock=False).record.config
 
-    assert (new.whitening, old.whitening) == ("auto", "none")
+    assert (new.whitening, new.scales, new.output_trials) == ("auto",) * 3
+    assert (old.whitening, old.scales, old.output_trials) == ("none",) * 3
     keys = "batchSize beta1 beta2 directionsPerWindow hiddenSize modelType nLayers"
     keys += " noise optimizer sequenceLength vocabSize"
     hashed = {key: new.to_json()[key] for key in keys.split()}

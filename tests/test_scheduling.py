@@ -159,7 +159,7 @@ def test_whoever_takes_when_all_together_take_the_first_items_once(
 
 @pytest.mark.parametrize(
     ("directions", "losses", "clean", "sizes"),
-    [(16, 16, 1, (112, 7)), (1, 1, 1, (7, 7)), (0, 2, 0, (14, 0))],
+    [(16, 32, 1, (224, 7)), (1, 2, 1, (14, 7)), (0, 2, 0, (14, 0))],
 )
 def test_a_sheet_has_room_for_the_losses_of_all_groups(
     directions: int, losses: int, clean: int, sizes: tuple[int, int]
@@ -252,7 +252,7 @@ def test_parts_of_a_sum_are_a_few_for_each_worker_but_never_tiny_nor_large() -> 
 
     assert part_groups(setting, 800, 2) == 100
     assert part_groups(setting, 801, 2) == 101
-    assert part_groups(setting, 100, 2) == 64  # 1,024 trials
+    assert part_groups(setting, 100, 2) == 32  # 1,024 trials
     assert part_groups(setting, 1 << 20, 2) == chunk_groups(setting)
     assert part_groups(LESSON.setting, 1, 3) == 256
 

@@ -97,7 +97,7 @@ def test_losses_of_a_shape_by_hand_are_those_of_the_reference(directions: int) -
         }
         a = drawn["state0"]
         drawn["state0"] = [2 * a[0] + a[1], a[1] + a[3], 3 * a[2], 0]
-        e = reference.rank_one(config, drawn)
+        e = reference.moved(config, trial, reference.rank_one(config, drawn))
         windows = reference.group_windows(config, text, SEGMENT.seed, trial // each)
         expected += [
             reference.perturbed_loss(config, weights, e, side * config.sigma, windows)

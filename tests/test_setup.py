@@ -199,7 +199,7 @@ def test_the_number_of_a_run_stands_for_its_keys(
         ("--config none.json", ConfigError, r"cannot read none\.json"),
         ("--config 7", RunError, "expected run 7, found no run; name another one"),
         ("--data none.txt", DataError, r"none\.txt"),
-        ("--trialsPerStep 7", ConfigError, "multiple of directionsPerWindow"),
+        ("--trialsPerStep 7", ConfigError, "multiple of twice directionsPerWindow"),
         ("--hiddenSize 4096 --nLayers 16", ConfigError, "at most 67108864 weights"),
         ("--sequenceLength 400", DataError, "expected at least 4456 characters"),
     ],

@@ -16,6 +16,7 @@ from utilities.sums import Bound, Part, bounds, check, largest, narrowed
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "rnn": {"batch_size": 2},
+    "apart": {"batch_size": 2, "output_trials": "auto"},
     "gru": {"model_type": "gru", "n_layers": 2, "batch_size": 1},
     "full": {"noise": "full", "batch_size": 1},
     "antithetic": {"directions_per_window": 0, "batch_size": 2},
@@ -93,20 +94,28 @@ def test_a_sum_is_held_against_its_bound_in_any_integers(
 
 def slow_rows(start: Lesson, trials: Part) -> list[int]:
     """Return sum |r| over the trials whose signs of a character are not zero."""
-    each, tokens = start.setting.config.trials_per_group, start.corpus.train
+    tokens = start.corpus.train
     rows = np.zeros(start.setting.layout.vocab_size, np.int64)
-    first = 0
+    first, rewards = 0, by_kind(start, trials)[0]
     for segment in trials.segments:
         windows = windows_of(start.setting, tokens, segment)
         signs = signs_of(start.setting, windows, segment)[CHARACTERS]
         for row in signs:
-            rows += abs(int(trials.rewards[first])) * (row != 0)
+            rows += abs(int(rewards[first])) * (row != 0)
             first += 1
-    assert first == len(trials.rewards) == each * sum(s.groups for s in trials.segments)
+    assert first == len(rewards)
     return list(map(int, rows))
 
 
-@pytest.mark.parametrize("variant", ["rnn", "gru", "antithetic"])
+def by_kind(start: Lesson, trials: Part) -> list[Any]:
+    """Return the rewards of trials before the output layer, and of that layer."""
+    kinds = 2 if start.setting.splits else 1
+    each = start.setting.config.trials_per_group // kinds
+    rewards = trials.rewards.reshape(-1, kinds, each)
+    return [rewards[:, kind].ravel() for kind in range(kinds)]
+
+
+@pytest.mark.parametrize("variant", ["rnn", "apart", "gru", "antithetic"])
 def test_rows_of_characters_are_bounded_by_the_trials_that_read_them(
     variant: str,
 ) -> None:
@@ -119,7 +128,8 @@ def test_rows_of_characters_are_bounded_by_the_trials_that_read_them(
     made = bounds(start.setting, start.corpus.train, parts)
 
     for bound, trials in zip(made, parts, strict=True):
-        assert bound.most == largest(trials.rewards)
+        inner, *outer = map(largest, by_kind(start, trials))
+        assert (bound.most, bound.outputs) == (inner, outer[0] if outer else None)
         assert bound.rows is not None
         assert bound.rows.tolist() == slow_rows(start, trials)
         assert 0 in bound.rows.tolist()  # the unknown token, at least
@@ -267,6 +277,23 @@ def test_a_bound_beyond_int32_holds_sums_of_either_width(dtype: Any) -> None:
     sums[5] += 1
     with pytest.raises(ProtocolError, match="odd where the rewards"):
         check(setting, sums, bound)
+
+
+def test_the_output_layer_is_held_against_the_trials_of_its_own() -> None:
+    start, trials = LESSONS["apart"], Part((Segment(1, 0, 1),), rewards(*range(1, 9)))
+    bound, sums = bound_of(start, trials), sum_of(start, trials)
+    assert (bound.most, bound.outputs) == (1 + 2 + 3 + 4, 5 + 6 + 7 + 8)
+    check(start.setting, sums, bound)
+
+    for place, value, words in (
+        (-1, 28, "larger than"),
+        (-1, 25, "odd where"),
+        (start.setting.layout.tensors[-2].start - 1, 12, "larger than"),
+    ):
+        wrong = sums.copy()
+        wrong[place] = value
+        with pytest.raises(ProtocolError, match=words):
+            check(start.setting, wrong, bound)
 
 
 def test_the_smallest_int32_is_not_within_any_smaller_bound() -> None:

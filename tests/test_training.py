@@ -56,6 +56,8 @@ def digests(wire: Wire) -> list[bytes]:
         {"trials_per_step": 20},
         {"aggregation": "sums"},
         {"whitening": "none"},
+        {"output_trials": "auto"},
+        {"output_trials": "auto", "aggregation": "sums", "trials_per_step": 40},
         {"aggregation": "sums", "noise": "full", "model_type": "gru"},
         {"aggregation": "sums", "trials_per_step": 20, "directions_per_window": 0},
         {"aggregation": "auto", "batch_limit": 100, "new_tokens_interval": 2},

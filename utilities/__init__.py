@@ -10,8 +10,9 @@ hints, doctor            what keeps clients away, with the commands that help; c
 complaints, joincodes    lines that a log can bear; the shared secret as people type it
 config                   the keys of a run: defaults, ranges, spelling
 model, noise, data       the network and its optimizers; random signs; the text
-population, generation   losses of many perturbed copies; text from a trained model
-whitening                directions that fit what they multiply
+outputs, population      losses of many perturbed copies; of their output layer alone
+generation               text from a trained model
+whitening, rewards       directions that fit what they multiply; an int8 for each trial
 evolution, sums          losses -> rewards -> the next state, exactly; checks of sums
 scoring                  the losses of trials
 textfiles, unknown       reading texts; the characters that a vocabulary does not hold

@@ -24,7 +24,6 @@ import numpy as np
 from utilities.agreement import Answer, Pair, differing, first_difference
 from utilities.events import Note
 from utilities.evolution import (
-    Rewards,
     Scores,
     Segment,
     Setting,
@@ -34,6 +33,7 @@ from utilities.evolution import (
 from utilities.ledger import Check, Ledger, Replay
 from utilities.misc import sha256
 from utilities.peers import Peer
+from utilities.rewards import Rewards
 from utilities.scheduling import part_of
 
 TRUST = 10  # audits in a row that a client has to pass before they become rare

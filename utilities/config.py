@@ -227,6 +227,14 @@ class Config:
         shapes=True,
         former="none",
     )
+    output_trials: str = _choice(
+        "auto",
+        ("auto", "none"),
+        "auto: beside each trial of what comes before the output layer one of that "
+        "layer, scored on the clean pass of its window; none: a trial perturbs all",
+        shapes=True,
+        former="none",
+    )
     directions_per_window: int = _whole(
         16,
         0,
@@ -237,7 +245,7 @@ class Config:
     batch_size: int = _whole(
         1, 1, 1024, "windows that one trial is scored on", shapes=True
     )
-    sequence_length: int = _whole(64, 1, 4096, "characters of a window", shapes=True)
+    sequence_length: int = _whole(32, 1, 4096, "characters of a window", shapes=True)
 
     # The optimizer. The rate is for 1,024 trials a step and follows their square root;
     # noise grows with the number of weights, so larger models take smaller steps.
@@ -321,13 +329,14 @@ class Config:
         self._check_together()
 
     def _check_together(self) -> None:
-        trials, directions = self.trials_per_step, self.directions_per_window
+        trials, each = self.trials_per_step, self.trials_per_group
         if trials is None:
             return
-        if trials % max(directions, 1):
+        if trials % each:
+            twice = "twice " if self.splits else ""
             raise ConfigError(
-                "trialsPerStep: expected a multiple of directionsPerWindow "
-                f"({directions}), got {trials}"
+                f"trialsPerStep: expected a multiple of {twice}directionsPerWindow "
+                f"({each}), got {trials}"
             )
         if Decay.parse(self.decay).unit == "seconds":
             raise ConfigError(
@@ -340,9 +349,20 @@ class Config:
         return max(0.2, run / 4) if self.grace is None else self.grace
 
     @property
-    def trials_per_group(self) -> int:
-        """Return the trials that share a window: one where pairs are antithetic."""
+    def splits(self) -> bool:
+        """Return whether the output layer has trials of its own."""
+        one_sided = self.noise == "lowRank" and self.directions_per_window > 0
+        return one_sided and self.output_trials == "auto"
+
+    @property
+    def passes_per_group(self) -> int:
+        """Return the directions that share a window: one where pairs are antithetic."""
         return max(1, self.directions_per_window)
+
+    @property
+    def trials_per_group(self) -> int:
+        """Return the trials that share a window, those of the output layer included."""
+        return self.passes_per_group * (2 if self.splits else 1)
 
     @property
     def scaled(self) -> bool:

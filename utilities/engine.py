@@ -12,9 +12,10 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from utilities.evolution import Rewards, Scores, Segment, Setting, halves, pieces, total
+from utilities.evolution import Scores, Segment, Setting, halves, pieces, total
 from utilities.misc import Clock, Deadline
 from utilities.model import Floats, Tokens
+from utilities.rewards import Rewards
 from utilities.scoring import score
 from utilities.whitening import Whiteners
 

@@ -33,6 +33,7 @@ from utilities.data import gather_windows, window_starts
 from utilities.misc import sha256
 from utilities.model import (
     CHARACTERS,
+    LOGITS,
     Layout,
     Moments,
     Network,
@@ -49,15 +50,12 @@ from utilities.noise import (
     weighted_sum,
     window_words,
 )
+from utilities.rewards import REWARD_SCALE, Rewards, rewards_of
 from utilities.whitening import MOST_UNITS, Whiteners, preconditioned, whiteners
 
-Rewards: TypeAlias = NDArray[np.int8]
 Totals: TypeAlias = NDArray[np.signedinteger[Any]]  # int16, 32 or 64, one a weight
 
 DIGEST_VERSION = 1
-REWARD_SCALE = 42  # three deviations fill an int8: 126
-REWARD_CLIP = 3.0
-MAD_TO_DEVIATION = 1.4826  # of a normal distribution (Rousseeuw and Croux 1993)
 WORST_LOSS = 100.0  # nats per character; what is beyond is a broken machine
 EXACT_TRIALS = 1 << 17  # 126 * 2^17 < 2^24: float32 still holds every sum
 CHUNK_FLOATS = 1 << 20  # 4 MB of signs at a time: they stay in the cache
@@ -129,10 +127,15 @@ class Setting:
         """Return the configuration hash that digests cover."""
         return self.config.fingerprint(self.text_sha256)
 
+    @property
+    def splits(self) -> bool:
+        """Return whether the output layer has trials of its own."""
+        return self.config.splits
+
     @cached_property
     def block_groups(self) -> int:
         """Return how many groups make one forward batch."""
-        rows = self.config.trials_per_group * self.config.batch_size
+        rows = self.config.passes_per_group * self.config.batch_size
         return max(1, BLOCK_ROWS // rows)
 
 
@@ -227,13 +230,14 @@ def windows_of(setting: Setting, tokens: Tokens, segment: Segment) -> Tokens:
 
 
 def signs_of(setting: Setting, windows: Tokens, segment: Segment) -> Signs:
-    """Return the signs of a segment's trials, unread characters silenced.
+    """Return the signs of a segment's directions, unread characters silenced.
 
+    Where the output layer has trials of its own, two trials share a direction.
     Noise on the row of a character that no window of the group reads cannot have
     caused its loss, so its sign becomes 0: the estimate stays unbiased and varies less.
     Full noise, which is for comparison, is left as it is.
     """
-    each = setting.config.trials_per_group
+    each = setting.config.passes_per_group
     signs = setting.noise.signs(
         segment.seed, segment.first * each, segment.groups * each
     )
@@ -266,7 +270,7 @@ def differences(setting: Setting, scores: Scores) -> NDArray[np.float64]:
     """Return each trial's change of loss: against the clean pass, or half a pair's."""
     losses = scores.losses.astype(np.float64)
     if setting.config.directions_per_window:
-        return losses - np.repeat(scores.clean, setting.config.directions_per_window)
+        return losses - np.repeat(scores.clean, setting.config.trials_per_group)
     pairs = losses.reshape(-1, 2)
     half: NDArray[np.float64] = (pairs[:, 0] - pairs[:, 1]) / 2
     return half
@@ -279,23 +283,6 @@ def mean_loss(setting: Setting, scores: Sequence[Scores]) -> float | None:
     shared = setting.config.directions_per_window > 0
     every = np.concatenate([s.clean if shared else s.losses for s in scores])
     return float(every.mean(dtype=np.float64))
-
-
-def rewards(changes: NDArray[np.float64]) -> Rewards | None:
-    """Return an int8 for each change of loss, positive for better.
-
-    Median and MAD: with mean and deviation one wild loss among a thousand would
-    silence all others.
-
-    Returns:
-        integers in [-126, 126]; None where the changes do not differ (MAD 0).
-    """
-    centred = changes - np.median(changes)
-    deviation = MAD_TO_DEVIATION * float(np.median(np.abs(centred)))
-    if deviation == 0:
-        return None
-    clipped = np.clip(centred / deviation, -REWARD_CLIP, REWARD_CLIP)
-    return (-np.rint(clipped * REWARD_SCALE)).astype(np.int8)
 
 
 def _place(pair: tuple[Segment, Scores]) -> tuple[int, int, int]:
@@ -322,7 +309,7 @@ def shape(
     """
     ordered = sorted(scored, key=_place)
     changes = [differences(setting, scores) for _, scores in ordered]
-    shaped = rewards(np.concatenate(changes)) if changes else None
+    shaped = rewards_of(setting.config, np.concatenate(changes)) if changes else None
     if shaped is None:
         return Update(step, token_batch, 0, 0.0, (), np.zeros(0, np.int8))
     rate = setting.config.rate(len(shaped), step, seconds)
@@ -343,9 +330,9 @@ def pieces(segments: Iterable[Segment], groups: int) -> Iterator[Segment]:
 
 def chunk_groups(setting: Setting) -> int:
     """Return how many groups are added up at once: exact, and small enough."""
-    each = setting.config.trials_per_group
-    trials = min(EXACT_TRIALS, max(1, CHUNK_FLOATS // setting.noise.signs_per_trial))
-    return max(1, trials // each)
+    each = setting.config.passes_per_group
+    passes = min(EXACT_TRIALS, max(1, CHUNK_FLOATS // setting.noise.signs_per_trial))
+    return max(1, passes // each)
 
 
 def total(
@@ -375,13 +362,25 @@ def total(
         share = weights[start : start + piece.groups * each]
         start += len(share)
         signs = signs_of(setting, windows_of(setting, tokens, piece), piece)
-        rewarded = {name: weighted(share, signs[name]) for name in setting.written}
+        rewarded = _rewarded(setting, signs, share)
         for t in setting.layout.tensors:
             a = None if setting.full or t.inputs is None else signs[t.inputs]
             name = t.name if setting.full else t.outputs
             part = weighted_sum(rewarded[name], a)
             result[t.start : t.start + t.size] += part.ravel().astype(np.int64)
     return result
+
+
+def _rewarded(setting: Setting, signs: Signs, share: Floats) -> Signs:
+    """Return what tensors write to, times the rewards of the trials that moved it."""
+    if not setting.splits:
+        return {name: weighted(share, signs[name]) for name in setting.written}
+    kinds = share.reshape(-1, 2, setting.config.passes_per_group)
+    inner, outer = (np.ascontiguousarray(kinds[:, kind]).ravel() for kind in (0, 1))
+    return {
+        name: weighted(outer if name == LOGITS else inner, signs[name])
+        for name in setting.written
+    }
 
 
 def halves(

@@ -58,6 +58,7 @@ GROUPS = {
         "noise",
         "whitening",
         "scales",
+        "outputTrials",
         "directionsPerWindow",
         "batchSize",
         "sequenceLength",

@@ -8,10 +8,8 @@ things make it fast:
 - Signs belong to bundles of wires (`utilities.model`), so the scalar ``sigma h.a`` of a
   state serves every matrix that reads it, and one product ``b d`` every tensor that
   writes there, the bias included.
-- The output noise never touches the logits. With b of -1, 0 or +1 and
-  s = sigma (h.a + 1), ``exp(s b) = cosh s (1 + b tanh s)``, so the sum over the
-  vocabulary is ``cosh s (sum E + tanh s sum E b)`` with E of the clean output
-  weights, and cosh s cancels against the target's.
+- Output noise has trials of its own (`utilities.outputs`), or never touches the
+  logits: of each copy its part in the sum over the vocabulary is found as there.
 - ``exp`` cannot overflow while states are in [-1, 1] and the output weights are small;
   that is checked once for a batch. Where it does not hold, logits are formed and
   shifted by their maximum.
@@ -24,10 +22,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from utilities.model import Floats, Layout, Tokens, surprise
+from utilities.model import LOGITS, Floats, Layout, Tokens, surprise
+from utilities.outputs import SAFE_SHIFT, OutputTrials
 
 SAFE_EXPONENT = 60.0  # float32 holds e^88: a sum over 65,536 characters stays inside
-SAFE_SHIFT = 4.0  # of |s|: beyond, 1 - |tanh s| has less than four digits left
 HALF = np.float32(0.5)
 
 
@@ -42,6 +40,7 @@ class Population:
         sigma: float,
         windows: Tokens,
         copies: int,
+        outputs: OutputTrials | None = None,
     ) -> None:
         """Prepare a batch.
 
@@ -52,8 +51,11 @@ class Population:
             sigma: standard deviation of the noise.
             windows: (T + 1, groups, w) tokens.
             copies: of each group.
+            outputs: read what the last copy of each group reads, which is a clean one;
+                no other one has output noise then, and `logits` are not looked at.
         """
         self._layout = layout
+        self._outputs = outputs
         self._views = layout.views(flat)
         self._windows = windows
         self._steps, (groups, w) = len(windows) - 1, windows.shape[1:]
@@ -65,7 +67,8 @@ class Population:
         self._state_sigma = np.float32(sigma * scales.states)
         self._output_sigma = np.float32(sigma * scales.outputs)
         self._to_output = np.float32(scales.outputs / scales.states)
-        self._signs = {name: self._spread(each) for name, each in signs.items()}
+        used = [name for name in signs if outputs is None or name != LOGITS]
+        self._signs = {name: self._spread(signs[name]) for name in used}
         self._read_characters()
         self._prepare_layers()
         self._prepare_output()
@@ -131,9 +134,10 @@ class Population:
     def _prepare_output(self) -> None:
         rows, steps, size = self._rows, self._steps, self._layout.vocab_size
         self._exps = np.empty((rows, size), np.float32)
-        self._output_shifts = np.empty((steps, rows), np.float32)  # s
         self._sums = np.empty((steps, rows), np.float32)  # sum E
-        self._signed_sums = np.empty((steps, rows), np.float32)  # sum E b
+        if self._outputs is None:
+            self._output_shifts = np.empty((steps, rows), np.float32)  # s
+            self._signed_sums = np.empty((steps, rows), np.float32)  # sum E b
         self._targets = np.empty((steps, rows), np.float32)  # E of the next character
         self._target_index = self._index(self._windows[1:])
 
@@ -157,21 +161,30 @@ class Population:
         """Return to the zero state in which each window begins."""
         for buffer in (*self._state, *self._dots):
             buffer.fill(0)
+        if self._outputs is not None:
+            self._outputs.restart()
+
+    def _clean(self, rows: Floats) -> Floats:
+        """Return what belongs to the last copies of groups: (groups, w, n)."""
+        return rows.reshape(*self._shape, -1)[:, -1]
 
     def _fast_total(self) -> Floats | None:
         self._restart()
         self._frequencies = np.exp(self._views["bo"])
-        self._signed = self._signs["logits"] * self._frequencies
+        if self._outputs is None:
+            self._signed = self._signs[LOGITS] * self._frequencies
         for t in range(self._steps):
             for layer in range(self._layout.n_layers):
                 self._advance(layer, t)
             self._score(t)
-        self._output_shifts *= self._to_output
-        self._output_shifts += self._output_sigma
-        if max(self._output_shifts.max(), -self._output_shifts.min()) > SAFE_SHIFT:
-            return None
-        total: Floats = self._log_likelihoods().sum(axis=0)
-        return total
+            if self._outputs is None:
+                self._sum_signs(t)
+            elif not self._outputs.take(
+                self._clean(self._state[-1]), self._clean(self._exps)
+            ):
+                return None
+        surprises = self._surprises()
+        return None if surprises is None else np.asarray(surprises.sum(axis=0))
 
     def _safe_total(self) -> Floats:
         self._restart()
@@ -246,36 +259,54 @@ class Population:
     def _score(self, t: int) -> None:
         """Take the sums that the likelihood of the next character needs."""
         top, exps = self._state[-1], self._exps
-        self._output_shifts[t] = self._dots[-1]  # brought to its scale at the end
         np.matmul(top, self._views["Wo"], out=exps)
         np.exp(exps, out=exps)
         np.matmul(exps, self._frequencies, out=self._sums[t])
-        np.vecdot(exps, self._signed, out=self._signed_sums[t])
         flat = exps.reshape(-1)
         flat.take(self._target_index[t], out=self._targets[t], mode="clip")
 
-    def _log_likelihoods(self) -> Floats:
-        """Return the surprise of each character: (T, rows)."""
-        tanh = np.tanh(self._output_shifts)
-        chances = self._signs["logits"].ravel().take(self._target_index, mode="clip")
-        chances *= tanh
-        chances += 1
-        chances *= self._targets
-        sums = self._signed_sums
-        sums *= tanh
-        sums += self._sums
-        surprises = np.log(sums, out=sums)  # not of the quotient: it could overflow
-        surprises -= np.log(chances, out=chances)
+    def _sum_signs(self, t: int) -> None:
+        """Take the sums that output noise needs."""
+        self._output_shifts[t] = self._dots[-1]  # brought to its scale at the end
+        np.vecdot(self._exps, self._signed, out=self._signed_sums[t])
+
+    def _surprises(self) -> Floats | None:
+        """Return the surprise of each character, (T, rows); None: it is not exact."""
+        if self._outputs is None and not self._add_output_noise():
+            return None
+        # Not the logarithm of the quotient: that could overflow.
+        surprises = np.log(self._sums, out=self._sums)
+        surprises -= np.log(self._targets, out=self._targets)
         bias = self._views["bo"].take(self._windows[1:])  # (T, groups, w)
         parts = surprises.reshape(self._steps, *self._shape)
         parts -= bias[:, :, None]
         return surprises
 
+    def _add_output_noise(self) -> bool:
+        """Bring output noise into sums and targets; return whether that is exact."""
+        shifts = self._output_shifts
+        shifts *= self._to_output
+        shifts += self._output_sigma
+        if max(shifts.max(), -shifts.min()) > SAFE_SHIFT:
+            return False
+        tanh = np.tanh(shifts, out=shifts)
+        chances = self._signs[LOGITS].ravel().take(self._target_index, mode="clip")
+        chances *= tanh
+        chances += 1
+        self._targets *= chances
+        self._signed_sums *= tanh
+        self._sums += self._signed_sums
+        return True
+
     def _score_safely(self, t: int) -> Floats:
         """Return the surprise of the next character with logits that are shifted."""
         logits = self._state[-1] @ self._views["Wo"]
-        shift = self._dots[-1] * self._to_output + self._output_sigma
-        logits += self._signs["logits"] * shift[:, None]
         logits += self._views["bo"]
+        if self._outputs is None:
+            shift = self._dots[-1] * self._to_output + self._output_sigma
+            logits += self._signs[LOGITS] * shift[:, None]
+        else:
+            states = self._clean(self._state[-1])
+            self._outputs.take_safely(t, states, self._clean(logits))
         tokens = np.broadcast_to(self._windows[t + 1][:, None], self._shape)
         return surprise(logits, tokens.reshape(-1))

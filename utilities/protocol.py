@@ -15,9 +15,10 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 from utilities.config import MAX_PARAMETERS
-from utilities.evolution import Rewards, Segment, Totals, Update
+from utilities.evolution import Segment, Totals, Update
 from utilities.misc import camel_case
 from utilities.model import Floats, Tokens
+from utilities.rewards import Rewards
 
 PROTOCOL_VERSION = 3
 MAX_TRIALS = 1 << 24  # losses of one result: 64 MB; far beyond what one client scores

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from utilities.engine import Scored
 from utilities.evolution import (
-    Rewards,
     Scores,
     Segment,
     Setting,
@@ -28,6 +27,7 @@ from utilities.evolution import (
 )
 from utilities.misc import Clock, Deadline
 from utilities.model import Floats, Tokens
+from utilities.rewards import Rewards
 from utilities.scoring import score
 from utilities.whitening import Whiteners
 
@@ -77,8 +77,9 @@ def taken(items: Iterator[T], take: Callable[[], int | None]) -> Iterator[T]:
 
 def losses_per_group(setting: Setting) -> tuple[int, int]:
     """Return how many losses a group has, and how many of clean weights."""
-    directions = setting.config.directions_per_window
-    return (directions, 1) if directions else (2, 0)
+    config = setting.config
+    one_sided = config.directions_per_window > 0
+    return (config.trials_per_group, 1) if one_sided else (2, 0)
 
 
 def sheet_size(setting: Setting, segments: Iterable[Segment]) -> tuple[int, int]:

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from utilities.evolution import Scores, Segment, Setting, signs_of, windows_of
-from utilities.model import Clean, Dense, Tokens
+from utilities.model import LOGITS, Clean, Dense, Tokens
 from utilities.noise import Floats, Signs
+from utilities.outputs import OutputTrials
 from utilities.population import Population
 from utilities.whitening import Whiteners, whitened
 
@@ -49,16 +50,30 @@ def _score_low_rank(
     setting: Setting, weights: Floats, windows: Tokens, signs: Signs
 ) -> Floats:
     """Return losses of each group's trials and clean weights, or of both sides."""
-    groups, each = windows.shape[1], setting.config.trials_per_group
+    groups, each = windows.shape[1], setting.config.passes_per_group
     copies = {}
     for name, e in signs.items():
         copies[name] = np.zeros((groups, each + 1, e.shape[1]), np.float32)
         copies[name][:, :each] = e.reshape(groups, each, -1)
         if setting.config.directions_per_window == 0:  # a b^T and a (-b)^T
             copies[name][:, 1] = -e if name in setting.written else e
-    sigma = setting.config.sigma
-    population = Population(setting.layout, weights, copies, sigma, windows, each + 1)
-    return population.losses()
+    outputs = _outputs(setting, weights, windows, copies) if setting.splits else None
+    about = setting.layout, weights, copies, setting.config.sigma, windows, each + 1
+    losses = Population(*about, outputs).losses()
+    if outputs is None:
+        return losses
+    return np.hstack([losses[:, :-1], outputs.losses, losses[:, -1:]])
+
+
+def _outputs(
+    setting: Setting, weights: Floats, windows: Tokens, copies: Signs
+) -> OutputTrials:
+    """Return the output trials of groups, of the signs of all copies."""
+    layout, each = setting.layout, setting.config.passes_per_group
+    state = f"state{layout.n_layers - 1}"
+    a, b = copies[state][:, :each], copies[LOGITS][:, :each]
+    sigma, bias = setting.config.sigma * layout.scales.outputs, layout.views(weights)
+    return OutputTrials(bias["bo"], a, b, sigma, windows[1:], each + 1)
 
 
 def _score_full(

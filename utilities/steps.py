@@ -254,7 +254,7 @@ class TimedStep:
     def _fitting(self, blocks: int, count: int) -> int:
         """Return as many blocks a segment as fit one answer, at least one."""
         setting = self._setting
-        losses = max(2, setting.config.directions_per_window) * setting.block_groups
+        losses = max(2, setting.config.trials_per_group) * setting.block_groups
         return max(1, min(blocks, MAX_TRIALS // (count * losses)))
 
     def take(self, peer: Peer, result: Result, now: float) -> None:

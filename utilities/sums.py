@@ -3,8 +3,10 @@
 The sum over a client's trials of reward times signs, S = sum r e, is checked
 before it counts. Signs e are -1 or +1, therefore each entry is bounded by sum |r| and
 even or odd as that is; a row of a matrix that reads characters takes part only in the
-trials whose group read that character, so its bound is over these alone. What passes
-may still be wrong, but it cannot do more than other rewards of the same size could.
+trials whose group read that character, so its bound is over these alone. Where the
+output layer has trials of its own, its bound is over those, all others over the rest.
+What passes may still be wrong, but it cannot do more than other rewards of the same
+size could.
 
 All bounds of a step are made together: a thousand clients take milliseconds.
 """
@@ -19,7 +21,6 @@ from numpy.typing import NDArray
 from utilities.data import gather_windows, window_starts
 from utilities.errors import ProtocolError
 from utilities.evolution import (
-    Rewards,
     Segment,
     Setting,
     Totals,
@@ -28,6 +29,7 @@ from utilities.evolution import (
 )
 from utilities.model import CHARACTERS, Floats, Tokens
 from utilities.noise import window_words
+from utilities.rewards import Rewards
 
 NUMBERS = 1 << 20  # tokens or marks of one table while bounds are made: some megabytes
 
@@ -49,8 +51,9 @@ class Part:
 class Bound:
     """The largest sum that a part can have; the sum is as odd or even as this."""
 
-    most: int  # of any weight: sum |r|
+    most: int  # of any other weight: sum |r|
     rows: NDArray[np.int64] | None = field(repr=False)  # (V,) of what reads characters
+    outputs: int | None = None  # of the output layer, where it has trials of its own
 
 
 def largest(rewards: Rewards) -> int:
@@ -86,7 +89,11 @@ def bounds(setting: Setting, tokens: Tokens, parts: Sequence[Part]) -> list[Boun
         return [Bound(largest(part.rewards), None) for part in parts]
     each = setting.config.trials_per_group
     flat = np.concatenate([part.rewards for part in parts])
-    groups = np.abs(flat, dtype=np.int64).reshape(-1, each).sum(axis=1)
+    kinds = 2 if setting.splits else 1
+    sizes_of = (
+        np.abs(flat, dtype=np.int64).reshape(-1, kinds, each // kinds).sum(axis=2)
+    )
+    groups, outer = sizes_of[:, 0], sizes_of[:, -1]
     sizes = [part.trials // each for part in parts]
     owners = np.repeat(np.arange(len(parts)), sizes)
     rows = np.zeros((len(parts), setting.layout.vocab_size), np.int64)
@@ -97,8 +104,10 @@ def bounds(setting: Setting, tokens: Tokens, parts: Sequence[Part]) -> list[Boun
         weighted = read * groups[start:end, None]
         rows[mine] += np.add.reduceat(weighted, first, axis=0)
         start = end
-    most = np.add.reduceat(groups, np.cumsum([0, *sizes[:-1]]))
-    return [Bound(int(m), r) for m, r in zip(most, rows, strict=True)]
+    firsts = np.cumsum([0, *sizes[:-1]])
+    most, outputs = (np.add.reduceat(each, firsts).tolist() for each in (groups, outer))
+    apart = outputs if setting.splits else [None] * len(parts)
+    return [Bound(*bound) for bound in zip(most, rows, apart, strict=True)]
 
 
 def _characters_read(
@@ -143,16 +152,25 @@ def check(setting: Setting, total: Totals, bound: Bound) -> None:
         raise ProtocolError(f"sum: expected {size} numbers, got {len(total)}")
     first = setting.layout.tensors[0]
     assert first.inputs == CHARACTERS, "no other tensor reads characters"
-    if bound.most > np.iinfo(total.dtype).max:
-        total = total.astype(_narrowest(bound.most))
-    most = np.asarray(bound.most, total.dtype)
+    highest = max(bound.most, bound.outputs or 0)
+    if highest > np.iinfo(total.dtype).max:
+        total = total.astype(_narrowest(highest))
     rest = total
+    if bound.outputs is not None:
+        start = setting.layout.tensors[-2].start  # the output matrix; its bias is last
+        rest = total[:start]
+        _hold_all(total[start:], bound.outputs)
     if bound.rows is not None:
-        rest = total[first.size :]
+        rest = rest[first.size :]
         rows = total[: first.size].reshape(first.shape)
         limits = bound.rows.astype(total.dtype)[:, None]
         _hold(bool(((rows > limits) | (rows < -limits)).any()), rows ^ limits)
-    _hold(bool(rest.max() > most or rest.min() < -most), rest ^ most)
+    _hold_all(rest, bound.most)
+
+
+def _hold_all(part: Totals, bound: int) -> None:
+    most = np.asarray(bound, part.dtype)
+    _hold(bool(part.max() > most or part.min() < -most), part ^ most)
 
 
 def _hold(beyond: bool, parities: Totals) -> None:

@@ -37,8 +37,9 @@ from numpy.typing import NDArray
 from utilities.config import from_json
 from utilities.engine import Halves, OnBlock, OneCore, Scored
 from utilities.errors import TrainingError
-from utilities.evolution import Rewards, Scores, Segment, Setting, halves
+from utilities.evolution import Scores, Segment, Setting, halves
 from utilities.model import Floats, Tokens
+from utilities.rewards import Rewards
 from utilities.scheduling import (
     part_groups,
     score_share,

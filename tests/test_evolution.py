@@ -358,6 +358,24 @@ def test_losses_are_those_of_the_reference_in_order(setting: Setting) -> None:
     assert losses.tolist() == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("sigma", [0.1, 9.0])  # of which one moves logits too far
+@pytest.mark.parametrize("keys", [{}, {"n_layers": 2, "batch_size": 3}])
+def test_output_trials_are_those_of_the_reference(
+    keys: dict[str, Any], sigma: float
+) -> None:
+    setting = example_setting(**keys, sigma=sigma)
+    config, tokens = setting.config, example_tokens(setting.config)
+    weights, each = example_weights(setting.layout.size), config.trials_per_group
+
+    scores = score(setting, weights, tokens, Segment(TOP, 5, 2))
+
+    expected = [
+        reference.trial_loss(config, weights, tokens.tolist(), TOP, trial, sigma)
+        for trial in range(5 * each, 7 * each)
+    ]
+    assert scores.losses.tolist() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
 def test_the_loss_of_unperturbed_weights_counts_each_character_once() -> None:
     setting = example_setting(vocab_size=3)
     flat = np.zeros(setting.layout.size, np.float32)

@@ -44,19 +44,21 @@ class OutputTrials:
         self._sigma = np.float32(sigma)
         groups, w = targets.shape[1:]
         self._a = np.swapaxes(a * self._sigma, 1, 2)  # (groups, H, K)
-        self._signs = np.swapaxes(b, 1, 2)  # (groups, V, K)
+        self._signs = np.ascontiguousarray(np.swapaxes(b, 1, 2))  # (groups, V, K)
         self._states = np.empty((groups, span, w, a.shape[2]), np.float32)
         self._exps = np.empty((groups, span, w, b.shape[2]), np.float32)
         self._total = np.zeros(b.shape[:2], np.float32)
         self.restart()
 
     @cached_property
-    def _frequencies(self) -> Floats:
-        return np.exp(self._bias)
-
-    @cached_property
-    def _signed(self) -> Floats:
-        return self._signs * self._frequencies[:, None]
+    def _weights(self) -> Floats:
+        """Return what gives sum E b of each trial, and sum E: (groups, V, K + 1)."""
+        groups, size, each = self._signs.shape
+        weights = np.empty((groups, size, each + 1), np.float32)
+        frequencies = weights[..., -1:]
+        frequencies[:] = np.exp(self._bias)[:, None]
+        np.multiply(self._signs, frequencies, out=weights[..., :-1])
+        return weights
 
     def restart(self) -> None:
         """Begin again with the first character."""
@@ -78,7 +80,7 @@ class OutputTrials:
     def _score(self) -> bool:
         """Score what is held, unless a shift is too large."""
         held, self._held = self._held, 0
-        groups = len(self._total)
+        groups, vocabulary, _ = self._signs.shape
         states = self._states[:, :held].reshape(groups, -1, self._states.shape[3])
         exps = self._exps[:, :held].reshape(groups, -1, self._exps.shape[3])
         shifts = states @ self._a  # (groups, held * w, K)
@@ -86,18 +88,21 @@ class OutputTrials:
         if max(shifts.max(), -shifts.min()) > SAFE_SHIFT:
             return False
         tanh = np.tanh(shifts, out=shifts)
-        places = self._targets[self._scored : self._scored + held]
-        places = np.moveaxis(places, 0, 1).reshape(groups, -1, 1).astype(np.intp)
-        sums = exps @ self._signed
+        weighted = exps @ self._weights
+        sums = weighted[..., :-1]
         sums *= tanh
-        sums += exps @ self._frequencies[:, None]
-        chances = np.take_along_axis(self._signs, places, axis=1)
+        sums += weighted[..., -1:]
+        targets = self._targets[self._scored : self._scored + held]
+        places = np.moveaxis(targets, 0, 1).reshape(groups, -1).astype(np.intp)
+        rows = places + vocabulary * np.arange(groups)[:, None]
+        chances = self._signs.reshape(groups * vocabulary, -1).take(rows, axis=0)
         chances *= tanh
         chances += 1
-        chances *= np.take_along_axis(exps, places, axis=2)
+        sums /= chances
         self._total += np.log(sums, out=sums).sum(axis=1)
-        self._total -= np.log(chances, out=chances).sum(axis=1)
-        self._total -= self._bias[places].sum(axis=1)
+        chosen = np.take_along_axis(exps, places[..., None], axis=2)[..., 0]
+        clean = np.log(chosen) + self._bias.take(places)
+        self._total -= clean.sum(axis=1)[:, None]
         self._scored += held
         return True
 

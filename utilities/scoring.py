@@ -73,7 +73,7 @@ def _outputs(
     state = f"state{layout.n_layers - 1}"
     a, b = copies[state][:, :each], copies[LOGITS][:, :each]
     sigma, bias = setting.config.sigma * layout.scales.outputs, layout.views(weights)
-    return OutputTrials(bias["bo"], a, b, sigma, windows[1:], each + 1)
+    return OutputTrials(bias["bo"], a, b, sigma, windows[1:], 2 * (each + 1))
 
 
 def _score_full(

@@ -37,6 +37,7 @@ from utilities.model import (
     Layout,
     Moments,
     Network,
+    Tensor,
     Tokens,
     adam,
     initial_weights,
@@ -362,25 +363,38 @@ def total(
         share = weights[start : start + piece.groups * each]
         start += len(share)
         signs = signs_of(setting, windows_of(setting, tokens, piece), piece)
-        rewarded = _rewarded(setting, signs, share)
-        for t in setting.layout.tensors:
-            a = None if setting.full or t.inputs is None else signs[t.inputs]
-            name = t.name if setting.full else t.outputs
-            part = weighted_sum(rewarded[name], a)
+        for t, part in _parts(setting, signs, share):
             result[t.start : t.start + t.size] += part.ravel().astype(np.int64)
     return result
 
 
-def _rewarded(setting: Setting, signs: Signs, share: Floats) -> Signs:
-    """Return what tensors write to, times the rewards of the trials that moved it."""
-    if not setting.splits:
-        return {name: weighted(share, signs[name]) for name in setting.written}
-    kinds = share.reshape(-1, 2, setting.config.passes_per_group)
-    inner, outer = (np.ascontiguousarray(kinds[:, kind]).ravel() for kind in (0, 1))
-    return {
-        name: weighted(outer if name == LOGITS else inner, signs[name])
-        for name in setting.written
-    }
+def _parts(
+    setting: Setting, signs: Signs, share: Floats
+) -> Iterator[tuple[Tensor, Floats]]:
+    """Yield each tensor's sum over the trials that have moved it.
+
+    Rewards go into the narrower of the two factors, once for all tensors that share it.
+    """
+    inner = outer = share
+    if setting.splits:
+        kinds = share.reshape(-1, 2, setting.config.passes_per_group)
+        inner, outer = (np.ascontiguousarray(kinds[:, k]).ravel() for k in (0, 1))
+    known: dict[tuple[str, bool], Floats] = {}
+
+    def rewarded(name: str, *, last: bool) -> Floats:
+        if (name, last) not in known:
+            known[name, last] = weighted(outer if last else inner, signs[name])
+        return known[name, last]
+
+    for t in setting.layout.tensors:
+        last = t.outputs == LOGITS
+        if setting.full or t.inputs is None:
+            b = signs[t.name if setting.full else t.outputs]
+            yield t, weighted_sum(b, (outer if last else inner)[:, None])
+        elif t.shape[0] < t.shape[1]:
+            yield t, weighted_sum(signs[t.outputs], rewarded(t.inputs, last=last))
+        else:
+            yield t, weighted_sum(rewarded(t.outputs, last=last), signs[t.inputs])
 
 
 def halves(

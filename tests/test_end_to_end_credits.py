@@ -41,7 +41,7 @@ def test_both_local_clients_are_credited_after_a_short_run(lab: Lab, way: str) -
 
 
 def test_a_resume_goes_on_counting_and_time_is_not_asked_for(lab: Lab) -> None:
-    line = f"{lab.small} --trialsPerStep 256 --batchSize 2 --localClients 1"
+    line = f"{lab.small} --trialsPerStep 512 --batchSize 2 --localClients 1"
     for more in ("--maxSteps 10", "--maxSteps 5 --resume 0"):
         server = lab.server(f"{line} {more}")
         assert server.ended() == 0, server
@@ -50,5 +50,5 @@ def test_a_resume_goes_on_counting_and_time_is_not_asked_for(lab: Lab) -> None:
 
     assert credits["step"] == 15
     [machine] = credits["clients"].values()
-    assert (machine["trials"], machine["steps"]) == (15 * 256, 15)
+    assert (machine["trials"], machine["steps"]) == (15 * 512, 15)
     assert {line["timePerStep"] for line in lab.metrics()} == {None}

@@ -8,7 +8,7 @@ import pytest
 
 from tests.processes_under_test import Lab
 
-FIXED = "--trialsPerStep 512 --batchSize 2 --seed 3 "  # two blocks a step
+FIXED = "--trialsPerStep 1024 --batchSize 2 --seed 3 "  # two blocks a step
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 SHORT = "--timePerStep 0.05 "
 # A first step is as many trials as anybody gets: such a model needs long for them.
 LONG = "--timePerStep 50 --hiddenSize 128 --sequenceLength 512"
-FIXED = "--trialsPerStep 1536 --batchSize 2 --seed 3 "  # six blocks a step
+FIXED = "--trialsPerStep 3072 --batchSize 2 --seed 3 "  # six blocks a step
 
 
 @pytest.fixture

@@ -106,8 +106,9 @@ def weighted(rewards: Floats, b: Floats) -> Floats:
 def weighted_sum(rewarded: Floats, a: Floats | None = None) -> Floats:
     """Return the sum over trials of reward times ``a b^T``, or times b.
 
-    Rewards are in either of the two. Signs times int8 over at most 2^17 trials stay below 2^24, where float32 holds every
-    integer: the products are exact in any order of summation, with any BLAS.
+    Rewards are in either of the two. Signs times int8 over at most 2^17 trials stay
+    below 2^24, where float32 holds every integer: the products are exact in any order
+    of summation, with any BLAS.
 
     Args:
         rewarded: (trials, n) signs b, times rewards or not.

@@ -28,9 +28,8 @@ import numpy as np
 
 from utilities import plaindata
 from utilities.communication import SILENT_SECONDS, WAIT_SECONDS
-from utilities.config import Config
 from utilities.errors import NetworkError
-from utilities.evolution import Segment, Update
+from utilities.evolution import Segment, Setting, Update
 from utilities.frames import HEADER
 from utilities.handshake import NO_BIND, ClientHandshake, fresh_nonce
 from utilities.joincodes import read_code
@@ -48,6 +47,7 @@ from utilities.protocol import (
     TokenBatch,
     Welcome,
 )
+from utilities.scheduling import losses_per_group
 from utilities.sealing import Opener, Sealer, bundled
 from utilities.selftest import ARITHMETIC_EXPECTED, NOISE_EXPECTED
 from utilities.setup import VERSION
@@ -211,7 +211,7 @@ class Replica:
     def __init__(self, trials: int) -> None:
         """Answer with that many trials, rounded down to whole groups, at least one."""
         self._worker = Worker(time.perf_counter)
-        self._config: Config | None = None
+        self._setting: Setting | None = None
         self._trials = trials
         # Answers without seeds and losses, by the groups of their segments.
         self._forms: dict[tuple[int, ...], tuple[bytes, ...]] = {}
@@ -232,7 +232,7 @@ class Replica:
         self._worker.handle(message)
         self.spent += time.process_time() - began
         if isinstance(message, Welcome):
-            self._config = agreed_setting(message.config, message.text_sha256).config
+            self._setting = agreed_setting(message.config, message.text_sha256)
 
     def answer(self, begin: Begin) -> bytes:
         """Return what a client answers to a request of the present step."""
@@ -258,9 +258,10 @@ class Replica:
 
     def _done(self, segments: tuple[Segment, ...]) -> list[Segment]:
         """Return the first groups of what was given out, as many as are answered."""
-        if self._config is None:
+        if self._setting is None:
             return []
-        left, done = max(1, self._trials // self._config.trials_per_group), []
+        each = self._setting.config.trials_per_group
+        left, done = max(1, self._trials // each), []
         for segment in segments:
             groups = min(left, segment.groups)
             left -= groups
@@ -270,9 +271,9 @@ class Replica:
 
     def _cut(self, result: Result, seconds: float, sizes: tuple[int, ...]) -> None:
         """Keep the bytes of a result around its segments and its losses."""
-        each = self._each
-        losses = np.full(sum(sizes) * (each or 2), LOSS, np.float32)
-        clean = np.full(sum(sizes) if each else 0, LOSS, np.float32)
+        each, each_clean = self._each()
+        losses = np.full(sum(sizes) * each, LOSS, np.float32)
+        clean = np.full(sum(sizes) * each_clean, LOSS, np.float32)
         segments = tuple(Segment(SEED, 0, groups) for groups in sizes)
         told = replace(result, trial_seconds=seconds, segments=segments)
         whole = in_bytes(replace(told, losses=losses, clean=clean))
@@ -283,19 +284,18 @@ class Replica:
             self._forms.clear()
         self._forms[sizes], self._form_step = (head, middle, tail), result.step
 
-    @property
-    def _each(self) -> int:
-        """Return the trials of a group; 0: they are antithetic pairs."""
-        assert self._config is not None, "who is asked has been welcomed"
-        shared = self._config.directions_per_window > 0
-        return self._config.trials_per_group if shared else 0
+    def _each(self) -> tuple[int, int]:
+        """Return how many losses a group has, and how many of clean weights."""
+        assert self._setting is not None, "who is asked has been welcomed"
+        return losses_per_group(self._setting)
 
     def _filled(self, done: list[Segment], sizes: tuple[int, ...]) -> bytes:
         head, middle, tail = self._forms[sizes]
         rows = b"".join(ROW.pack(s.seed, s.first, s.groups) for s in done)
         # Two clients that are given the same trials have to say the same of them.
         starts = (4 * (segment.seed % POOL) for segment in done)
-        sizes = tuple(4 * groups * (self._each or 2) for groups in sizes)
+        each, _ = self._each()
+        sizes = tuple(4 * groups * each for groups in sizes)
         losses = (
             self._losses[start : start + size]
             for start, size in zip(starts, sizes, strict=True)

@@ -98,6 +98,11 @@ class Rule:
         return ConfigError(f"{key}: expected {self.allowed}, got {shown}")
 
 
+def _improvement(text: str) -> Any:
+    """Declare what later runs do unless told otherwise, and runs before it did not."""
+    return _choice("auto", ("auto", "none"), text, shapes=True, former="none")
+
+
 def _key(default: Value, kind: type, text: str, **rule: Any) -> Any:
     return dataclasses.field(
         default=default, metadata={"rule": Rule(kind, text, **rule)}
@@ -211,29 +216,17 @@ class Config:
         "rank-1 signs, or full for comparison",
         shapes=True,
     )
-    whitening: str = _choice(
-        "auto",
-        ("auto", "none"),
+    whitening: str = _improvement(
         "auto: rank-1 noise follows the covariance of the states, with up to 128 "
-        "units; none: it does not",
-        shapes=True,
-        former="none",
+        "units; none: it does not"
     )
-    scales: str = _choice(
-        "auto",
-        ("auto", "none"),
+    scales: str = _improvement(
         "auto: rank-1 noise and steps are smaller in weights from state to state, on "
-        "which a loss depends most; none: they are the same everywhere",
-        shapes=True,
-        former="none",
+        "which a loss depends most; none: they are the same everywhere"
     )
-    output_trials: str = _choice(
-        "auto",
-        ("auto", "none"),
+    output_trials: str = _improvement(
         "auto: beside each trial of what comes before the output layer one of that "
-        "layer, scored on the clean pass of its window; none: a trial perturbs all",
-        shapes=True,
-        former="none",
+        "layer, scored on the clean pass of its window; none: a trial perturbs all"
     )
     directions_per_window: int = _whole(
         16,

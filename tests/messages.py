@@ -82,7 +82,7 @@ SAMPLES: dict[str, Message] = {
     "update": Update(5, 2, 3, 0.01, SEGMENTS, REWARDS),
     "shares": Shares(5, 2, SEGMENTS, REWARDS),
     "sum": Sum(5, 0.5, np.array([2**31 - 1, -1, 0], np.int32)),
-    "state": State(2**40, 9, FLOATS, SMALLEST, ZEROS),
+    "state": State(2**40, 9, FLOATS, SMALLEST, ZEROS, SMALLEST),
     "goodbye": Goodbye("dropped", "the run is over – so long"),
 }
 
@@ -114,6 +114,7 @@ BYTES: dict[str, str] = {
           040000000000008000004040
         08000000 0c000000 6e702e3c66343a33  # np.<f4:3
           000000000000000000000000
+        08000000 00000000 6e702e3c66343a30  # np.<f4:0
     """,
     "resume": """
         06000000 59000000 7069636b6c65  # pickle
@@ -208,6 +209,8 @@ BYTES: dict[str, str] = {
           040000000000008000004040
         08000000 0c000000 6e702e3c66343a33  # np.<f4:3
           000000000000000000000000
+        08000000 0c000000 6e702e3c66343a33  # np.<f4:3
+          040000000000008000004040
     """,
     "goodbye": """
         06000000 58000000 7069636b6c65  # pickle
@@ -321,6 +324,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
             state.weights,
             state.first,
             state.second,
+            state.average,
         ),
         st.dictionaries(st.text(), st.none() | COUNTS | NUMBERS | st.text()),
         texts(64),

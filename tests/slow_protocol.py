@@ -22,9 +22,10 @@ from utilities.protocol import Message
 Frame: TypeAlias = tuple[str, bytes]  # tag and payload
 Transcript: TypeAlias = tuple[str, list[str]]  # pickled fields, arrays
 
+STATE = ("weights", "first", "second", "average")
 ARRAYS: dict[str, tuple[str, ...]] = {
     "hello": (),
-    "welcome": ("weights", "first", "second"),
+    "welcome": STATE,
     "resume": (),
     "recall": (),
     "recalled": ("segments", "rewards", "total"),
@@ -34,16 +35,17 @@ ARRAYS: dict[str, tuple[str, ...]] = {
     "update": ("segments", "rewards", "total"),
     "shares": ("segments", "rewards"),
     "sum": ("total",),
-    "state": ("weights", "first", "second"),
+    "state": STATE,
     "goodbye": (),
 }
 DTYPES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("weights", "first", "second", "losses", "clean"), ("<f4",)),
+    **dict.fromkeys(STATE, ("<f4",)),
+    **dict.fromkeys(("losses", "clean"), ("<f4",)),
     **{"tokens": ("|u1", "<u2"), "segments": ("<u8",), "rewards": ("|i1",)},
     "total": ("<i2", "<i4", "<i8"),
 }
 MOST_ROWS = {
-    **dict.fromkeys(("weights", "first", "second", "tokens", "total"), 2**26),
+    **dict.fromkeys((*STATE, "tokens", "total"), 2**26),
     **dict.fromkeys(("losses", "clean", "rewards"), 2**24),
     "segments": 64,
 }

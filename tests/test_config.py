@@ -41,6 +41,7 @@ DEFAULTS: dict[str, object] = {
     "learningRate": "auto",
     "beta1": 0.9,
     "beta2": 0.99,
+    "averaging": "auto",
     "decay": "auto",
     "timePerStep": "auto",
     "grace": None,
@@ -83,6 +84,7 @@ CHOICES = [
     ("whitening", ("auto", "none")),
     ("scales", ("auto", "none")),
     ("outputTrials", ("auto", "none")),
+    ("averaging", ("auto", "none")),
     ("optimizer", ("adam", "sgd")),
     ("aggregation", ("auto", "seeds", "sums")),
 ]
@@ -95,6 +97,7 @@ SHAPING: dict[str, object] = {
     "whitening": "none",
     "scales": "none",
     "outputTrials": "none",
+    "averaging": "none",
     "directionsPerWindow": 8,
     "batchSize": 2,
     "sequenceLength": 65,
@@ -414,12 +417,20 @@ def test_a_decay_over_seconds_looks_at_the_seconds_alone() -> None:
 def test_without_an_end_the_rate_falls_with_the_root_of_the_trials_so_far() -> None:
     decay = Decay.parse("auto")
 
-    # 1 / sqrt(1 + step trials / 700,000): half after three times as many trials.
-    assert decay.factor(0, 1e9, 7000) == 1.0
-    assert decay.factor(100, 1e9, 7000) == pytest.approx(0.5**0.5)
-    assert decay.factor(300, 1e9, 7000) == 0.5
-    assert decay.factor(600, 0.0, 3500) == 0.5
-    assert decay.factor(9900, 0.0, 7000) == pytest.approx(0.1)
+    # 1 / sqrt(1 + step trials / 2,800,000): half after three times as many trials.
+    assert decay.factor(0, 1e9, 28_000) == 1.0
+    assert decay.factor(100, 1e9, 28_000) == pytest.approx(0.5**0.5)
+    assert decay.factor(300, 1e9, 28_000) == 0.5
+    assert decay.factor(600, 0.0, 14_000) == 0.5
+    assert decay.factor(9900, 0.0, 28_000) == pytest.approx(0.1)
+
+
+def test_where_weights_are_not_averaged_the_rate_falls_sooner() -> None:
+    averaged, newest = (Config(averaging=value) for value in ("auto", "none"))
+
+    # 2,800 steps of 1,024 trials: 1 / sqrt(1 + 1.024) and 1 / sqrt(1 + 4.096)
+    assert averaged.rate(1024, 2800, 0.0) == pytest.approx(0.015 / 2.024**0.5)
+    assert newest.rate(1024, 2800, 0.0) == pytest.approx(0.015 / 5.096**0.5)
 
 
 def test_more_clients_never_lower_the_rate() -> None:
@@ -428,7 +439,7 @@ def test_more_clients_never_lower_the_rate() -> None:
     rates = [config.rate(n, 1000, 0.0) for n in (65_536, 10**6, 10**8)]
 
     assert rates == [rates[0]] * 3
-    assert rates[0] == pytest.approx(0.08 / (1 + 65.536e6 / 7e5) ** 0.5)
+    assert rates[0] == pytest.approx(0.08 / (1 + 65.536e6 / 2.8e6) ** 0.5)
     assert config.rate(32_768, 1000, 0.0) < rates[0]
 
 
@@ -593,7 +604,8 @@ def test_any_text_and_number_is_accepted_or_refused_with_its_key(
 
 def test_the_fingerprint_is_the_hash_of_the_shaping_keys_and_the_text() -> None:
     content = (
-        '[{"batchSize": 1, "beta1": 0.9, "beta2": 0.99, "directionsPerWindow": 16, '
+        '[{"averaging": "auto", "batchSize": 1, "beta1": 0.9, "beta2": 0.99, '
+        '"directionsPerWindow": 16, '
         '"hiddenSize": 32, "modelType": "rnn", "nLayers": 1, "noise": "lowRank", '
         '"optimizer": "adam", "outputTrials": "auto", "scales": "auto", '
         '"sequenceLength": 32, '
@@ -623,7 +635,8 @@ def test_what_runs_did_before_there_was_a_key_has_the_fingerprint_of_then(
 
 
 def test_what_runs_did_before_there_was_a_key_is_a_value_of_it() -> None:
-    assert FORMER == {"whitening": "none", "scales": "none", "outputTrials": "none"}
+    keys = "whitening", "scales", "outputTrials", "averaging"
+    assert dict.fromkeys(keys, "none") == FORMER
     assert from_json(FORMER).to_json() == Config().to_json() | FORMER
     assert all(RULES[KEYS[key]].shapes for key in FORMER)
 

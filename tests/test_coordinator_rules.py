@@ -292,9 +292,15 @@ ILLEGAL: dict[str, tuple[Callable[[Desk], Message], str]] = {
     "a step before it joined": (lambda desk: tampered(desk, step=0), "nothing is due"),
     "a state that is too small": (
         lambda desk: state_message(
-            TrainState(desk.coordinator.step, 0, losses(3), losses(3), losses(3))
+            TrainState(desk.coordinator.step, 0, *[losses(3)] * 4)
         ),
-        "weights, got 3",
+        "and a mean of .*, got 3 and 3",
+    ),
+    "a state without the mean of the weights": (
+        lambda desk: state_message(
+            replace(desk.truth.state(desk.coordinator.step), average=losses(0))
+        ),
+        "and a mean of .*, got .* and 0",
     ),
     "a state that nobody asked for": (
         lambda desk: state_message(desk.truth.state(desk.coordinator.step)),

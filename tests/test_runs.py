@@ -306,11 +306,11 @@ def test_a_run_that_is_older_than_a_key_goes_on_without_it(
     store: RunStore, run: Run
 ) -> None:
     new = store.open(lock=False).record.config
-    edit(run, whitening=None, scales=None, outputTrials=None)
+    edit(run, **dict.fromkeys(("whitening", "scales", "outputTrials", "averaging")))
     old = store.open(lock=False).record.config
 
-    assert (new.whitening, new.scales, new.output_trials) == ("auto",) * 3
-    assert (old.whitening, old.scales, old.output_trials) == ("none",) * 3
+    for name in ("whitening", "scales", "output_trials", "averaging"):
+        assert (getattr(new, name), getattr(old, name)) == ("auto", "none")
     keys = "batchSize beta1 beta2 directionsPerWindow hiddenSize modelType nLayers"
     keys += " noise optimizer sequenceLength vocabSize"
     hashed = {key: new.to_json()[key] for key in keys.split()}

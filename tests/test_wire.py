@@ -333,7 +333,7 @@ def test_the_greatest_array_is_waited_for_without_allocating_it(
 
 
 @pytest.mark.parametrize("kind", ["welcome", "state"])
-@pytest.mark.parametrize("name", ["weights", "first", "second"])
+@pytest.mark.parametrize("name", ["weights", "first", "second", "average"])
 def test_no_state_may_be_larger_than_the_model(kind: str, name: str) -> None:
     fitting = receive(inbox_for(kind, parameters=3), exact_bytes(kind))
     assert same(fitting, [SAMPLES[kind]])
@@ -385,8 +385,20 @@ def test_weights_and_moments_of_different_lengths_are_refused(
 ) -> None:
     message: Any = SAMPLES[kind]
     other = replace(message, **{name: np.zeros(length, np.float32)})
-    reason = f"^{kind}: weights and moments differ in length"
+    reason = f"^{kind}: weights, moments and mean differ in length"
     assert_refused(inbox_for(kind), b"".join(encode(other)), reason)
+
+
+@pytest.mark.parametrize("kind", ["welcome", "state"])
+def test_a_mean_is_as_long_as_the_weights_or_missing(kind: str) -> None:
+    message: Any = SAMPLES[kind]
+    for length in (0, 3):
+        fitting = replace(message, average=np.ones(length, np.float32))
+        assert same(receive(inbox_for(kind), b"".join(encode(fitting))), [fitting])
+    for length in (1, 2, 4):
+        other = replace(message, average=np.ones(length, np.float32))
+        reason = f"^{kind}: weights, moments and mean differ in length"
+        assert_refused(inbox_for(kind), b"".join(encode(other)), reason)
 
 
 # Who may send what when.
@@ -558,11 +570,11 @@ def test_small_parts_leave_in_one_buffer() -> None:
 def test_large_arrays_leave_without_a_copy() -> None:
     large = np.arange(JOIN_BELOW // 4, dtype=np.float32)
     small = large[:-1]
-    parts = encode(State(1, 2, large, large, large))
-    assert [len(part) for part in parts[1::2]] == [JOIN_BELOW] * 3
+    parts = encode(State(1, 2, large, large, large, large))
+    assert [len(part) for part in parts[1::2]] == [JOIN_BELOW] * 4
     for part in parts[1::2]:
         assert np.shares_memory(np.frombuffer(part, np.uint8), large)
-    assert len(parts) == 6
+    assert len(parts) == 8
 
     assert len(encode(State(1, 2, small, small, small))) == 1
     head, middle, tail = encode(Result(1, bytes(32), 0.0, 0.0, None, (), large, ZEROS))

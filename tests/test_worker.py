@@ -338,7 +338,9 @@ def test_a_state_that_is_wanted_comes_before_the_result() -> None:
     assert (state.step, state.count) == (1, 0)
     assert state.weights.tobytes() == LESSON.state.weights.tobytes()
     assert isinstance(result, Result)
-    sent = TrainState(1, 0, state.weights, state.first, state.second)
+    assert state.average.tobytes() == LESSON.state.average.tobytes()
+    arrays = state.weights, state.first, state.second, state.average
+    sent = TrainState(1, 0, *arrays)
     assert result.digest == sent.digest(LESSON.setting.fingerprint)
 
 
@@ -790,8 +792,13 @@ ILLEGAL: dict[str, tuple[Message, str]] = {
             weights=LESSON.state.weights[1:],
             first=LESSON.state.first[1:],
             second=LESSON.state.second[1:],
+            average=LESSON.state.average[1:],
         ),
-        "weights, got",
+        f"expected {SIZE} weights and their mean, got {SIZE - 1} and {SIZE - 1}",
+    ),
+    "a welcome without the mean of the weights": (
+        welcome(average=LESSON.state.average[:0]),
+        f"expected {SIZE} weights and their mean, got {SIZE} and 0",
     ),
     "a hello": (hello(), "Hello: not for a worker"),
     "a result": (

@@ -113,20 +113,23 @@ class Acceptance:
         return peer
 
     def measure(self, message: State) -> None:
-        """Hold that a state has as many weights as the model.
+        """Hold that a state has as many weights as the model, and a mean if it has.
 
         Raises:
             ProtocolError: it has more or fewer.
         """
-        size, got = self.ledger.state.weights.size, len(message.weights)
-        if got != size:
-            raise ProtocolError(f"state: expected {size} weights, got {got}")
+        wanted = [len(array) for array in self.ledger.state.arrays]
+        got = [len(array) for array in message.state.arrays]
+        if got != wanted:
+            raise ProtocolError(
+                f"state: expected {wanted[0]} weights and a mean of {wanted[-1]}, got "
+                f"{got[0]} and {got[-1]}"
+            )
 
     def offer(self, peer: Peer, message: State) -> None:
         """Take the state of the step at hand, if it is the one that was asked for."""
         if self._wanted is not None and self._wanted.peer is peer:
-            arrays = (message.weights, message.first, message.second)
-            self._wanted.offered = TrainState(message.step, message.count, *arrays)
+            self._wanted.offered = message.state
 
     # Accepting.
 

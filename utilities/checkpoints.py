@@ -1,6 +1,9 @@
 """The bytes of a checkpoint: an .npz file whose end proves all that is before it.
 
-    PK... weights.npy first.npy second.npy ... | sha256:<64 hex digits>
+    PK... weights.npy first.npy second.npy ... average.npy | sha256:<64 hex digits>
+
+`average` is there where a mean of the weights is kept. It is what has been trained,
+and the smaller file, which only shows the model, has it as its weights.
 
 Owns the format, both ways. Does not own files, names, or which checkpoints are kept:
 that is `runs`.
@@ -38,7 +41,10 @@ _FIELDS: dict[str, tuple[str, int]] = {
     "count": ("<i8", 0),
     "seconds": ("<f8", 0),
     "digest": ("|u1", 1),
+    "average": ("<f4", 1),
 }
+_AVERAGE = "average"  # which files of runs without a mean do not hold
+_FULL_FIELDS = tuple(name for name in _FIELDS if name != _AVERAGE)
 _WEIGHTS_FIELDS = ("weights", "stepNum", "digest")
 
 
@@ -67,22 +73,21 @@ class Checkpoint:
         Raises:
             CheckpointError: a number is not finite.
         """
-        arrays = self._arrays()
+        arrays = self._arrays() | {"weights": np.asarray(self.state.trained, "<f4")}
         return _pack({name: arrays[name] for name in _WEIGHTS_FIELDS})
 
     def _arrays(self) -> Arrays:
         state = self.state
-        values = (
-            *state.arrays,
-            state.step,
-            state.count,
-            self.seconds,
-            np.frombuffer(self.digest, np.uint8),
-        )
-        return {
+        *arrays, average = state.arrays
+        digest = np.frombuffer(self.digest, np.uint8)
+        values = (*arrays, state.step, state.count, self.seconds, digest, average)
+        named = {
             name: np.asarray(value, dtype)
             for (name, (dtype, _)), value in zip(_FIELDS.items(), values, strict=True)
         }
+        if not len(average):
+            del named[_AVERAGE]
+        return named
 
 
 def read_checkpoint(data: bytes, step: int, fingerprint: bytes) -> Checkpoint:
@@ -97,14 +102,15 @@ def read_checkpoint(data: bytes, step: int, fingerprint: bytes) -> Checkpoint:
         DamageError: it is not what was written.
         CheckpointError: it is of another step or model.
     """
-    arrays = _unpack(data, tuple(_FIELDS))
+    arrays = _unpack(data, _FULL_FIELDS)
     _check(arrays, step)
+    mean = arrays.keys() & {_AVERAGE}
     state = TrainState(
         step,
         int(arrays["count"]),
         *(
             arrays[name].astype(np.float32, copy=False)
-            for name in ("weights", "first", "second")
+            for name in ("weights", "first", "second", *mean)
         ),
     )
     digest = arrays["digest"].tobytes()
@@ -118,14 +124,14 @@ def read_checkpoint(data: bytes, step: int, fingerprint: bytes) -> Checkpoint:
 
 
 def read_weights(data: bytes, step: int) -> Floats:
-    """Return the weights (P,) from the bytes of a checkpoint of either kind.
+    """Return the weights (P,) to be used from a checkpoint of either kind.
 
     Raises:
         CheckpointError: it is not what was written, or of another step.
     """
     arrays = _unpack(data, _WEIGHTS_FIELDS)
     _check(arrays, step)
-    return arrays["weights"].astype(np.float32, copy=False)
+    return arrays.get(_AVERAGE, arrays["weights"]).astype(np.float32, copy=False)
 
 
 def _pack(arrays: Arrays) -> bytes:
@@ -153,7 +159,8 @@ def _unpack(data: bytes, names: tuple[str, ...]) -> Arrays:
     arrays: Arrays = {}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for name in names:
+            there = (_AVERAGE,) if f"{_AVERAGE}.npy" in archive.namelist() else ()
+            for name in (*names, *there):
                 with archive.open(f"{name}.npy") as file:
                     arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
@@ -182,7 +189,7 @@ def _check(arrays: Arrays, step: int) -> None:
         raise CheckpointError(
             f"digest: expected {DIGEST_BYTES} bytes, got {arrays['digest'].size}"
         )
-    for name in arrays.keys() & {"first", "second"}:
+    for name in arrays.keys() & {"first", "second", _AVERAGE}:
         if arrays[name].size != arrays["weights"].size:
             raise CheckpointError(
                 f"{name}: expected {arrays['weights'].size} numbers as in weights, "

@@ -23,7 +23,8 @@ LAST_RATE = 0.02  # share of the rate that a linear decay ends at
 AUTO_RATE = 0.48  # of one hidden unit
 AUTO_RATE_UNSCALED = 0.32  # where noise and steps are the same everywhere
 MOST_COUNTED = 65_536  # trials of a step that its rate still grows with: a factor of 8
-AUTO_TRIALS = 700_000  # after which an endless decay has fallen to 1 / sqrt 2
+AUTO_TRIALS = 2_800_000  # after which an endless decay has fallen to 1 / sqrt 2
+AUTO_TRIALS_NEWEST = 700_000  # the same where weights are not averaged: noise stays
 MAX_PARAMETERS = 1 << 26  # 268 MB for each of weights, m and v: absurd for ES already
 
 
@@ -152,7 +153,9 @@ class Decay:
             f"3600 seconds, got {text}"
         )
 
-    def factor(self, step: int, seconds: float, trials: int) -> float:
+    def factor(
+        self, step: int, seconds: float, trials: int, half: int = AUTO_TRIALS
+    ) -> float:
         """Return the share of the rate that is left.
 
         Over steps or seconds it falls from 1 to `LAST_RATE`. With ``auto`` it falls as
@@ -162,6 +165,7 @@ class Decay:
             step: that is about to be applied.
             seconds: that the run has trained.
             trials: of this step, taken for those of all before.
+            half: trials after which an endless decay has fallen to 1 / sqrt 2.
         """
         if self.unit == "none":
             return 1.0
@@ -169,7 +173,7 @@ class Decay:
             # Beyond the bound the rate grows no more with the trials of a step, so it
             # must not fall with them either: who joins would slow the others down.
             counted = step * min(trials, MOST_COUNTED)
-            return 1.0 / math.sqrt(1.0 + counted / AUTO_TRIALS)
+            return 1.0 / math.sqrt(1.0 + counted / half)
         done = (step if self.unit == "steps" else seconds) / self.span
         return 1.0 - (1.0 - LAST_RATE) * min(1.0, done)
 
@@ -258,6 +262,10 @@ class Config:
     )
     beta2: float = _real(
         0.99, 0, 1 - 2**-24, "Adam's decay rate of the second moment", shapes=True
+    )
+    averaging: str = _improvement(
+        "auto: what is validated, exported and writes is a running mean of weights, "
+        "those of the last sixth of all steps above all; none: the newest weights"
     )
     decay: str = _key(
         "auto",
@@ -362,6 +370,11 @@ class Config:
         """Return whether noise and steps differ between kinds of weights."""
         return self.scales == "auto" and self.noise == "lowRank"
 
+    @property
+    def averages(self) -> bool:
+        """Return whether a running mean of the weights is kept."""
+        return self.averaging == "auto"
+
     def rate(self, trials: int, step: int, seconds: float) -> float:
         """Return the optimizer's rate of a step with that many accepted trials.
 
@@ -371,7 +384,8 @@ class Config:
         decay = Decay.parse(self.decay)
         auto = AUTO_RATE if self.scaled else AUTO_RATE_UNSCALED
         base = self.learning_rate or auto / self.hidden_size
-        rate = base * decay.factor(step, seconds, trials)
+        half = AUTO_TRIALS if self.averages else AUTO_TRIALS_NEWEST
+        rate = base * decay.factor(step, seconds, trials, half)
         if self.optimizer == "adam":
             most, least = math.sqrt(MOST_COUNTED / 1024), 0.125
             rate *= min(most, max(least, math.sqrt(trials / 1024)))

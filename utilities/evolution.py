@@ -40,6 +40,7 @@ from utilities.model import (
     Tensor,
     Tokens,
     adam,
+    averaged,
     initial_weights,
     sgd,
 )
@@ -142,22 +143,34 @@ class Setting:
 
 @dataclass(frozen=True)
 class TrainState:
-    """Weights and moments between two steps; arrays are read-only."""
+    """Weights, moments and mean between two steps; arrays are read-only."""
 
     step: int
     count: int  # updates applied: Adam's t
     weights: Floats
     first: Floats
     second: Floats
+    average: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
 
     def __post_init__(self) -> None:
         for array in self.arrays:
             array.flags.writeable = False
 
     @property
-    def arrays(self) -> tuple[Floats, Floats, Floats]:
-        """Return weights, first and second moment."""
-        return self.weights, self.first, self.second
+    def arrays(self) -> tuple[Floats, Floats, Floats, Floats]:
+        """Return weights, first and second moment, mean: empty where none is kept."""
+        return self.weights, self.first, self.second, self.average
+
+    @property
+    def trained(self) -> Floats:
+        """Return the weights that are to be used: their mean, where it is kept."""
+        return self.average if len(self.average) else self.weights
+
+    def fits(self, setting: "Setting") -> bool:
+        """Return whether all arrays are as long as the model asks for."""
+        size = setting.layout.size
+        mean = size if setting.config.averages else 0
+        return [len(array) for array in self.arrays] == [size, size, size, mean]
 
     def digest(self, fingerprint: bytes) -> bytes:
         """Return the SHA-256 that two equal replicas share."""
@@ -199,7 +212,9 @@ def initial_state(setting: Setting, seed: int, log_frequencies: Floats) -> Train
     """Return the state that a run starts from."""
     weights = initial_weights(setting.layout, seed, log_frequencies)
     zeros = np.zeros_like(weights)
-    return TrainState(setting.config.step_num, 0, weights, zeros, zeros.copy())
+    average = weights.copy() if setting.config.averages else zeros[:0].copy()
+    arrays = weights, zeros, zeros.copy(), average
+    return TrainState(setting.config.step_num, 0, *arrays)
 
 
 def segment_seed(run_seed: int, step: int, slot: int) -> int:
@@ -479,16 +494,16 @@ def apply(
     rates = np.float32(update.rate) * setting.layout.units
     if config.optimizer == "sgd":
         weights = sgd(state.weights, gradient, rates)
-        return TrainState(state.step + 1, count, weights, state.first, state.second)
-    weights, moments = adam(
-        state.weights,
-        Moments(state.first, state.second),
-        gradient,
-        rates,
-        count,
-        config,
-    )
-    return TrainState(state.step + 1, count, weights, moments.first, moments.second)
+        arrays = weights, state.first, state.second
+    else:
+        before = Moments(state.first, state.second)
+        about = state.weights, before, gradient, rates, count, config
+        weights, moments = adam(*about)
+        arrays = weights, moments.first, moments.second
+    average = state.average
+    if len(average):
+        average = averaged(average, weights, count)
+    return TrainState(state.step + 1, count, *arrays, average)
 
 
 def _summed(setting: Setting, sums: Totals, shaped: Whiteners) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from utilities.history import Entry, Recent, held
 from utilities.peers import REMEMBERED_STEPS, Peer
 
 MAX_BYTES = 1 << 26  # 64 MB of updates: then a state is asked for anyhow
-STATE_BYTES = 12  # of a parameter: weight and two moments
+STATE_BYTES = 16  # of a parameter: weight, two moments, mean
 MAX_UPDATES = 10_000  # a joiner or a replay has to go through them all
 
 # What the shell is asked to do with states, and what it answers.

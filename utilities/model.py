@@ -77,6 +77,7 @@ class Scales:
 # A weight from state to state is used at every character and felt at all that follow:
 # with equal noise everywhere, four fifths of what a loss varies by come from these.
 FITTING = Scales(inputs=1.5, states=0.5, outputs=0.7)
+NEWER = 5.0  # power with which older weights fade from their mean
 
 
 class Layout:
@@ -395,6 +396,23 @@ def adam(
     v = moments.second + c2 * (gradient * gradient - moments.second)
     step = rates * (m / k1) / (np.sqrt(v / k2) + np.float32(1e-8))
     return weights - step, Moments(m, v)
+
+
+def averaged(average: Floats, weights: Floats, count: int) -> Floats:
+    """Return the running mean of weights with new ones taken in.
+
+    The newest has weight 6 / (n + 5) after n updates, so that older ones fade as the
+    fifth power of the run's length since (polynomial-decay averaging, Shamir and Zhang
+    2013, arXiv 1212.1824): it fits a run of any length, and soon forgets its beginning.
+
+    Args:
+        average: (P,) before.
+        weights: (P,) the new ones.
+        count: updates including this one, from 1.
+    """
+    share = np.float32((NEWER + 1) / (count + NEWER))
+    result: Floats = average + share * (weights - average)
+    return result
 
 
 def sgd(weights: Floats, gradient: Floats, rates: Floats) -> Floats:

@@ -14,13 +14,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from utilities.config import MAX_PARAMETERS
-from utilities.evolution import Segment, Totals, Update
+from utilities.evolution import Segment, Totals, TrainState, Update
 from utilities.misc import camel_case
 from utilities.model import Floats, Tokens
 from utilities.rewards import Rewards
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 MAX_TRIALS = 1 << 24  # losses of one result: 64 MB; far beyond what one client scores
 MAX_REWARDS = 1 << 28  # of one step over all clients
 MAX_SEGMENTS = 1 << 20  # of an update, over all clients
@@ -31,6 +33,10 @@ MAX_COUNT = (1 << 63) - 1
 
 
 # Messages.
+
+
+def _nothing() -> Floats:
+    return np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,13 @@ class Welcome:
     weights: Floats = field(repr=False)
     first: Floats = field(repr=False)
     second: Floats = field(repr=False)
+    average: Floats = field(default_factory=_nothing, repr=False)
+
+    @property
+    def state(self) -> TrainState:
+        """Return the state that it carries."""
+        arrays = self.weights, self.first, self.second, self.average
+        return TrainState(self.step, self.count, *arrays)
 
 
 @dataclass(frozen=True)
@@ -166,6 +179,13 @@ class State:
     weights: Floats = field(repr=False)
     first: Floats = field(repr=False)
     second: Floats = field(repr=False)
+    average: Floats = field(default_factory=_nothing, repr=False)
+
+    @property
+    def state(self) -> TrainState:
+        """Return the state that it carries."""
+        arrays = self.weights, self.first, self.second, self.average
+        return TrainState(self.step, self.count, *arrays)
 
 
 class End(str, enum.Enum):
@@ -296,7 +316,7 @@ class Spec:
 
 
 STATE_ARRAYS = dict.fromkeys(
-    ("weights", "first", "second"), ArraySpec(("<f4",), MAX_PARAMETERS)
+    ("weights", "first", "second", "average"), ArraySpec(("<f4",), MAX_PARAMETERS)
 )
 _SEGMENTS = ArraySpec(("<u8",), 3 * MAX_SEGMENTS, columns=3)
 _FEW_SEGMENTS = ArraySpec(("<u8",), 3 * MAX_SEGMENTS_OF_ONE, columns=3)

@@ -314,8 +314,8 @@ class Server:
         prepared.run.save_checkpoint(
             state, command.digest, command.seconds, weights_only=not command.checkpoint
         )
-        validation = clean_loss(prepared.setting, state.weights, self._rows)
-        sample = sample_text(prepared, state.weights) if command.checkpoint else None
+        validation = clean_loss(prepared.setting, state.trained, self._rows)
+        sample = sample_text(prepared, state.trained) if command.checkpoint else None
         return Written(state.step, command.seconds, command.digest, validation, sample)
 
     def _collect(self, result: Done) -> None:

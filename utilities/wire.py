@@ -26,6 +26,7 @@ from utilities.frames import (
     array_frame,
     frame,
 )
+from utilities.model import Floats
 from utilities.protocol import (
     KIND_OF,
     MAX_TRIALS,
@@ -253,11 +254,19 @@ class Inbox:
         arrays: dict[str, Any] = dict(self._arrays)
         if "segments" in arrays:
             arrays["segments"] = _segments(spec.kind, arrays["segments"])
-        if spec.arrays is STATE_ARRAYS and len({len(a) for a in arrays.values()}) != 1:
-            raise ProtocolError(f"{spec.kind}: weights and moments differ in length")
+        if spec.arrays is STATE_ARRAYS:
+            _check_lengths(spec.kind, arrays)
         message: Message = spec.type(**self._plain, **arrays)
         self._spec, self._plain, self._arrays = None, {}, {}
         return message
+
+
+def _check_lengths(kind: str, arrays: Mapping[str, Floats]) -> None:
+    """Refuse a state whose arrays do not belong together; a mean may be missing."""
+    sizes = {name: len(array) for name, array in arrays.items()}
+    mean, others = sizes.pop("average"), set(sizes.values())
+    if len(others) != 1 or mean not in {0, *others}:
+        raise ProtocolError(f"{kind}: weights, moments and mean differ in length")
 
 
 def _segments(kind: str, rows: NDArray[np.uint64]) -> tuple[Segment, ...]:

@@ -140,8 +140,7 @@ class Worker:
     def _adopt(self, welcome: Welcome) -> None:
         setting = agreed_setting(welcome.config, welcome.text_sha256)
         check_size(setting, welcome)
-        arrays = (welcome.weights, welcome.first, welcome.second)
-        state = TrainState(welcome.step, welcome.count, *arrays)
+        state = welcome.state
         if state.digest(setting.fingerprint) != welcome.digest:
             raise ProtocolError("welcome: the state does not hash to its digest")
         self._setting, self._state, self._digest = setting, state, welcome.digest
@@ -372,9 +371,13 @@ def agreed_setting(keys: Mapping[str, Any], text_sha256: str) -> Setting:
 
 def check_size(setting: Setting, welcome: Welcome) -> None:
     """Raise ProtocolError unless a state has the weights of the model."""
-    size, got = setting.layout.size, len(welcome.weights)
-    if got != size:
-        raise ProtocolError(f"welcome: expected {size} weights, got {got}")
+    if not welcome.state.fits(setting):
+        size, state = setting.layout.size, welcome.state
+        mean = "and their mean" if setting.config.averages else "without a mean"
+        raise ProtocolError(
+            f"welcome: expected {size} weights {mean}, got {len(state.weights)} and "
+            f"{len(state.average)}"
+        )
 
 
 def joined(blocks: list[Segment]) -> tuple[Segment, ...]:

@@ -2,7 +2,7 @@
 
 Every row of the batch is one copy on one window: for each group its K trials and the
 clean weights, or the two sides of an antithetic pair. One matrix product per layer and
-time step serves them all, because ``x (W + sigma a b^T) = x W + sigma (x.a) b``. Three
+time step serves them all, because ``x (W + sigma a b^T) = x W + sigma (x.a) b``. Four
 things make it fast:
 
 - Signs belong to bundles of wires (`utilities.model`), so the scalar ``sigma h.a`` of a
@@ -10,6 +10,9 @@ things make it fast:
   writes there, the bias included.
 - Output noise has trials of its own (`utilities.outputs`), or never touches the
   logits: of each copy its part in the sum over the vocabulary is found as there.
+- Rows lie by copy, then group, then window: what all copies of a group read is added
+  in runs as long as a copy of every group, and clean copies lie side by side. The gates
+  of a GRU lie one after the other, each in one piece.
 - ``exp`` cannot overflow while states are in [-1, 1] and the output weights are small;
   that is checked once for a batch. Where it does not hold, logits are formed and
   shifted by their maximum.
@@ -59,8 +62,9 @@ class Population:
         self._views = layout.views(flat)
         self._windows = windows
         self._steps, (groups, w) = len(windows) - 1, windows.shape[1:]
-        self._shape = (groups, copies, w)
-        self._rows = groups * copies * w
+        self._shape = (copies, groups, w)
+        self._rows = copies * groups * w
+        self._gates = layout.width // layout.hidden_size
         # Of what reads a constant or a character; a state; a state for the logits.
         scales = layout.scales
         self._sigma = np.float32(sigma * scales.inputs)
@@ -75,24 +79,34 @@ class Population:
 
     def _spread(self, each: Floats) -> Floats:
         """Repeat the signs of a copy for each of its windows: (rows, size)."""
-        windows = self._shape[2]
+        each, windows = np.swapaxes(each, 0, 1), self._shape[2]
         if windows > 1:
             each = np.repeat(each, windows, axis=1)
-        return np.ascontiguousarray(each.reshape(self._rows, -1))
+        return np.ascontiguousarray(each).reshape(self._rows, -1)
+
+    def _by_gate(self, array: Floats) -> Floats:
+        """Lay the gates one after the other: (n, width) -> (gates, n, H)."""
+        apart = array.reshape(len(array), self._gates, -1)
+        return np.ascontiguousarray(np.swapaxes(apart, 0, 1))
+
+    def _by_copy(self, rows: Floats) -> Floats:
+        """View rows (gates, rows, H) as (gates, copies, groups * w * H)."""
+        return rows.reshape(self._gates, self._shape[0], -1)
 
     def _index(self, tokens: Tokens) -> NDArray[np.intp]:
         """Return where each row's character lies in a flat (rows, V): (t, rows)."""
         size = self._layout.vocab_size
         first = np.arange(self._rows).reshape(self._shape) * size
-        index = tokens.astype(np.intp)[:, :, None, :] + first
+        index = tokens.astype(np.intp)[:, None] + first
         return np.asarray(index).reshape(len(tokens), -1)
 
     def _read_characters(self) -> None:
         """Gather what the characters bring: clean rows and the scalars of noise."""
         tokens, views = self._windows[:-1], self._views
-        embedded = views["Wx0"].take(tokens, axis=0)  # (T, groups, w, width)
-        embedded += views["b0"]
-        self._embedded = embedded[:, :, None]  # one for all copies of a group
+        table = self._by_gate(views["Wx0"] + views["b0"])  # (gates, V, H)
+        # One for all copies of a group: (gates, T, 1, groups * w * H).
+        each = table.take(tokens.reshape(self._steps, -1), axis=1)
+        self._embedded = each.reshape(self._gates, self._steps, 1, -1)
         a = self._signs["characters"].ravel()
         self._shifts = a.take(self._index(tokens), mode="clip")  # (T, rows)
         self._shifts += 1  # the bias reads the constant 1
@@ -105,29 +119,33 @@ class Population:
         self._dots = [np.zeros(rows, np.float32) for _ in layers]  # sigma h.a
         sigma = self._state_sigma
         self._a = [self._signs[f"state{layer}"] * sigma for layer in layers]
-        self._b = [self._signs[f"gates{layer}"] for layer in layers]
-        self._recurrent = [self._views[f"Wh{layer}"] for layer in layers]
-        self._inputs = [self._views[f"Wx{layer}"] for layer in layers]
-        self._bias = [self._views[f"b{layer}"] for layer in layers]
-        self._pre = np.empty((rows, layout.width), np.float32)
-        self._noise = np.empty((rows, layout.width), np.float32)
-        self._product = np.empty((rows, layout.width), np.float32)
+        self._b = [self._by_gate(self._signs[f"gates{layer}"]) for layer in layers]
+        self._recurrent = [self._by_gate(self._views[f"Wh{x}"]) for x in layers]
+        self._inputs = [self._by_gate(self._views[f"Wx{layer}"]) for layer in layers]
+        each = (rows // self._shape[0], 1)  # of one copy
+        self._bias = [
+            self._by_gate(np.tile(self._views[f"b{layer}"], each)).reshape(
+                self._gates, 1, -1
+            )
+            for layer in layers
+        ]
+        self._pre = np.empty((self._gates, rows, size), np.float32)
+        self._noise = np.empty_like(self._pre)
+        self._product = np.empty_like(self._pre)
         self._shift = np.empty(rows, np.float32)
         if layout.model_type == "gru":
             self._prepare_gates()
 
     def _prepare_gates(self) -> None:
         """Halve what leads into a GRU's gates, and n's part inside the reset gate."""
-        layers, size = range(self._layout.n_layers), self._layout.hidden_size
-        halves = np.full(self._layout.width, HALF)
-        halves[2 * size :] = 1
-        self._embedded *= halves
+        halves = np.array([HALF, HALF, 1], np.float32)[:, None, None]
+        self._embedded *= halves[..., None]
         self._recurrent = [matrix * HALF for matrix in self._recurrent]
         self._inputs = [matrix * halves for matrix in self._inputs]
         self._bias = [vector * halves for vector in self._bias]
         self._b = [b * HALF for b in self._b]
         self._inner = []
-        for layer in layers:
+        for layer in range(self._layout.n_layers):
             noise = self._signs[f"inner{layer}"] * self._sigma
             self._inner.append((noise + self._views[f"bn{layer}"]) * HALF)
 
@@ -155,7 +173,7 @@ class Population:
         if total is None:
             total = self._safe_total()
         mean = (total / np.float32(self._steps)).reshape(self._shape).mean(axis=2)
-        return np.asarray(mean, np.float32)
+        return np.ascontiguousarray(mean.T, np.float32)
 
     def _restart(self) -> None:
         """Return to the zero state in which each window begins."""
@@ -166,7 +184,7 @@ class Population:
 
     def _clean(self, rows: Floats) -> Floats:
         """Return what belongs to the last copies of groups: (groups, w, n)."""
-        return rows.reshape(*self._shape, -1)[:, -1]
+        return rows.reshape(*self._shape, -1)[-1]
 
     def _fast_total(self) -> Floats | None:
         self._restart()
@@ -199,31 +217,30 @@ class Population:
 
     def _advance(self, layer: int, t: int) -> None:
         """Read one more character: the new state of a layer and its scalar."""
+        np.matmul(self._state[layer], self._recurrent[layer], out=self._pre)
         if layer == 0:
-            inputs, shift = self._embedded[t], self._shifts[t]
+            inputs, shift = self._embedded[:, t], self._shifts[t]
         else:
-            inputs, shift = self._from_below(layer), self._dots[layer - 1] + self._sigma
+            below = self._state[layer - 1]
+            np.matmul(below, self._inputs[layer], out=self._product)
+            inputs, shift = self._bias[layer], self._dots[layer - 1] + self._sigma
         # Not by an attribute: an object that holds its own method waits for the garbage
         # collector, with megabytes of buffers.
         cell = self._gru if self._layout.model_type == "gru" else self._rnn
         cell(layer, inputs, shift)
         np.vecdot(self._state[layer], self._a[layer], out=self._dots[layer])
 
-    def _from_below(self, layer: int) -> Floats:
-        """Return the clean products with the layer below, shaped as `_embedded[t]`."""
-        np.matmul(self._state[layer - 1], self._inputs[layer], out=self._product)
-        self._product += self._bias[layer]
-        return self._product.reshape(*self._shape, -1)
-
     def _rnn(self, layer: int, inputs: Floats, shift: Floats) -> None:
         """Compute h = tanh(x Wx + h Wh + b + noise)."""
-        h, pre = self._state[layer], self._pre
-        np.matmul(h, self._recurrent[layer], out=pre)
-        np.add(self._dots[layer], shift, out=self._shift)
-        np.multiply(self._b[layer], self._shift[:, None], out=self._noise)
-        pre += self._noise
-        pre.reshape(*self._shape, -1)[...] += inputs
-        np.tanh(pre, out=h)
+        pre, noise, sums = self._pre, self._noise, self._shift
+        np.add(self._dots[layer], shift, out=sums)
+        np.multiply(self._b[layer], sums[:, None], out=noise)
+        pre += noise
+        if layer:
+            pre += self._product
+        parts = self._by_copy(pre)
+        parts += inputs
+        np.tanh(pre[0], out=self._state[layer])
 
     def _gru(self, layer: int, inputs: Floats, shift: Floats) -> None:
         """Compute PyTorch's equations; all but n's inputs were halved beforehand.
@@ -231,25 +248,24 @@ class Population:
         A logistic gate is (1 + tanh(x / 2)) / 2: halves are all that is needed, and
         gates come out twice as large as they are.
         """
-        size = self._layout.hidden_size
-        h, pre, b = self._state[layer], self._pre, self._b[layer]
-        np.matmul(h, self._recurrent[layer], out=pre)
-        gates, inner = pre[:, : 2 * size], pre[:, 2 * size :]
-        r, z = pre[:, :size], pre[:, size : 2 * size]
-        both = self._dots[layer] + shift
-        np.multiply(b[:, : 2 * size], both[:, None], out=self._noise[:, : 2 * size])
-        noise = self._noise[:, 2 * size :]
-        np.multiply(b[:, 2 * size :], self._dots[layer][:, None], out=noise)
-        pre += self._noise
-        parts = pre.reshape(*self._shape, -1)
-        parts[..., : 2 * size] += inputs[..., : 2 * size]
+        h, b, pre, noise = self._state[layer], self._b[layer], self._pre, self._noise
+        (r, z, inner), gates, parts = pre, pre[:2], self._by_copy(pre)
+        np.add(self._dots[layer], shift, out=self._shift)
+        np.multiply(b[:2], self._shift[:, None], out=noise[:2])
+        np.multiply(b[2], self._dots[layer][:, None], out=noise[2])
+        pre += noise
+        parts[:2] += inputs[:2]
+        if layer:
+            gates += self._product[:2]
         np.tanh(gates, out=gates)
         gates += 1  # twice r and z
         inner += self._inner[layer]
         inner *= r
-        parts[..., 2 * size :] += inputs[..., 2 * size :]
-        np.multiply(b[:, 2 * size :], 2 * shift[:, None], out=noise)
-        inner += noise
+        parts[2] += inputs[2]
+        if layer:
+            inner += self._product[2]
+        np.multiply(b[2], 2 * shift[:, None], out=noise[2])
+        inner += noise[2]
         np.tanh(inner, out=inner)  # n
         h -= inner
         h *= z
@@ -279,7 +295,7 @@ class Population:
         surprises -= np.log(self._targets, out=self._targets)
         bias = self._views["bo"].take(self._windows[1:])  # (T, groups, w)
         parts = surprises.reshape(self._steps, *self._shape)
-        parts -= bias[:, :, None]
+        parts -= bias[:, None]
         return surprises
 
     def _add_output_noise(self) -> bool:
@@ -308,5 +324,5 @@ class Population:
         else:
             states = self._clean(self._state[-1])
             self._outputs.take_safely(t, states, self._clean(logits))
-        tokens = np.broadcast_to(self._windows[t + 1][:, None], self._shape)
+        tokens = np.broadcast_to(self._windows[t + 1], self._shape)
         return surprise(logits, tokens.reshape(-1))

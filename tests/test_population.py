@@ -3,10 +3,8 @@
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,12 +14,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests import reference
-from utilities import population
 from utilities.config import Config
 from utilities.evolution import Setting
 from utilities.model import Layout
 from utilities.outputs import SAFE_SHIFT
-from utilities.population import SAFE_EXPONENT, Population, powers_of_two
+from utilities.population import SAFE_EXPONENT, Population
 from utilities.scoring import clean_loss
 
 Floats = NDArray[np.float32]
@@ -157,66 +154,6 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 FAST = {"_score": 5}
 SAFE = {"_score_safely": 5}  # formed at once
 LATE = {"_score": 5, "_score_safely": 5}  # after the fast way was tried
-
-
-# --- which exponential is fast --------------------------------------------------------
-
-
-@pytest.fixture
-def asked() -> Iterator[None]:
-    powers_of_two.cache_clear()
-    yield
-    powers_of_two.cache_clear()
-
-
-@pytest.mark.usefixtures("asked")
-@pytest.mark.parametrize(
-    ("exp", "exp2", "fast"),
-    [
-        ("AVX512_SKX", "AVX512_SKX", True),
-        ("AVX512F", "baseline(SSE SSE2 SSE3)", False),
-        ("FMA3__AVX2", "AVX512_SKX", False),
-        ("baseline(NEON)", "baseline(NEON)", False),
-        ("AVX512F", None, False),
-        (None, None, False),
-    ],
-)
-def test_powers_of_two_are_taken_where_numpy_makes_them_like_the_others(
-    exp: str | None, exp2: str | None, fast: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def info(**asked: str) -> dict[str, dict[str, dict[str, str]]]:
-        assert asked == {"func_name": "^exp2?$", "signature": "float32"}
-        every = {"exp": exp, "exp2": exp2}
-        return {
-            name: {"ff": {"current": target, "available": "more"}}
-            for name, target in every.items()
-            if target
-        }
-
-    introspect = SimpleNamespace(opt_func_info=info)
-    monkeypatch.setattr(np.lib, "introspect", introspect, raising=False)
-
-    assert powers_of_two() is fast
-
-
-@pytest.mark.usefixtures("asked")
-def test_a_numpy_that_cannot_be_asked_takes_no_powers_of_two(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delattr(np.lib, "introspect", raising=False)
-
-    assert not powers_of_two()
-
-
-@BOTH
-@pytest.mark.parametrize("fast", [False, True])
-def test_losses_by_either_exponential_are_those_of_the_reference(
-    model_type: str, fast: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(population, "powers_of_two", lambda: fast)
-    some = batch(model_type=model_type, directions_per_window=4)
-
-    assert_close(some.losses(), some.expected())
 
 
 # --- against the reference ------------------------------------------------------------

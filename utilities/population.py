@@ -20,9 +20,7 @@ things make it fast:
 Buffers are made once and every operation names its output.
 """
 
-import math
 from collections.abc import Mapping
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,24 +30,6 @@ from utilities.outputs import SAFE_SHIFT, OutputTrials
 
 SAFE_EXPONENT = 60.0  # float32 holds e^88: a sum over 65,536 characters stays inside
 HALF = np.float32(0.5)
-LOG2_E = np.float32(math.log2(math.e))
-
-
-@cache
-def powers_of_two() -> bool:
-    """Return whether this numpy computes 2^x as it does e^x, for this processor.
-
-    Then it takes half the time. Elsewhere it may be the C library's, one by one.
-    """
-    introspect = getattr(np.lib, "introspect", None)  # not before numpy 2.1
-    if introspect is None:
-        return False
-    found = introspect.opt_func_info(func_name="^exp2?$", signature="float32")
-    exp, exp2 = (
-        {kind["current"] for kind in found.get(name, {}).values()}
-        for name in ("exp", "exp2")
-    )
-    return exp == exp2 != set() and not any(x.startswith("baseline") for x in exp)
 
 
 class Population:
@@ -172,7 +152,6 @@ class Population:
     def _prepare_output(self) -> None:
         rows, steps, size = self._rows, self._steps, self._layout.vocab_size
         self._exps = np.empty((rows, size), np.float32)
-        self._output = self._views["Wo"] * (LOG2_E if powers_of_two() else 1)
         self._sums = np.empty((steps, rows), np.float32)  # sum E
         if self._outputs is None:
             self._output_shifts = np.empty((steps, rows), np.float32)  # s
@@ -205,7 +184,7 @@ class Population:
 
     def _clean(self, rows: Floats) -> Floats:
         """Return what belongs to the last copies of groups: (groups, w, n)."""
-        return np.asarray(rows.reshape(*self._shape, -1)[-1])
+        return rows.reshape(*self._shape, -1)[-1]
 
     def _fast_total(self) -> Floats | None:
         self._restart()
@@ -296,11 +275,8 @@ class Population:
     def _score(self, t: int) -> None:
         """Take the sums that the likelihood of the next character needs."""
         top, exps = self._state[-1], self._exps
-        np.matmul(top, self._output, out=exps)
-        if powers_of_two():
-            np.exp2(exps, out=exps)
-        else:
-            np.exp(exps, out=exps)
+        np.matmul(top, self._views["Wo"], out=exps)
+        np.exp(exps, out=exps)
         np.matmul(exps, self._frequencies, out=self._sums[t])
         flat = exps.reshape(-1)
         flat.take(self._target_index[t], out=self._targets[t], mode="clip")

@@ -30,6 +30,7 @@ from utilities.outputs import SAFE_SHIFT, OutputTrials
 
 SAFE_EXPONENT = 60.0  # float32 holds e^88: a sum over 65,536 characters stays inside
 HALF = np.float32(0.5)
+SHORT = 32  # of a row, to which products by row cost more than two calls for all
 
 
 class Population:
@@ -73,6 +74,7 @@ class Population:
         self._to_output = np.float32(scales.outputs / scales.states)
         used = [name for name in signs if outputs is None or name != LOGITS]
         self._signs = {name: self._spread(signs[name]) for name in used}
+        self._places = self._index(windows)
         self._read_characters()
         self._prepare_layers()
         self._prepare_output()
@@ -108,7 +110,7 @@ class Population:
         each = table.take(tokens.reshape(self._steps, -1), axis=1)
         self._embedded = each.reshape(self._gates, self._steps, 1, -1)
         a = self._signs["characters"].ravel()
-        self._shifts = a.take(self._index(tokens), mode="clip")  # (T, rows)
+        self._shifts = a.take(self._places[:-1], mode="clip")  # (T, rows)
         self._shifts += 1  # the bias reads the constant 1
         self._shifts *= self._sigma
 
@@ -133,6 +135,7 @@ class Population:
         self._noise = np.empty_like(self._pre)
         self._product = np.empty_like(self._pre)
         self._shift = np.empty(rows, np.float32)
+        self._ones = np.ones(size, np.float32)
         if layout.model_type == "gru":
             self._prepare_gates()
 
@@ -157,7 +160,6 @@ class Population:
             self._output_shifts = np.empty((steps, rows), np.float32)  # s
             self._signed_sums = np.empty((steps, rows), np.float32)  # sum E b
         self._targets = np.empty((steps, rows), np.float32)  # E of the next character
-        self._target_index = self._index(self._windows[1:])
 
     def _is_safe(self) -> bool:
         """Return whether no exponential can leave float32's range."""
@@ -184,25 +186,29 @@ class Population:
 
     def _clean(self, rows: Floats) -> Floats:
         """Return what belongs to the last copies of groups: (groups, w, n)."""
-        return rows.reshape(*self._shape, -1)[-1]
+        return np.asarray(rows.reshape(*self._shape, -1)[-1])
 
     def _fast_total(self) -> Floats | None:
         self._restart()
         self._frequencies = np.exp(self._views["bo"])
         if self._outputs is None:
             self._signed = self._signs[LOGITS] * self._frequencies
+        states, exps = self._clean(self._state[-1]), self._clean(self._exps)
         for t in range(self._steps):
             for layer in range(self._layout.n_layers):
                 self._advance(layer, t)
             self._score(t)
             if self._outputs is None:
                 self._sum_signs(t)
-            elif not self._outputs.take(
-                self._clean(self._state[-1]), self._clean(self._exps)
-            ):
+            elif not self._outputs.take(states, exps):
                 return None
         surprises = self._surprises()
-        return None if surprises is None else np.asarray(surprises.sum(axis=0))
+        if surprises is None:
+            return None
+        total = surprises.sum(axis=0)
+        bias = self._views["bo"].take(self._windows[1:]).sum(axis=0)  # (groups, w)
+        total.reshape(self._shape)[...] -= bias
+        return np.asarray(total)
 
     def _safe_total(self) -> Floats:
         self._restart()
@@ -228,7 +234,15 @@ class Population:
         # collector, with megabytes of buffers.
         cell = self._gru if self._layout.model_type == "gru" else self._rnn
         cell(layer, inputs, shift)
-        np.vecdot(self._state[layer], self._a[layer], out=self._dots[layer])
+        self._multiply(self._state[layer], self._a[layer], self._dots[layer])
+
+    def _multiply(self, h: Floats, a: Floats, out: Floats) -> None:
+        """Take the product of each row with its direction: h.a."""
+        if h.shape[1] > SHORT:
+            np.vecdot(h, a, out=out)
+        else:  # row by row is slow
+            np.multiply(h, a, out=self._noise[0])
+            np.matmul(self._noise[0], self._ones, out=out)
 
     def _rnn(self, layer: int, inputs: Floats, shift: Floats) -> None:
         """Compute h = tanh(x Wx + h Wh + b + noise)."""
@@ -279,7 +293,7 @@ class Population:
         np.exp(exps, out=exps)
         np.matmul(exps, self._frequencies, out=self._sums[t])
         flat = exps.reshape(-1)
-        flat.take(self._target_index[t], out=self._targets[t], mode="clip")
+        flat.take(self._places[t + 1], out=self._targets[t], mode="clip")
 
     def _sum_signs(self, t: int) -> None:
         """Take the sums that output noise needs."""
@@ -287,15 +301,15 @@ class Population:
         np.vecdot(self._exps, self._signed, out=self._signed_sums[t])
 
     def _surprises(self) -> Floats | None:
-        """Return the surprise of each character, (T, rows); None: it is not exact."""
+        """Return the surprise of each character, (T, rows); None: it is not exact.
+
+        The target's bias is still to be taken off.
+        """
         if self._outputs is None and not self._add_output_noise():
             return None
         # Not the logarithm of the quotient: that could overflow.
         surprises = np.log(self._sums, out=self._sums)
         surprises -= np.log(self._targets, out=self._targets)
-        bias = self._views["bo"].take(self._windows[1:])  # (T, groups, w)
-        parts = surprises.reshape(self._steps, *self._shape)
-        parts -= bias[:, None]
         return surprises
 
     def _add_output_noise(self) -> bool:
@@ -306,7 +320,7 @@ class Population:
         if max(shifts.max(), -shifts.min()) > SAFE_SHIFT:
             return False
         tanh = np.tanh(shifts, out=shifts)
-        chances = self._signs[LOGITS].ravel().take(self._target_index, mode="clip")
+        chances = self._signs[LOGITS].ravel().take(self._places[1:], mode="clip")
         chances *= tanh
         chances += 1
         self._targets *= chances

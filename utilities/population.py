@@ -91,10 +91,6 @@ class Population:
         apart = array.reshape(len(array), self._gates, -1)
         return np.ascontiguousarray(np.swapaxes(apart, 0, 1))
 
-    def _by_copy(self, rows: Floats) -> Floats:
-        """View rows (gates, rows, H) as (gates, copies, groups * w * H)."""
-        return rows.reshape(self._gates, self._shape[0], -1)
-
     def _index(self, tokens: Tokens) -> NDArray[np.intp]:
         """Return where each row's character lies in a flat (rows, V): (t, rows)."""
         size = self._layout.vocab_size
@@ -132,9 +128,11 @@ class Population:
             for layer in layers
         ]
         self._pre = np.empty((self._gates, rows, size), np.float32)
+        # The same as (gates, copies, groups * w * H).
+        self._parts = self._pre.reshape(self._gates, self._shape[0], -1)
         self._noise = np.empty_like(self._pre)
         self._product = np.empty_like(self._pre)
-        self._shift = np.empty(rows, np.float32)
+        self._shift = np.empty((rows, 1), np.float32)
         self._ones = np.ones(size, np.float32)
         if layout.model_type == "gru":
             self._prepare_gates()
@@ -246,14 +244,13 @@ class Population:
 
     def _rnn(self, layer: int, inputs: Floats, shift: Floats) -> None:
         """Compute h = tanh(x Wx + h Wh + b + noise)."""
-        pre, noise, sums = self._pre, self._noise, self._shift
-        np.add(self._dots[layer], shift, out=sums)
-        np.multiply(self._b[layer], sums[:, None], out=noise)
+        pre, noise = self._pre, self._noise
+        np.add(self._dots[layer], shift, out=self._shift[:, 0])
+        np.multiply(self._b[layer], self._shift, out=noise)
         pre += noise
         if layer:
             pre += self._product
-        parts = self._by_copy(pre)
-        parts += inputs
+        self._parts += inputs
         np.tanh(pre[0], out=self._state[layer])
 
     def _gru(self, layer: int, inputs: Floats, shift: Floats) -> None:
@@ -263,9 +260,9 @@ class Population:
         gates come out twice as large as they are.
         """
         h, b, pre, noise = self._state[layer], self._b[layer], self._pre, self._noise
-        (r, z, inner), gates, parts = pre, pre[:2], self._by_copy(pre)
-        np.add(self._dots[layer], shift, out=self._shift)
-        np.multiply(b[:2], self._shift[:, None], out=noise[:2])
+        (r, z, inner), gates, parts = pre, pre[:2], self._parts
+        np.add(self._dots[layer], shift, out=self._shift[:, 0])
+        np.multiply(b[:2], self._shift, out=noise[:2])
         np.multiply(b[2], self._dots[layer][:, None], out=noise[2])
         pre += noise
         parts[:2] += inputs[:2]

@@ -119,14 +119,12 @@ class Population:
         self._a = [self._signs[f"state{layer}"] * sigma for layer in layers]
         self._b = [self._by_gate(self._signs[f"gates{layer}"]) for layer in layers]
         self._recurrent = [self._by_gate(self._views[f"Wh{x}"]) for x in layers]
-        self._inputs = [self._by_gate(self._views[f"Wx{layer}"]) for layer in layers]
-        each = (rows // self._shape[0], 1)  # of one copy
-        self._bias = [
-            self._by_gate(np.tile(self._views[f"b{layer}"], each)).reshape(
-                self._gates, 1, -1
-            )
-            for layer in layers
-        ]
+        # Of layers that read a state; b is spread over the rows of one copy.
+        each, self._inputs, self._bias = (rows // self._shape[0], 1), {}, {}
+        for layer in layers[1:]:
+            bias = self._by_gate(np.tile(self._views[f"b{layer}"], each))
+            self._bias[layer] = bias.reshape(self._gates, 1, -1)
+            self._inputs[layer] = self._by_gate(self._views[f"Wx{layer}"])
         self._pre = np.empty((self._gates, rows, size), np.float32)
         # The same as (gates, copies, groups * w * H).
         self._parts = self._pre.reshape(self._gates, self._shape[0], -1)
@@ -142,8 +140,8 @@ class Population:
         halves = np.array([HALF, HALF, 1], np.float32)[:, None, None]
         self._embedded *= halves[..., None]
         self._recurrent = [matrix * HALF for matrix in self._recurrent]
-        self._inputs = [matrix * halves for matrix in self._inputs]
-        self._bias = [vector * halves for vector in self._bias]
+        self._inputs = {x: matrix * halves for x, matrix in self._inputs.items()}
+        self._bias = {x: vector * halves for x, vector in self._bias.items()}
         self._b = [b * HALF for b in self._b]
         self._inner = []
         for layer in range(self._layout.n_layers):

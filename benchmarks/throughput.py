@@ -5,6 +5,12 @@
 Prints characters and trials a second, the speed of the matrix products alone in the
 same shapes, the share of the time that these would take, and the plain way: full noise,
 one antithetic pair at a time. With the prototype, its own figure in the same run.
+
+Characters a second are those that a pass over the network read: a row each for the
+trials that perturb states, and for the clean weights. Output trials take no pass of
+their own, but each is the loss of a perturbed copy over all characters of its window:
+characters of all trials a second count the windows of trials of either kind, and none
+of clean weights; so does the prototype's figure of that name.
 """
 
 import argparse
@@ -12,6 +18,7 @@ from pathlib import Path
 
 from utilities.processes import one_core
 
+PROTOTYPE_DIRECTIONS = 16  # for one clean pass, which its own figure counts too
 MODELS = ((16, 1), (32, 1), (64, 1), (128, 1), (128, 2), (256, 2))
 
 
@@ -41,6 +48,7 @@ def measure(
     return {
         "characters/s": characters / took,
         "trials/s": trials / took,
+        "characters of all trials/s": trials * setting.config.sequence_length / took,
         "sgemm GFLOP/s": flops * rows * setting.config.sequence_length / products / 1e9,
         "share of sgemm": products / took,
         "plain characters/s": 2 * plain.config.sequence_length / slow,
@@ -94,6 +102,9 @@ def main() -> None:
         speed, _ = prototype(options.prototype, options.data, 4 * options.seconds)
         last["prototype characters/s"] = speed
         last["ratio to prototype"] = figures["rnn 32x1"]["characters/s"] / speed
+        name, share = "characters of all trials/s", 1 - 1 / (PROTOTYPE_DIRECTIONS + 1)
+        last[f"prototype {name}"] = speed * share
+        last[f"ratio of {name}"] = figures["rnn 32x1"][name] / (speed * share)
     finish(last)
 
 

@@ -18,7 +18,7 @@ from utilities.config import Config
 from utilities.evolution import Setting
 from utilities.model import Layout
 from utilities.outputs import SAFE_SHIFT
-from utilities.population import SAFE_EXPONENT, Population
+from utilities.population import SAFE_EXPONENT, SHORT, Population
 from utilities.scoring import clean_loss
 
 Floats = NDArray[np.float32]
@@ -213,6 +213,17 @@ def test_losses_beyond_the_safe_range_are_those_of_the_reference_too(
     assert_close(losses, some.expected())
     assert losses.max() > 4
     assert scored == path
+
+
+@BOTH
+@pytest.mark.parametrize("hidden_size", [SHORT, SHORT + 1])
+def test_losses_of_short_and_of_long_rows_are_those_of_the_reference(
+    model_type: str, hidden_size: int
+) -> None:
+    some = batch(model_type=model_type, n_layers=2, hidden_size=hidden_size, sigma=0.02)
+    gentle = changed(some, factor=0.25)
+
+    assert_close(gentle.losses(), gentle.expected())
 
 
 @given(st.data())

@@ -10,8 +10,10 @@ output weights, and cosh s cancels against the target's: no logit is formed.
 """
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from utilities.model import Floats, Tokens, surprise
 
@@ -45,20 +47,14 @@ class OutputTrials:
         groups, w = targets.shape[1:]
         self._a = np.swapaxes(a * self._sigma, 1, 2)  # (groups, H, K)
         self._signs = np.ascontiguousarray(np.swapaxes(b, 1, 2))  # (groups, V, K)
-        self._states = np.empty((groups, span, w, a.shape[2]), np.float32)
-        self._exps = np.empty((groups, span, w, b.shape[2]), np.float32)
+        self._states = np.empty((span, groups, w, a.shape[2]), np.float32)
+        self._exps = np.empty((span, groups, w, b.shape[2]), np.float32)
         self._total = np.zeros(b.shape[:2], np.float32)
         self.restart()
 
     @cached_property
-    def _weights(self) -> Floats:
-        """Return what gives sum E b of each trial, and sum E: (groups, V, K + 1)."""
-        groups, size, each = self._signs.shape
-        weights = np.empty((groups, size, each + 1), np.float32)
-        frequencies = weights[..., -1:]
-        frequencies[:] = np.exp(self._bias)[:, None]
-        np.multiply(self._signs, frequencies, out=weights[..., :-1])
-        return weights
+    def _frequencies(self) -> Floats:
+        return np.asarray(np.exp(self._bias))
 
     def restart(self) -> None:
         """Begin again with the first character."""
@@ -72,38 +68,52 @@ class OutputTrials:
             states: (groups, w, H) of the uppermost layer.
             exps: (groups, w, V) exponentials of their products with the output matrix.
         """
-        self._states[:, self._held], self._exps[:, self._held] = states, exps
+        self._states[self._held] = states
+        np.multiply(exps, self._frequencies, out=self._exps[self._held])
         self._held += 1
         ended = self._scored + self._held == len(self._targets)
-        return self._score() if ended or self._held == self._exps.shape[1] else True
+        return self._score() if ended or self._held == len(self._exps) else True
+
+    def _by_group(self, held: Floats) -> Floats:
+        """Return what is held, for products of each group: (groups, held * w, n)."""
+        by_group = np.swapaxes(held[: self._held], 0, 1)
+        return by_group.reshape(len(by_group), -1, held.shape[3])
+
+    def _by_window(self, each: NDArray[Any]) -> NDArray[Any]:
+        """Return numbers of (held, groups, w) by window: (held * w, groups)."""
+        groups, w = self._targets.shape[1:]
+        by_group = np.swapaxes(each.reshape(-1, groups, w), 1, 2)
+        return by_group.reshape(-1, groups)
 
     def _score(self) -> bool:
         """Score what is held, unless a shift is too large."""
-        held, self._held = self._held, 0
-        groups, vocabulary, _ = self._signs.shape
-        states = self._states[:, :held].reshape(groups, -1, self._states.shape[3])
-        exps = self._exps[:, :held].reshape(groups, -1, self._exps.shape[3])
-        shifts = states @ self._a  # (groups, held * w, K)
+        groups, vocabulary, each = self._signs.shape
+        count = self._held * self._targets.shape[2]
+        shifts = np.empty((count, groups, each), np.float32)
+        np.matmul(self._by_group(self._states), self._a, out=np.swapaxes(shifts, 0, 1))
         shifts += self._sigma
         if max(shifts.max(), -shifts.min()) > SAFE_SHIFT:
             return False
         tanh = np.tanh(shifts, out=shifts)
-        weighted = exps @ self._weights
-        sums = weighted[..., :-1]
+        sums = np.empty_like(shifts)
+        np.matmul(self._by_group(self._exps), self._signs, out=np.swapaxes(sums, 0, 1))
         sums *= tanh
-        sums += weighted[..., -1:]
-        targets = self._targets[self._scored : self._scored + held]
-        places = np.moveaxis(targets, 0, 1).reshape(groups, -1).astype(np.intp)
-        rows = places + vocabulary * np.arange(groups)[:, None]
+        exps = self._exps[: self._held].reshape(-1, vocabulary)  # of held, group, w
+        clean = exps @ np.ones(vocabulary, np.float32)
+        sums += self._by_window(clean)[..., None]
+        targets = self._targets[self._scored : self._scored + self._held]
+        places = targets.reshape(-1).astype(np.intp)
+        rows = self._by_window(places) + vocabulary * np.arange(groups)
         chances = self._signs.reshape(groups * vocabulary, -1).take(rows, axis=0)
         chances *= tanh
         chances += 1
         sums /= chances
-        self._total += np.log(sums, out=sums).sum(axis=1)
-        chosen = np.take_along_axis(exps, places[..., None], axis=2)[..., 0]
-        clean = np.log(chosen) + self._bias.take(places)
-        self._total -= clean.sum(axis=1)[:, None]
-        self._scored += held
+        self._total += np.log(sums, out=sums).sum(axis=0)
+        places += vocabulary * np.arange(len(places))
+        chosen = self._by_window(np.log(exps.reshape(-1).take(places)))
+        self._total -= chosen.sum(axis=0)[:, None]
+        self._scored += self._held
+        self._held = 0
         return True
 
     def take_safely(self, t: int, states: Floats, logits: Floats) -> None:

@@ -2,7 +2,7 @@
 
 Every row of the batch is one copy on one window: for each group its K trials and the
 clean weights, or the two sides of an antithetic pair. One matrix product per layer and
-time step serves them all, because ``x (W + sigma a b^T) = x W + sigma (x.a) b``. Three
+time step serves them all, because ``x (W + sigma a b^T) = x W + sigma (x.a) b``. Four
 things make it fast:
 
 - Signs belong to bundles of wires (`utilities.model`), so the scalar ``sigma h.a`` of a
@@ -10,6 +10,9 @@ things make it fast:
   writes there, the bias included.
 - Output noise has trials of its own (`utilities.outputs`), or never touches the
   logits: of each copy its part in the sum over the vocabulary is found as there.
+- Rows lie by copy, then group, then window: what all copies of a group read is added
+  in runs as long as a copy of every group, and clean copies lie side by side. The gates
+  of a GRU lie one after the other, each in one piece.
 - ``exp`` cannot overflow while states are in [-1, 1] and the output weights are small;
   that is checked once for a batch. Where it does not hold, logits are formed and
   shifted by their maximum.
@@ -27,6 +30,7 @@ from utilities.outputs import SAFE_SHIFT, OutputTrials
 
 SAFE_EXPONENT = 60.0  # float32 holds e^88: a sum over 65,536 characters stays inside
 HALF = np.float32(0.5)
+SHORT = 32  # of a row, to which products by row cost more than two calls for all
 
 
 class Population:
@@ -59,8 +63,9 @@ class Population:
         self._views = layout.views(flat)
         self._windows = windows
         self._steps, (groups, w) = len(windows) - 1, windows.shape[1:]
-        self._shape = (groups, copies, w)
-        self._rows = groups * copies * w
+        self._shape = (copies, groups, w)
+        self._rows = copies * groups * w
+        self._gates = layout.width // layout.hidden_size
         # Of what reads a constant or a character; a state; a state for the logits.
         scales = layout.scales
         self._sigma = np.float32(sigma * scales.inputs)
@@ -69,32 +74,39 @@ class Population:
         self._to_output = np.float32(scales.outputs / scales.states)
         used = [name for name in signs if outputs is None or name != LOGITS]
         self._signs = {name: self._spread(signs[name]) for name in used}
+        self._places = self._index(windows)
         self._read_characters()
         self._prepare_layers()
         self._prepare_output()
 
     def _spread(self, each: Floats) -> Floats:
         """Repeat the signs of a copy for each of its windows: (rows, size)."""
-        windows = self._shape[2]
+        each, windows = np.swapaxes(each, 0, 1), self._shape[2]
         if windows > 1:
             each = np.repeat(each, windows, axis=1)
-        return np.ascontiguousarray(each.reshape(self._rows, -1))
+        return np.ascontiguousarray(each).reshape(self._rows, -1)
+
+    def _by_gate(self, array: Floats) -> Floats:
+        """Lay the gates one after the other: (n, width) -> (gates, n, H)."""
+        apart = array.reshape(len(array), self._gates, -1)
+        return np.ascontiguousarray(np.swapaxes(apart, 0, 1))
 
     def _index(self, tokens: Tokens) -> NDArray[np.intp]:
         """Return where each row's character lies in a flat (rows, V): (t, rows)."""
         size = self._layout.vocab_size
         first = np.arange(self._rows).reshape(self._shape) * size
-        index = tokens.astype(np.intp)[:, :, None, :] + first
+        index = tokens.astype(np.intp)[:, None] + first
         return np.asarray(index).reshape(len(tokens), -1)
 
     def _read_characters(self) -> None:
         """Gather what the characters bring: clean rows and the scalars of noise."""
         tokens, views = self._windows[:-1], self._views
-        embedded = views["Wx0"].take(tokens, axis=0)  # (T, groups, w, width)
-        embedded += views["b0"]
-        self._embedded = embedded[:, :, None]  # one for all copies of a group
+        table = self._by_gate(views["Wx0"] + views["b0"])  # (gates, V, H)
+        # One for all copies of a group: (gates, T, 1, groups * w * H).
+        each = table.take(tokens.reshape(self._steps, -1), axis=1)
+        self._embedded = each.reshape(self._gates, self._steps, 1, -1)
         a = self._signs["characters"].ravel()
-        self._shifts = a.take(self._index(tokens), mode="clip")  # (T, rows)
+        self._shifts = a.take(self._places[:-1], mode="clip")  # (T, rows)
         self._shifts += 1  # the bias reads the constant 1
         self._shifts *= self._sigma
 
@@ -105,29 +117,34 @@ class Population:
         self._dots = [np.zeros(rows, np.float32) for _ in layers]  # sigma h.a
         sigma = self._state_sigma
         self._a = [self._signs[f"state{layer}"] * sigma for layer in layers]
-        self._b = [self._signs[f"gates{layer}"] for layer in layers]
-        self._recurrent = [self._views[f"Wh{layer}"] for layer in layers]
-        self._inputs = [self._views[f"Wx{layer}"] for layer in layers]
-        self._bias = [self._views[f"b{layer}"] for layer in layers]
-        self._pre = np.empty((rows, layout.width), np.float32)
-        self._noise = np.empty((rows, layout.width), np.float32)
-        self._product = np.empty((rows, layout.width), np.float32)
-        self._shift = np.empty(rows, np.float32)
+        self._b = [self._by_gate(self._signs[f"gates{layer}"]) for layer in layers]
+        self._recurrent = [self._by_gate(self._views[f"Wh{x}"]) for x in layers]
+        # Of layers that read a state; b is spread over the rows of one copy.
+        each, self._inputs, self._bias = (rows // self._shape[0], 1), {}, {}
+        for layer in layers[1:]:
+            bias = self._by_gate(np.tile(self._views[f"b{layer}"], each))
+            self._bias[layer] = bias.reshape(self._gates, 1, -1)
+            self._inputs[layer] = self._by_gate(self._views[f"Wx{layer}"])
+        self._pre = np.empty((self._gates, rows, size), np.float32)
+        # The same as (gates, copies, groups * w * H).
+        self._parts = self._pre.reshape(self._gates, self._shape[0], -1)
+        self._noise = np.empty_like(self._pre)
+        self._product = np.empty_like(self._pre)
+        self._shift = np.empty((rows, 1), np.float32)
+        self._ones = np.ones(size, np.float32)
         if layout.model_type == "gru":
             self._prepare_gates()
 
     def _prepare_gates(self) -> None:
         """Halve what leads into a GRU's gates, and n's part inside the reset gate."""
-        layers, size = range(self._layout.n_layers), self._layout.hidden_size
-        halves = np.full(self._layout.width, HALF)
-        halves[2 * size :] = 1
-        self._embedded *= halves
+        halves = np.array([HALF, HALF, 1], np.float32)[:, None, None]
+        self._embedded *= halves[..., None]
         self._recurrent = [matrix * HALF for matrix in self._recurrent]
-        self._inputs = [matrix * halves for matrix in self._inputs]
-        self._bias = [vector * halves for vector in self._bias]
+        self._inputs = {x: matrix * halves for x, matrix in self._inputs.items()}
+        self._bias = {x: vector * halves for x, vector in self._bias.items()}
         self._b = [b * HALF for b in self._b]
         self._inner = []
-        for layer in layers:
+        for layer in range(self._layout.n_layers):
             noise = self._signs[f"inner{layer}"] * self._sigma
             self._inner.append((noise + self._views[f"bn{layer}"]) * HALF)
 
@@ -139,7 +156,6 @@ class Population:
             self._output_shifts = np.empty((steps, rows), np.float32)  # s
             self._signed_sums = np.empty((steps, rows), np.float32)  # sum E b
         self._targets = np.empty((steps, rows), np.float32)  # E of the next character
-        self._target_index = self._index(self._windows[1:])
 
     def _is_safe(self) -> bool:
         """Return whether no exponential can leave float32's range."""
@@ -155,7 +171,7 @@ class Population:
         if total is None:
             total = self._safe_total()
         mean = (total / np.float32(self._steps)).reshape(self._shape).mean(axis=2)
-        return np.asarray(mean, np.float32)
+        return np.ascontiguousarray(mean.T, np.float32)
 
     def _restart(self) -> None:
         """Return to the zero state in which each window begins."""
@@ -166,25 +182,29 @@ class Population:
 
     def _clean(self, rows: Floats) -> Floats:
         """Return what belongs to the last copies of groups: (groups, w, n)."""
-        return rows.reshape(*self._shape, -1)[:, -1]
+        return np.asarray(rows.reshape(*self._shape, -1)[-1])
 
     def _fast_total(self) -> Floats | None:
         self._restart()
         self._frequencies = np.exp(self._views["bo"])
         if self._outputs is None:
             self._signed = self._signs[LOGITS] * self._frequencies
+        states, exps = self._clean(self._state[-1]), self._clean(self._exps)
         for t in range(self._steps):
             for layer in range(self._layout.n_layers):
                 self._advance(layer, t)
             self._score(t)
             if self._outputs is None:
                 self._sum_signs(t)
-            elif not self._outputs.take(
-                self._clean(self._state[-1]), self._clean(self._exps)
-            ):
+            elif not self._outputs.take(states, exps):
                 return None
         surprises = self._surprises()
-        return None if surprises is None else np.asarray(surprises.sum(axis=0))
+        if surprises is None:
+            return None
+        total = surprises.sum(axis=0)
+        bias = self._views["bo"].take(self._windows[1:]).sum(axis=0)  # (groups, w)
+        total.reshape(self._shape)[...] -= bias
+        return np.asarray(total)
 
     def _safe_total(self) -> Floats:
         self._restart()
@@ -199,31 +219,37 @@ class Population:
 
     def _advance(self, layer: int, t: int) -> None:
         """Read one more character: the new state of a layer and its scalar."""
+        np.matmul(self._state[layer], self._recurrent[layer], out=self._pre)
         if layer == 0:
-            inputs, shift = self._embedded[t], self._shifts[t]
+            inputs, shift = self._embedded[:, t], self._shifts[t]
         else:
-            inputs, shift = self._from_below(layer), self._dots[layer - 1] + self._sigma
+            below = self._state[layer - 1]
+            np.matmul(below, self._inputs[layer], out=self._product)
+            inputs, shift = self._bias[layer], self._dots[layer - 1] + self._sigma
         # Not by an attribute: an object that holds its own method waits for the garbage
         # collector, with megabytes of buffers.
         cell = self._gru if self._layout.model_type == "gru" else self._rnn
         cell(layer, inputs, shift)
-        np.vecdot(self._state[layer], self._a[layer], out=self._dots[layer])
+        self._multiply(self._state[layer], self._a[layer], self._dots[layer])
 
-    def _from_below(self, layer: int) -> Floats:
-        """Return the clean products with the layer below, shaped as `_embedded[t]`."""
-        np.matmul(self._state[layer - 1], self._inputs[layer], out=self._product)
-        self._product += self._bias[layer]
-        return self._product.reshape(*self._shape, -1)
+    def _multiply(self, h: Floats, a: Floats, out: Floats) -> None:
+        """Take the product of each row with its direction: h.a."""
+        if h.shape[1] > SHORT:
+            np.vecdot(h, a, out=out)
+        else:  # row by row is slow
+            np.multiply(h, a, out=self._noise[0])
+            np.matmul(self._noise[0], self._ones, out=out)
 
     def _rnn(self, layer: int, inputs: Floats, shift: Floats) -> None:
         """Compute h = tanh(x Wx + h Wh + b + noise)."""
-        h, pre = self._state[layer], self._pre
-        np.matmul(h, self._recurrent[layer], out=pre)
-        np.add(self._dots[layer], shift, out=self._shift)
-        np.multiply(self._b[layer], self._shift[:, None], out=self._noise)
-        pre += self._noise
-        pre.reshape(*self._shape, -1)[...] += inputs
-        np.tanh(pre, out=h)
+        pre, noise = self._pre, self._noise
+        np.add(self._dots[layer], shift, out=self._shift[:, 0])
+        np.multiply(self._b[layer], self._shift, out=noise)
+        pre += noise
+        if layer:
+            pre += self._product
+        self._parts += inputs
+        np.tanh(pre[0], out=self._state[layer])
 
     def _gru(self, layer: int, inputs: Floats, shift: Floats) -> None:
         """Compute PyTorch's equations; all but n's inputs were halved beforehand.
@@ -231,25 +257,24 @@ class Population:
         A logistic gate is (1 + tanh(x / 2)) / 2: halves are all that is needed, and
         gates come out twice as large as they are.
         """
-        size = self._layout.hidden_size
-        h, pre, b = self._state[layer], self._pre, self._b[layer]
-        np.matmul(h, self._recurrent[layer], out=pre)
-        gates, inner = pre[:, : 2 * size], pre[:, 2 * size :]
-        r, z = pre[:, :size], pre[:, size : 2 * size]
-        both = self._dots[layer] + shift
-        np.multiply(b[:, : 2 * size], both[:, None], out=self._noise[:, : 2 * size])
-        noise = self._noise[:, 2 * size :]
-        np.multiply(b[:, 2 * size :], self._dots[layer][:, None], out=noise)
-        pre += self._noise
-        parts = pre.reshape(*self._shape, -1)
-        parts[..., : 2 * size] += inputs[..., : 2 * size]
+        h, b, pre, noise = self._state[layer], self._b[layer], self._pre, self._noise
+        (r, z, inner), gates, parts = pre, pre[:2], self._parts
+        np.add(self._dots[layer], shift, out=self._shift[:, 0])
+        np.multiply(b[:2], self._shift, out=noise[:2])
+        np.multiply(b[2], self._dots[layer][:, None], out=noise[2])
+        pre += noise
+        parts[:2] += inputs[:2]
+        if layer:
+            gates += self._product[:2]
         np.tanh(gates, out=gates)
         gates += 1  # twice r and z
         inner += self._inner[layer]
         inner *= r
-        parts[..., 2 * size :] += inputs[..., 2 * size :]
-        np.multiply(b[:, 2 * size :], 2 * shift[:, None], out=noise)
-        inner += noise
+        parts[2] += inputs[2]
+        if layer:
+            inner += self._product[2]
+        np.multiply(b[2], 2 * shift[:, None], out=noise[2])
+        inner += noise[2]
         np.tanh(inner, out=inner)  # n
         h -= inner
         h *= z
@@ -263,7 +288,7 @@ class Population:
         np.exp(exps, out=exps)
         np.matmul(exps, self._frequencies, out=self._sums[t])
         flat = exps.reshape(-1)
-        flat.take(self._target_index[t], out=self._targets[t], mode="clip")
+        flat.take(self._places[t + 1], out=self._targets[t], mode="clip")
 
     def _sum_signs(self, t: int) -> None:
         """Take the sums that output noise needs."""
@@ -271,15 +296,15 @@ class Population:
         np.vecdot(self._exps, self._signed, out=self._signed_sums[t])
 
     def _surprises(self) -> Floats | None:
-        """Return the surprise of each character, (T, rows); None: it is not exact."""
+        """Return the surprise of each character, (T, rows); None: it is not exact.
+
+        The target's bias is still to be taken off.
+        """
         if self._outputs is None and not self._add_output_noise():
             return None
         # Not the logarithm of the quotient: that could overflow.
         surprises = np.log(self._sums, out=self._sums)
         surprises -= np.log(self._targets, out=self._targets)
-        bias = self._views["bo"].take(self._windows[1:])  # (T, groups, w)
-        parts = surprises.reshape(self._steps, *self._shape)
-        parts -= bias[:, :, None]
         return surprises
 
     def _add_output_noise(self) -> bool:
@@ -290,7 +315,7 @@ class Population:
         if max(shifts.max(), -shifts.min()) > SAFE_SHIFT:
             return False
         tanh = np.tanh(shifts, out=shifts)
-        chances = self._signs[LOGITS].ravel().take(self._target_index, mode="clip")
+        chances = self._signs[LOGITS].ravel().take(self._places[1:], mode="clip")
         chances *= tanh
         chances += 1
         self._targets *= chances
@@ -308,5 +333,5 @@ class Population:
         else:
             states = self._clean(self._state[-1])
             self._outputs.take_safely(t, states, self._clean(logits))
-        tokens = np.broadcast_to(self._windows[t + 1][:, None], self._shape)
+        tokens = np.broadcast_to(self._windows[t + 1], self._shape)
         return surprise(logits, tokens.reshape(-1))

@@ -53,7 +53,8 @@ def _score_low_rank(
     groups, each = windows.shape[1], setting.config.passes_per_group
     copies = {}
     for name, e in signs.items():
-        copies[name] = np.zeros((groups, each + 1, e.shape[1]), np.float32)
+        by_copy = np.zeros((each + 1, groups, e.shape[1]), np.float32)
+        copies[name] = np.swapaxes(by_copy, 0, 1)  # as rows lie in a population
         copies[name][:, :each] = e.reshape(groups, each, -1)
         if setting.config.directions_per_window == 0:  # a b^T and a (-b)^T
             copies[name][:, 1] = -e if name in setting.written else e

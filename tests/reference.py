@@ -12,7 +12,7 @@ import math
 import statistics
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 from typing import Any, TypeAlias, TypeVar
@@ -602,10 +602,11 @@ class State:
     weights: list[float]
     first: list[float]
     second: list[float]
+    average: list[float] = field(default_factory=list)  # empty: none is kept
 
     def digest(self, fingerprint: bytes) -> bytes:
         """Return the hash of version, fingerprint, step, count and all arrays."""
-        numbers = self.weights + self.first + self.second
+        numbers = self.weights + self.first + self.second + self.average
         return hashlib.sha256(
             struct.pack("<Q", 1)
             + fingerprint
@@ -619,8 +620,18 @@ class State:
         if update.trials == 0:
             return
         self.count += 1
+        self._take_step(
+            config, shaped_total(config, self.weights, tokens, update), update
+        )
+        share = float32(6 / (self.count + 5))
+        for i, mean in enumerate(self.average):
+            change = float32(share * float32(self.weights[i] - mean))
+            self.average[i] = float32(mean + change)
+
+    def _take_step(
+        self, config: Config, sums: Sequence[Number], update: Update
+    ) -> None:
         scale = 42 * math.sqrt(1024 * update.trials)
-        sums = shaped_total(config, self.weights, tokens, update)
         for i, (summed, unit) in enumerate(zip(sums, units_of(config), strict=True)):
             g = float32(-summed / scale)
             rate = float32(float32(update.rate) * float32(unit))

@@ -1,5 +1,6 @@
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,41 @@ def test_weights_are_read_from_a_full_checkpoint_too() -> None:
     assert read_weights(checkpoint().to_bytes(), 123).tolist() == [1, 4]
 
 
+def averaged() -> Checkpoint:
+    state = replace(checkpoint().state, average=np.array([7, 8], np.float32))
+    return Checkpoint(state, state.digest(FINGERPRINT), 67.25)
+
+
+def test_a_mean_of_the_weights_is_written_and_read_too() -> None:
+    data = averaged().to_bytes()
+
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        assert arrays["average"].dtype.str == "<f4"
+        assert arrays["average"].tolist() == [7, 8]
+    state = read_checkpoint(data, 123, FINGERPRINT).state
+    assert state.average.tolist() == [7, 8]
+    assert state.weights.tolist() == [1, 4]
+
+
+def test_the_weights_to_be_used_are_their_mean() -> None:
+    alone = averaged().weights_to_bytes()
+
+    with np.load(io.BytesIO(alone), allow_pickle=False) as arrays:
+        assert sorted(arrays.files) == ["digest", "stepNum", "weights"]
+    for data in (alone, averaged().to_bytes()):
+        assert read_weights(data, 123).tolist() == [7, 8]
+
+
+def test_a_mean_that_is_missing_is_noticed_by_the_digest() -> None:
+    whole = averaged()
+    without = replace(whole.state, average=np.zeros(0, np.float32))
+
+    with pytest.raises(CheckpointError, match="expected a state with digest"):
+        read_checkpoint(
+            Checkpoint(without, whole.digest, 67.25).to_bytes(), 123, FINGERPRINT
+        )
+
+
 def test_the_file_ends_in_the_hash_of_all_bytes_before_it() -> None:
     data = checkpoint().to_bytes()
 
@@ -149,6 +185,8 @@ def test_a_file_under_the_name_of_another_step_is_refused() -> None:
         ({"first": np.zeros((3, 1), "<f4")}, "first: expected <f4 .*got <f4 with 2"),
         ({"second": np.zeros(4, "<f4")}, "second: expected 3 numbers .* got 4"),
         ({"second": np.array([0, np.nan, 0], "<f4")}, "second: expected finite"),
+        ({"average": np.zeros(2, "<f4")}, "average: expected 3 numbers .* got 2"),
+        ({"average": np.array([0, 0, np.inf], "<f4")}, "average: expected finite"),
         ({"seconds": np.array(np.inf)}, "seconds: expected finite"),
         ({"seconds": np.array(-1.0)}, "seconds: expected no negative number, got -1"),
         ({"count": np.array(-1)}, "count: expected no negative number, got -1"),

@@ -199,6 +199,14 @@ def test_the_digest_covers_step_count_and_fingerprint() -> None:
     assert len(digests) == 5
 
 
+def test_the_digest_of_a_state_with_a_mean_by_hand() -> None:
+    content = struct.pack("<Q32sQQ", 1, FINGERPRINT, 3, 2)
+    content += struct.pack("<16f", 0, 1, 2, 3, 1, 2, 3, 4, 2, 3, 4, 5, 9, 8, 7, 6)
+    state = small_state(average=np.array([9, 8, 7, 6], np.float32))
+
+    assert state.digest(FINGERPRINT) == hashlib.sha256(content).digest()
+
+
 @pytest.mark.parametrize("name", ["weights", "first", "second"])
 @pytest.mark.parametrize("place", [0, 1, 2, 3])
 @pytest.mark.parametrize("bit", [0, 15, 31])
@@ -814,12 +822,15 @@ def reference_state(state: TrainState) -> reference.State:
         state.weights.tolist(),
         state.first.tolist(),
         state.second.tolist(),
+        state.average.tolist(),
     )
 
 
-def steps(setting: Setting) -> Iterator[tuple[TrainState, Update]]:
+def steps(
+    setting: Setting, state: TrainState | None = None
+) -> Iterator[tuple[TrainState, Update]]:
     """Yield three updates and the states after them."""
-    tokens, state = example_tokens(setting.config), example_state(setting)
+    tokens, state = example_tokens(setting.config), state or example_state(setting)
     for step in range(3):
         update = example_update(setting, step, example_segments(step))
         state = advance(setting, state, update, tokens)
@@ -837,6 +848,64 @@ def test_states_have_the_bits_of_the_reference(setting: Setting) -> None:
         assert state.digest(FINGERPRINT) == slow.digest(FINGERPRINT)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_mean_of_the_weights_has_the_bits_of_the_reference(optimizer: str) -> None:
+    setting = example_setting(optimizer=optimizer)
+    start = averaging_state(setting)
+    slow, tokens = reference_state(start), example_tokens(setting.config).tolist()
+
+    for state, update in steps(setting, start):
+        slow.advance(setting.config, tokens, update)
+        assert state.average.tolist() == slow.average
+        assert (slow.average == slow.weights) is (state.count == 1)
+        assert state.digest(FINGERPRINT) == slow.digest(FINGERPRINT)
+        assert state.trained is state.average
+
+
+def averaging_state(setting: Setting) -> TrainState:
+    """Return the state before the first step of a run that keeps a mean."""
+    start = example_state(setting)
+    return dataclasses.replace(start, average=start.weights.copy())
+
+
+def test_a_mean_of_the_weights_changes_nothing_else() -> None:
+    setting = example_setting()
+    after = [state for state, _ in steps(setting)]
+    averaged = [state for state, _ in steps(setting, averaging_state(setting))]
+
+    for state, other in zip(after, averaged, strict=True):
+        assert [a.tobytes() for a in state.arrays[:3]] == [
+            a.tobytes() for a in other.arrays[:3]
+        ]
+        assert len(state.average) == 0
+        assert state.trained is state.weights
+
+
+def test_bits_of_a_mean_are_for_ever() -> None:
+    setting = example_setting()
+    *_, (state, _) = steps(setting, averaging_state(setting))
+
+    assert state.digest(FINGERPRINT).hex() == AVERAGED
+
+
+@pytest.mark.parametrize(("averaging", "length"), [("auto", 4), ("none", 0)])
+def test_a_state_fits_a_run_that_keeps_a_mean_or_none(
+    averaging: str, length: int
+) -> None:
+    setting = example_setting(averaging=averaging)
+    state = initial_state(setting, 5, np.zeros(9, np.float32))
+    short = state.weights[1:].copy()
+
+    assert (len(state.average) > 0) is (length > 0)
+    assert state.fits(setting)
+    for name in ("weights", "first", "second"):
+        assert not dataclasses.replace(state, **{name: short}).fits(setting)
+    other = short[:0] if length else state.weights
+    for wrong in (short, other):
+        assert not dataclasses.replace(state, average=wrong.copy()).fits(setting)
+
+
+AVERAGED = "381edbc825fdbfcc7c567d1bcdd192cfcca68072d62296de9ee4d71ccce916d9"
 GOLDEN = {
     "rnn": "dcf1574d1a5e05fd02a0686478430ea609d0d094b2e64f1b39f382afb4171a1f",
     "gru": "92a8a1e7678da9442df72387aa0739dc8440e266d42c294ac2c231d2de4b3b07",

@@ -26,6 +26,7 @@ from utilities.model import (
     Moments,
     Network,
     adam,
+    averaged,
     initial_weights,
     power,
     sgd,
@@ -703,6 +704,28 @@ def test_adam_has_the_bits_of_single_rounded_operations(
         (weights, moments.first, moments.second), zip(*state, strict=True), strict=True
     ):
         assert array.tobytes() == floats(*expected).tobytes()
+
+
+def test_a_running_mean_by_hand() -> None:
+    old, new = floats(1, -2), floats(8, 5)
+
+    assert averaged(old, new, 1).tolist() == [8, 5]  # the first alone counts
+    assert averaged(old, new, 7).tolist() == [4.5, 1.5]  # 6 / 12 of the newest
+    assert averaged(old, old, 9).tolist() == [1, -2]
+    assert averaged(old, new, 7).dtype == np.float32
+    assert (old.tolist(), new.tolist()) == ([1, -2], [8, 5])
+
+
+def test_older_weights_fade_with_the_fifth_power() -> None:
+    # After n updates the k-th has weight k (k + 1) ... (k + 4), of all together.
+    n = 12
+    for k in range(1, n + 1):
+        average = floats(0)
+        for count in range(1, n + 1):
+            average = averaged(average, floats(count == k), count)
+        powers = [math.prod(range(i, i + 5)) for i in range(1, n + 1)]
+        share = powers[k - 1] / sum(powers)
+        assert average.tolist() == [pytest.approx(share, rel=1e-4)]
 
 
 def test_gradient_descent_by_hand() -> None:

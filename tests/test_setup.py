@@ -2,6 +2,7 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,12 +62,11 @@ def config_of(run: Run) -> dict[str, Any]:
 def trained(run: Prepared, steps: int) -> TrainState:
     """Return a state that many steps on, saved with the run."""
     state = run.state
-    later = TrainState(
-        state.step + steps,
-        state.count + steps,
-        state.weights + np.float32(steps),
-        state.first,
-        state.second,
+    later = replace(
+        state,
+        step=state.step + steps,
+        count=state.count + steps,
+        weights=state.weights + np.float32(steps),
     )
     run.run.save_checkpoint(later, later.digest(run.setting.fingerprint), 12.5)
     return later

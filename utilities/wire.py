@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from utilities import plaindata
+from utilities import moulds, plaindata
 from utilities.config import MAX_PARAMETERS
 from utilities.errors import ProtocolError
 from utilities.evolution import Segment
@@ -221,7 +221,7 @@ class Inbox:
 
     def _take(self, announced: Announced, payload: bytearray) -> None:
         if self._spec is None:
-            self._open(plaindata.loads(payload))
+            self._open(moulds.loads(payload))
             return
         name, _ = self._due(self._spec)
         form = array_form(announced.tag)

@@ -318,7 +318,7 @@ class Summing:
     def update(self) -> Update:
         """Return the update with the total in place of segments and rewards."""
         one, other = self._totals
-        total = narrowed(one + other, self._update.rewards)
+        total = narrowed(one + other)
         nothing = np.zeros(0, np.int8)
         return replace(self._update, segments=(), rewards=nothing, total=total)
 

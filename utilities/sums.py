@@ -61,6 +61,13 @@ def largest(rewards: Rewards) -> int:
     return int(np.abs(rewards, dtype=np.int64).sum())
 
 
+def largest_each(rewards: Sequence[Rewards]) -> list[int]:
+    """Return the largest sum that each of several can give: none of them is empty."""
+    sizes = np.abs(np.concatenate(rewards), dtype=np.int64)
+    firsts = np.cumsum([0, *map(len, rewards[:-1])])
+    return [int(size) for size in np.add.reduceat(sizes, firsts)]
+
+
 def narrowed(total: Totals) -> Totals:
     """Return a sum in the narrowest integers that hold it: (P,), at least one weight.
 

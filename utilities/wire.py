@@ -24,6 +24,7 @@ from utilities.frames import (
     FrameReader,
     array_form,
     array_frame,
+    array_header,
     frame,
 )
 from utilities.protocol import (
@@ -119,7 +120,8 @@ def _rows(segments: tuple[Segment, ...]) -> Iterator[Buffer]:
     """Yield the frame of segments, as `array_frame` would of a matrix of them."""
     numbers = [number for s in segments for number in (s.seed, s.first, s.groups)]
     payload = struct.pack(f"<{len(numbers)}Q", *numbers)
-    return frame(f"np.<u8:{len(segments)},3".encode(), payload)
+    yield array_header("<u8", (len(segments), 3))
+    yield payload
 
 
 # Reading.

@@ -219,7 +219,7 @@ def test_no_peer_can_have_many_tags_remembered() -> None:
         assert read_all(b"".join(frame(tag.encode(), b""))) == [(tag, b"")]
         array_form(tag)
 
-    for known in (frames._checked_tag, parse_array_tag, array_form):
+    for known in (frames._announced, parse_array_tag, array_form):
         assert known.cache_info().currsize <= KNOWN_TAGS
 
 

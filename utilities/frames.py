@@ -111,18 +111,18 @@ class FrameReader:
         Raises:
             ProtocolError: the tag is too long or not ASCII.
         """
-        if self._announced is None and len(self._pending) >= HEADER.size:
-            tag_length, length = HEADER.unpack_from(self._pending)
+        pending = self._pending
+        if self._announced is None and len(pending) >= HEADER.size:
+            tag_length, _ = HEADER.unpack_from(pending)
             if tag_length > MAX_TAG:
                 raise ProtocolError(
                     f"frame: expected a tag of at most {MAX_TAG} bytes, "
                     f"got {tag_length}"
                 )
             end = HEADER.size + tag_length
-            if len(self._pending) >= end:
-                tag = _checked_tag(bytes(self._pending[HEADER.size : end]))
-                del self._pending[:end]
-                self._announced = Announced(tag, length)
+            if len(pending) >= end:
+                self._announced = _announced(bytes(pending[:end]))
+                del pending[:end]
         return self._announced
 
     def payload(self) -> bytearray | None:
@@ -145,10 +145,13 @@ class FrameReader:
 
 
 @lru_cache(KNOWN_TAGS)
-def _checked_tag(tag: bytes) -> str:
+def _announced(header: bytes) -> Announced:
+    """Return what a header with its tag says."""
+    _, length = HEADER.unpack_from(header)
+    tag = header[HEADER.size :]
     if not (tag.isascii() and tag.decode("ascii").isprintable()):
         raise ProtocolError(f"frame: expected a tag in ASCII, got {tag!r}")
-    return tag.decode("ascii")
+    return Announced(tag.decode("ascii"), length)
 
 
 @lru_cache(KNOWN_TAGS)

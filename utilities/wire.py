@@ -227,11 +227,10 @@ class Inbox:
             return
         name, _ = self._due(self._spec)
         form = array_form(announced.tag)
-        array = np.frombuffer(payload, form.dtype)
-        if len(form.shape) > 1:
-            array = array.reshape(form.shape)
-        array.flags.writeable = False
-        self._arrays[name] = array
+        array = np.frombuffer(memoryview(payload).toreadonly(), form.dtype)
+        self._arrays[name] = (
+            array if len(form.shape) == 1 else array.reshape(form.shape)
+        )
 
     def _open(self, head: object) -> None:
         kind = head.get("kind") if isinstance(head, dict) else None
@@ -245,8 +244,8 @@ class Inbox:
             raise ProtocolError(
                 f"{kind}: expected fields {', '.join(names)}, got {list(head)!r:.200}"
             )
-        for key, name in names.items():
-            if not spec.plain[name](head[key]):
+        for key, check in spec.checks:
+            if not check(head[key]):
                 raise ProtocolError(f"{kind}.{key}: not acceptable: {head[key]!r:.80}")
         self._spec = spec
         self._plain = {name: head[key] for key, name in names.items()}

@@ -57,7 +57,7 @@ from utilities.worker import Worker, agreed_setting
 LARGE = 1 << 12  # bytes of an array that only the first client reads
 DIALLED = 16  # connections that are opened before others have their turn
 RETRY_SECONDS = 0.5, 1.0  # a client's first pause
-SHARES_SECONDS = 0.02  # that rewards are waited for after the last ones have come
+SHARES_SECONDS = 0.005  # that rewards are waited for after the last ones have come
 TRUE_STEPS = 4  # of a run, whose losses are real: whoever is first is audited alone
 FOREVER = 1e9  # seconds
 POOL = 1 << 16  # losses that answers are cut from
@@ -302,14 +302,14 @@ class Replica:
         )
         return b"".join((head, rows, middle, *losses, tail))
 
-    def sums(self, shares: list[Shares]) -> list[bytes]:
+    def sums(self, shares: list[Shares]) -> list[Message]:
         """Return what clients answer to the rewards of their trials."""
-        began, sums = time.process_time(), []
+        began, sums = time.process_time(), list[Message]()
         for share in shares:
             self._worker.handle(share)
             sums += self._worker.work()
         self.spent += time.process_time() - began
-        return [in_bytes(each) for each in sums]
+        return sums
 
 
 # The clients.
@@ -515,9 +515,10 @@ class Crowd:
     def _move(self, member: Member, step: int) -> None:
         if member.step is not None:
             self._steps[member.step] -= 1
+            if not self._steps[member.step]:
+                del self._steps[member.step]
         self._steps[step] += 1
         member.step = step
-        self._steps = +self._steps
         if not self._welcomed and self._steps.total() == self._order.clients:
             self._welcomed = True
             self._tell(Welcomed(time.monotonic(), self._retries))
@@ -558,5 +559,5 @@ class Crowd:
             return
         shares, self._shares = self._shares, []
         sums = self._replica.sums([share for _, share in shares])
-        for (member, _), data in zip(shares, sums, strict=True):
-            self._send(member, data)
+        for (member, _), message in zip(shares, sums, strict=True):
+            self._send(member, in_bytes(message))

@@ -32,7 +32,8 @@ ROWS = (
         "unknown",
     ),
     (
-        *("plaindata", "frames", "protocol", "wire", "handshake", "sealing"),
+        *("plaindata", "moulds", "frames", "protocol", "wire"),
+        *("handshake", "sealing"),
         "sessions",
     ),
     (
@@ -87,7 +88,8 @@ WITHIN = {
     "selftest": {"whitening"},
     "engine": {"whitening", "rewards", "evolution", "scoring"},
     "scheduling": {"whitening", "rewards", "evolution", "scoring", "engine"},
-    "wire": {"plaindata", "frames", "protocol"},
+    "moulds": {"plaindata"},
+    "wire": {"plaindata", "moulds", "frames", "protocol"},
     "sealing": {"frames"},
     "sessions": {"frames", "protocol", "wire", "handshake", "sealing"},
     "tally": {"aggregation", "audits", "pacing"},

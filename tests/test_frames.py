@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 from utilities import frames
 from utilities.errors import ProtocolError
 from utilities.frames import (
+    COPIED_BELOW,
     DTYPES,
     KNOWN_TAGS,
     MAX_TAG,
@@ -218,7 +219,7 @@ def test_no_peer_can_have_many_tags_remembered() -> None:
         assert read_all(b"".join(frame(tag.encode(), b""))) == [(tag, b"")]
         array_form(tag)
 
-    for known in (frames._checked_tag, parse_array_tag, array_form):
+    for known in (frames._announced, parse_array_tag, array_form):
         assert known.cache_info().currsize <= KNOWN_TAGS
 
 
@@ -279,13 +280,16 @@ def test_arrays_are_written_little_endian_in_c_order(array: Array) -> None:
     assert array_bytes(array) == bytes.fromhex(TABLE["matrix"][1])
 
 
+@pytest.mark.parametrize(("size", "copied"), [(6, True), (COPIED_BELOW, False)])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_listed_dtype_travels_without_a_copy(dtype: str) -> None:
-    array = np.arange(6).astype(dtype)
+def test_large_arrays_of_every_listed_dtype_travel_without_a_copy(
+    dtype: str, size: int, *, copied: bool
+) -> None:
+    array = np.resize(np.arange(6), size).astype(dtype)
     tag, payload = array_frame(array)
 
-    assert bytes(tag[8:]) == f"np.{dtype}:6".encode()
-    assert np.shares_memory(np.frombuffer(payload, np.uint8), array)
+    assert bytes(tag[8:]) == f"np.{dtype}:{size}".encode()
+    assert np.shares_memory(np.frombuffer(payload, np.uint8), array) is not copied
     assert bytes(payload) == array.tobytes()
 
 

@@ -18,7 +18,8 @@ scoring                  the losses of trials
 textfiles, unknown       reading texts; the characters that a vocabulary does not hold
 selftest, engine         what all replicas must compute alike; who computes it
 scheduling               which part of it each process of a client computes
-plaindata, frames        pickled plain data; frames of bytes
+plaindata, moulds        pickled plain data; what differs in numbers alone
+frames                   frames of bytes
 protocol, wire           messages; their bytes, and who may say what when
 handshake, sealing       proof of the secret, before all else; records that prove it
 sessions                 one end of a connection, from its first byte on

@@ -324,8 +324,12 @@ def shape(
         seconds: that the run has trained, for a decay over time.
     """
     ordered = sorted(scored, key=_place)
-    changes = [differences(setting, scores) for _, scores in ordered]
-    shaped = rewards_of(setting.config, np.concatenate(changes)) if changes else None
+    shaped = None
+    if ordered:
+        losses = np.concatenate([scores.losses for _, scores in ordered])
+        clean = np.concatenate([scores.clean for _, scores in ordered])
+        changes = differences(setting, Scores(losses, clean))
+        shaped = rewards_of(setting.config, changes)
     if shaped is None:
         return Update(step, token_batch, 0, 0.0, (), np.zeros(0, np.int8))
     rate = setting.config.rate(len(shaped), step, seconds)

@@ -27,6 +27,7 @@ HEADER = struct.Struct("<II")
 MAX_TAG = 64  # the longest legal one has 28 characters
 MAX_DIMENSIONS = 2
 KNOWN_TAGS = 256  # are read once only: a run has a few dozen, over and over
+COPIED_BELOW = 1 << 12  # bytes of an array: a view of it costs more than a copy
 DTYPES = ("<f4", "<f8", "<u8", "<i8", "<i4", "<i2", "<u4", "<u2", "|u1", "|i1")
 
 Buffer: TypeAlias = bytes | memoryview
@@ -40,10 +41,23 @@ def array_frame(array: Array) -> Iterator[Buffer]:
         AssertionError: the dtype is not one that travels.
     """
     little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    dtype = little.dtype.str
-    assert dtype in DTYPES, f"arrays of {array.dtype} do not travel"
-    tag = f"np.{dtype}:{','.join(map(str, little.shape))}".encode()
-    return frame(tag, little.reshape(-1).view(np.uint8).data)
+    yield array_header(little.dtype.str, little.shape)
+    if little.nbytes < COPIED_BELOW:
+        yield little.tobytes()
+    else:
+        yield little.reshape(-1).view(np.uint8).data
+
+
+@lru_cache(KNOWN_TAGS)
+def array_header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """Return the header and the tag of an array.
+
+    Raises:
+        AssertionError: the dtype is not one that travels.
+    """
+    assert dtype in DTYPES, f"arrays of {dtype} do not travel"
+    tag = f"np.{dtype}:{','.join(map(str, shape))}".encode()
+    return HEADER.pack(len(tag), math.prod(shape) * np.dtype(dtype).itemsize) + tag
 
 
 def frame(tag: bytes, payload: Buffer) -> Iterator[Buffer]:
@@ -97,18 +111,18 @@ class FrameReader:
         Raises:
             ProtocolError: the tag is too long or not ASCII.
         """
-        if self._announced is None and len(self._pending) >= HEADER.size:
-            tag_length, length = HEADER.unpack_from(self._pending)
+        pending = self._pending
+        if self._announced is None and len(pending) >= HEADER.size:
+            tag_length, _ = HEADER.unpack_from(pending)
             if tag_length > MAX_TAG:
                 raise ProtocolError(
                     f"frame: expected a tag of at most {MAX_TAG} bytes, "
                     f"got {tag_length}"
                 )
             end = HEADER.size + tag_length
-            if len(self._pending) >= end:
-                tag = _checked_tag(bytes(self._pending[HEADER.size : end]))
-                del self._pending[:end]
-                self._announced = Announced(tag, length)
+            if len(pending) >= end:
+                self._announced = _announced(bytes(pending[:end]))
+                del pending[:end]
         return self._announced
 
     def payload(self) -> bytearray | None:
@@ -131,10 +145,13 @@ class FrameReader:
 
 
 @lru_cache(KNOWN_TAGS)
-def _checked_tag(tag: bytes) -> str:
+def _announced(header: bytes) -> Announced:
+    """Return what a header with its tag says."""
+    _, length = HEADER.unpack_from(header)
+    tag = header[HEADER.size :]
     if not (tag.isascii() and tag.decode("ascii").isprintable()):
         raise ProtocolError(f"frame: expected a tag in ASCII, got {tag!r}")
-    return tag.decode("ascii")
+    return Announced(tag.decode("ascii"), length)
 
 
 @lru_cache(KNOWN_TAGS)

@@ -29,6 +29,8 @@ Plain: TypeAlias = (
     "bool | int | float | str | bytes"
     " | list[Plain] | tuple[Plain, ...] | dict[str, Plain] | None"
 )
+# Of an opcode's value: where it begins, its bytes, its format as `struct` has it.
+Operand: TypeAlias = tuple[int, int, str]
 _Container: TypeAlias = list[object] | tuple[object, ...] | dict[object, object]
 
 # Below the 64 KiB at which the pickler starts a second frame, so that there is never
@@ -94,13 +96,28 @@ def loads(data: bytes | bytearray | memoryview) -> Plain:
         ProtocolError: The bytes are anything but one complete pickle of plain data
             within the limits; nothing else is ever raised on account of them.
     """
+    return loads_with_operands(data)[0]
+
+
+def loads_with_operands(
+    data: bytes | bytearray | memoryview,
+) -> tuple[Plain, list[Operand]]:
+    """Read as `loads`; also return where the operands of scalars lie, in order.
+
+    Of floats, of integers up to 32 bits and of bytes up to 255: others in these places
+    make another value and change nothing else.
+
+    Raises:
+        ProtocolError: As `loads`.
+    """
     with memoryview(data) as view:
         if view.nbytes > MAX_BYTES:
             raise ProtocolError(
                 f"pickled data: {view.nbytes} bytes, at most {MAX_BYTES} are allowed"
             )
         content = bytes(view)
-    return _Machine(content, _skip_header(content)).run()
+    machine = _Machine(content, _skip_header(content))
+    return machine.run(), machine.operands
 
 
 class _Copier:
@@ -247,10 +264,12 @@ class _Machine:
         "_position",
         "_stack",
         "_text",
+        "operands",
     )
 
     def __init__(self, data: bytes, start: int) -> None:
         self._data = data
+        self.operands: list[Operand] = []
         self._position = start  # of the next byte to read
         self._opcode_at = start  # of the opcode being run
         self._stack: list[Plain] = []
@@ -360,9 +379,11 @@ class _Machine:
     # Opcodes: scalars
 
     def integer(self, width: int) -> None:
+        self.operands.append((self._position, width, "B" if width == 1 else "H"))
         self._push(self._take_number(width))
 
     def signed_integer(self) -> None:
+        self.operands.append((self._position, 4, "i"))
         self._push(int.from_bytes(self._take(4), "little", signed=True))
 
     def long_integer(self) -> None:
@@ -375,6 +396,7 @@ class _Machine:
         self._push(value)
 
     def floating(self) -> None:
+        self.operands.append((self._position, _FLOAT.size, "d"))
         (value,) = _FLOAT.unpack(self._take(_FLOAT.size))
         self._push(value)
 
@@ -398,7 +420,11 @@ class _Machine:
         self._push_text(text)
 
     def byte_string(self, width: int) -> None:
-        self._push_text(self._take(self._take_number(width)))
+        value = self._take(self._take_number(width))
+        if width == 1:
+            start = self._position - len(value)
+            self.operands.append((start, len(value), f"{len(value)}s"))
+        self._push_text(value)
 
     # Opcodes: containers
 

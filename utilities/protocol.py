@@ -310,6 +310,11 @@ class Spec:
         return {camel_case(name): name for name in self.plain}
 
     @cached_property
+    def checks(self) -> tuple[tuple[str, Check], ...]:
+        """Return the check of each plain field by its key on the wire."""
+        return tuple((key, self.plain[name]) for key, name in self.keys.items())
+
+    @cached_property
     def ordered(self) -> tuple[tuple[str, ArraySpec], ...]:
         """Return the arrays in the order in which they travel."""
         return tuple(self.arrays.items())

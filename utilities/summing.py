@@ -29,7 +29,7 @@ from utilities.model import Tokens
 from utilities.peers import REPORTS, Debts, Peer, usual_seconds
 from utilities.protocol import Shares, Sum
 from utilities.rewards import Rewards
-from utilities.sums import Bound, Part, bounds, check, largest, narrowed
+from utilities.sums import Bound, Part, bounds, check, largest_each, narrowed
 
 Owners: TypeAlias = Mapping[int, Peer]  # who has scored the segment of a seed
 
@@ -107,7 +107,10 @@ class Accounts:
 
     def of(self, peer: Peer) -> Account:
         """Return a client's account."""
-        return self._accounts.setdefault(peer, Account())
+        account = self._accounts.get(peer)
+        if account is None:
+            account = self._accounts[peer] = Account()
+        return account
 
     def close(self, peer: Peer) -> None:
         """Forget a client that has left."""
@@ -135,15 +138,21 @@ def parts_by_peer(setting: Setting, update: Update, owners: Owners) -> dict[Peer
         shares.setdefault(peer, []).append(update.rewards[start:end])
         start = end
     return {
-        peer: Part(tuple(mine), np.concatenate(shares[peer]))
+        peer: Part(tuple(mine), _together(shares[peer]))
         for peer, mine in segments.items()
     }
 
 
+def _together(shares: list[Rewards]) -> Rewards:
+    return shares[0] if len(shares) == 1 else np.concatenate(shares)
+
+
 def contributions(parts: Mapping[Peer, Part]) -> tuple[tuple[str, int, int], ...]:
     """Return each client's name, trials, and sum of |reward|."""
+    sizes = largest_each([part.rewards for part in parts.values()])
     return tuple(
-        (peer.name, part.trials, largest(part.rewards)) for peer, part in parts.items()
+        (peer.name, part.trials, size)
+        for (peer, part), size in zip(parts.items(), sizes, strict=True)
     )
 
 
@@ -318,7 +327,7 @@ class Summing:
     def update(self) -> Update:
         """Return the update with the total in place of segments and rewards."""
         one, other = self._totals
-        total = narrowed(one + other, self._update.rewards)
+        total = narrowed(one + other)
         nothing = np.zeros(0, np.int8)
         return replace(self._update, segments=(), rewards=nothing, total=total)
 

@@ -27,7 +27,7 @@ from utilities.evolution import (
     characters_read,
     pieces,
 )
-from utilities.model import CHARACTERS, Floats, Tokens
+from utilities.model import CHARACTERS, Floats, Layout, Tokens
 from utilities.noise import window_words
 from utilities.rewards import Rewards
 
@@ -61,14 +61,19 @@ def largest(rewards: Rewards) -> int:
     return int(np.abs(rewards, dtype=np.int64).sum())
 
 
-def narrowed(total: Totals, rewards: Rewards) -> Totals:
-    """Return a sum in the narrowest integers that no sum of these rewards can pass.
+def largest_each(rewards: Sequence[Rewards]) -> list[int]:
+    """Return the largest sum that each of several can give: none of them is empty."""
+    sizes = np.abs(np.concatenate(rewards), dtype=np.int64)
+    firsts = np.cumsum([0, *map(len, rewards[:-1])])
+    return [int(size) for size in np.add.reduceat(sizes, firsts)]
 
-    Args:
-        total: the sum, in any integers.
-        rewards: of all its trials.
+
+def narrowed(total: Totals) -> Totals:
+    """Return a sum in the narrowest integers that hold it: (P,), at least one weight.
+
+    Signs cancel out: int16 holds nearly all sums of tens of thousands of trials.
     """
-    return total.astype(_narrowest(largest(rewards)))
+    return total.astype(_narrowest(max(int(total.max()), -int(total.min()))))
 
 
 def _narrowest(most: int) -> type[np.signedinteger[Any]]:
@@ -150,32 +155,29 @@ def check(setting: Setting, total: Totals, bound: Bound) -> None:
     size = setting.layout.size
     if len(total) != size:
         raise ProtocolError(f"sum: expected {size} numbers, got {len(total)}")
-    first = setting.layout.tensors[0]
-    assert first.inputs == CHARACTERS, "no other tensor reads characters"
     highest = max(bound.most, bound.outputs or 0)
     if highest > np.iinfo(total.dtype).max:
         total = total.astype(_narrowest(highest))
-    rest = total
-    if bound.outputs is not None:
-        start = setting.layout.tensors[-2].start  # the output matrix; its bias is last
-        rest = total[:start]
-        _hold_all(total[start:], bound.outputs)
-    if bound.rows is not None:
-        rest = rest[first.size :]
-        rows = total[: first.size].reshape(first.shape)
-        limits = bound.rows.astype(total.dtype)[:, None]
-        _hold(bool(((rows > limits) | (rows < -limits)).any()), rows ^ limits)
-    _hold_all(rest, bound.most)
-
-
-def _hold_all(part: Totals, bound: int) -> None:
-    most = np.asarray(bound, part.dtype)
-    _hold(bool(part.max() > most or part.min() < -most), part ^ most)
-
-
-def _hold(beyond: bool, parities: Totals) -> None:
-    """Refuse what is beyond its bound, or differs from it in the lowest bit."""
-    if beyond:
+    limits = _limits(setting.layout, bound, total.dtype)
+    # Of the lowest integer that there is the magnitude is itself; without a sign it is
+    # beyond all limits, as it should be.
+    unsigned = total.dtype.str.replace("i", "u")
+    if (np.abs(total).view(unsigned) > limits.view(unsigned)).any():
         raise ProtocolError("sum: larger than the rewards of its trials allow")
-    if int(np.bitwise_or.reduce(parities.ravel())) & 1:
+    if int(np.bitwise_or.reduce(total ^ limits)) & 1:  # they differ in the lowest bit
         raise ProtocolError("sum: odd where the rewards of its trials are even")
+
+
+def _limits(layout: Layout, bound: Bound, dtype: np.dtype[Any]) -> Totals:
+    """Return the largest sum of each weight: (P,)."""
+    limits = np.empty(layout.size, dtype)
+    limits.fill(bound.most)
+    if bound.outputs is not None:
+        start = layout.tensors[-2].start  # the output matrix; its bias is last
+        limits[start:] = bound.outputs
+    if bound.rows is not None:
+        first = layout.tensors[0]
+        assert first.inputs == CHARACTERS, "no other tensor reads characters"
+        rows = bound.rows.astype(dtype)[:, None]
+        limits[: first.size].reshape(first.shape)[...] = rows
+    return limits

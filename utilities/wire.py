@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from utilities import plaindata
+from utilities import moulds, plaindata
 from utilities.config import MAX_PARAMETERS
 from utilities.errors import ProtocolError
 from utilities.evolution import Segment
@@ -24,6 +24,7 @@ from utilities.frames import (
     FrameReader,
     array_form,
     array_frame,
+    array_header,
     frame,
 )
 from utilities.model import Floats
@@ -120,7 +121,8 @@ def _rows(segments: tuple[Segment, ...]) -> Iterator[Buffer]:
     """Yield the frame of segments, as `array_frame` would of a matrix of them."""
     numbers = [number for s in segments for number in (s.seed, s.first, s.groups)]
     payload = struct.pack(f"<{len(numbers)}Q", *numbers)
-    return frame(f"np.<u8:{len(segments)},3".encode(), payload)
+    yield array_header("<u8", (len(segments), 3))
+    yield payload
 
 
 # Reading.
@@ -222,15 +224,14 @@ class Inbox:
 
     def _take(self, announced: Announced, payload: bytearray) -> None:
         if self._spec is None:
-            self._open(plaindata.loads(payload))
+            self._open(moulds.loads(payload))
             return
         name, _ = self._due(self._spec)
         form = array_form(announced.tag)
-        array = np.frombuffer(payload, form.dtype)
-        if len(form.shape) > 1:
-            array = array.reshape(form.shape)
-        array.flags.writeable = False
-        self._arrays[name] = array
+        array = np.frombuffer(memoryview(payload).toreadonly(), form.dtype)
+        self._arrays[name] = (
+            array if len(form.shape) == 1 else array.reshape(form.shape)
+        )
 
     def _open(self, head: object) -> None:
         kind = head.get("kind") if isinstance(head, dict) else None
@@ -244,8 +245,8 @@ class Inbox:
             raise ProtocolError(
                 f"{kind}: expected fields {', '.join(names)}, got {list(head)!r:.200}"
             )
-        for key, name in names.items():
-            if not spec.plain[name](head[key]):
+        for key, check in spec.checks:
+            if not check(head[key]):
                 raise ProtocolError(f"{kind}.{key}: not acceptable: {head[key]!r:.80}")
         self._spec = spec
         self._plain = {name: head[key] for key, name in names.items()}

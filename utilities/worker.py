@@ -293,7 +293,7 @@ class Worker:
         one, other = self._engine.halves(
             setting, tokens, shares.segments, shares.rewards
         )
-        total = narrowed(np.asarray(one + other), shares.rewards)
+        total = narrowed(np.asarray(one + other))
         return Sum(shares.step, self._clock() - began, total)
 
     def _answer(self, begin: Begin) -> list[Message]:

@@ -26,7 +26,8 @@ ROWS = (
     ("config",),
     ("model", "noise", "data"),  # these three do not know each other
     (
-        *("outputs", "population", "whitening", "rewards", "evolution", "scoring"),
+        *("outputs", "population", "whitening", "rewards", "products"),
+        *("evolution", "scoring"),
         *("sums", "selftest"),
         *("engine", "scheduling", "generation", "textfiles"),
         "unknown",
@@ -83,7 +84,7 @@ WITHIN = {
     "population": {"outputs"},
     "scoring": {"outputs", "population", "whitening", "evolution"},
     "sums": {"rewards", "evolution"},
-    "evolution": {"whitening", "rewards"},
+    "evolution": {"whitening", "rewards", "products"},
     "selftest": {"whitening"},
     "engine": {"whitening", "rewards", "evolution", "scoring"},
     "scheduling": {"whitening", "rewards", "evolution", "scoring", "engine"},

@@ -40,6 +40,7 @@ from utilities.evolution import (
     advance,
     apply,
     chunk_groups,
+    chunks,
     cosine,
     differences,
     halves,
@@ -615,6 +616,30 @@ def test_pieces_hold_each_group_once_and_in_order(sizes: list[int], most: int) -
 
     assert groups(cut) == groups(segments)
     assert all(1 <= piece.groups <= most for piece in cut)
+
+
+def test_pieces_are_put_together_into_chunks_by_hand() -> None:
+    segments = [Segment(5, 10, 5), Segment(6, 0, 1), Segment(7, 0, 1), Segment(8, 2, 2)]
+
+    cut = list(chunks(segments, 3))
+
+    assert cut == [
+        [Segment(5, 10, 3)],
+        [Segment(5, 13, 2), Segment(6, 0, 1)],
+        [Segment(7, 0, 1), Segment(8, 2, 2)],
+    ]
+
+
+@given(st.lists(st.integers(1, 30), max_size=5), st.integers(1, 40))
+def test_chunks_hold_all_pieces_in_order_and_never_too_many_groups(
+    sizes: list[int], most: int
+) -> None:
+    segments = [Segment(seed, 3, size) for seed, size in enumerate(sizes)]
+
+    cut = list(chunks(segments, most))
+
+    assert [piece for chunk in cut for piece in chunk] == list(pieces(segments, most))
+    assert all(1 <= sum(piece.groups for piece in chunk) <= most for chunk in cut)
 
 
 def test_a_chunk_is_small_but_never_less_than_a_group() -> None:

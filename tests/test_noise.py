@@ -145,6 +145,25 @@ def test_window_words_never_change() -> None:
 # --- signs ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("part", ["characters", "gates0", "logits"])
+def test_cleared_bits_of_a_part_are_signs_of_minus_one_and_all_else_stays(
+    part: str,
+) -> None:
+    noise = Noise({"characters": 60, "gates0": 10, "logits": 70})
+    words = noise.words(5, 10, 6)
+    kept = np.random.default_rng(1).integers(0, 2, (3, 200)).astype(np.bool_)
+    expected = noise.signs(5, 10, 6)
+    kept = kept[:, : expected[part].shape[1]]
+
+    found = noise.signs_of(noise.lowered(words, part, kept))
+
+    expected[part][np.repeat(~kept, 2, axis=0)] = -1
+    assert {k: v.tolist() for k, v in found.items()} == {
+        k: v.tolist() for k, v in expected.items()
+    }
+    assert words.tolist() == noise.words(5, 10, 6).tolist()
+
+
 @BOTH
 def test_signs_are_counted_by_the_sizes_of_their_parts(sizes: dict[str, int]) -> None:
     assert Noise(sizes).signs_per_trial == sum(sizes.values())

@@ -33,7 +33,6 @@ from utilities.data import gather_windows, window_starts
 from utilities.misc import sha256
 from utilities.model import (
     CHARACTERS,
-    LOGITS,
     Layout,
     Moments,
     Network,
@@ -47,10 +46,10 @@ from utilities.noise import (
     Floats,
     Noise,
     Signs,
-    weighted,
     weighted_sum,
     window_words,
 )
+from utilities.products import Products
 from utilities.rewards import REWARD_SCALE, Rewards, rewards_of
 from utilities.whitening import MOST_UNITS, Whiteners, preconditioned, whiteners
 
@@ -220,14 +219,13 @@ class Scores:
     clean: Floats  # (groups,); antithetic pairs: (0,)
 
 
-def windows_of(setting: Setting, tokens: Tokens, segment: Segment) -> Tokens:
+def windows_of(setting: Setting, tokens: Tokens, *segments: Segment) -> Tokens:
     """Return the text that the groups are scored on: (T + 1, groups, windows)."""
-    config = setting.config
-    words = window_words(segment.seed, segment.first, segment.groups, config.batch_size)
-    starts = window_starts(words.ravel(), len(tokens), config.sequence_length)
-    flat = gather_windows(tokens, starts, config.sequence_length)
-    windows: Tokens = flat.reshape(-1, segment.groups, config.batch_size)
-    return windows
+    length, count = setting.config.sequence_length, setting.config.batch_size
+    words = [window_words(s.seed, s.first, s.groups, count) for s in segments]
+    starts = window_starts(np.concatenate(words).ravel(), len(tokens), length)
+    windows: Tokens = gather_windows(tokens, starts, length)
+    return windows.reshape(length + 1, -1, count)
 
 
 def signs_of(setting: Setting, windows: Tokens, segment: Segment) -> Signs:
@@ -329,6 +327,20 @@ def pieces(segments: Iterable[Segment], groups: int) -> Iterator[Segment]:
             yield Segment(segment.seed, segment.first + offset, size)
 
 
+def chunks(segments: Iterable[Segment], groups: int) -> Iterator[list[Segment]]:
+    """Put pieces together that have at most that many groups, in their order."""
+    chunk: list[Segment] = []
+    room = groups
+    for piece in pieces(segments, groups):
+        if piece.groups > room:
+            yield chunk
+            chunk, room = [], groups
+        chunk.append(piece)
+        room -= piece.groups
+    if chunk:
+        yield chunk
+
+
 def chunk_groups(setting: Setting) -> int:
     """Return how many groups are added up at once: exact, and small enough."""
     each = setting.config.passes_per_group
@@ -359,42 +371,35 @@ def total(
     weights = shaped.astype(np.float32)
     result = np.zeros(setting.layout.size, np.int64)
     start = 0
-    for piece in pieces(segments, groups or chunk_groups(setting)):
-        share = weights[start : start + piece.groups * each]
-        start += len(share)
-        signs = signs_of(setting, windows_of(setting, tokens, piece), piece)
-        for t, part in _parts(setting, signs, share):
+    for chunk in chunks(segments, groups or chunk_groups(setting)):
+        trials = sum(piece.groups for piece in chunk) * each
+        share = weights[start : start + trials]
+        start += trials
+        for t, part in _parts(setting, tokens, chunk, share):
             result[t.start : t.start + t.size] += part.ravel().astype(np.int64)
     return result
 
 
 def _parts(
-    setting: Setting, signs: Signs, share: Floats
+    setting: Setting, tokens: Tokens, chunk: Sequence[Segment], share: Floats
 ) -> Iterator[tuple[Tensor, Floats]]:
-    """Yield each tensor's sum over the trials that have moved it.
-
-    Rewards go into the narrower of the two factors, once for all tensors that share it.
-    """
+    """Yield each tensor's sum over the trials of a chunk that have moved it."""
+    noise, each = setting.noise, setting.config.passes_per_group
+    places = ((s.seed, s.first * each, s.groups * each) for s in chunk)
+    words = np.concatenate([noise.words(*place) for place in places])
+    if setting.full:
+        signs = noise.signs_of(words)
+        for t in setting.layout.tensors:
+            yield t, weighted_sum(signs[t.name], share[:, None])
+        return
+    windows = windows_of(setting, tokens, *chunk)
+    read = characters_read(windows, setting.layout.vocab_size)
+    signs = noise.signs_of(noise.lowered(words, CHARACTERS, read > 0))
     inner = outer = share
     if setting.splits:
-        kinds = share.reshape(-1, 2, setting.config.passes_per_group)
+        kinds = share.reshape(-1, 2, each)
         inner, outer = (np.ascontiguousarray(kinds[:, k]).ravel() for k in (0, 1))
-    known: dict[tuple[str, bool], Floats] = {}
-
-    def rewarded(name: str, *, last: bool) -> Floats:
-        if (name, last) not in known:
-            known[name, last] = weighted(outer if last else inner, signs[name])
-        return known[name, last]
-
-    for t in setting.layout.tensors:
-        last = t.outputs == LOGITS
-        if setting.full or t.inputs is None:
-            b = signs[t.name if setting.full else t.outputs]
-            yield t, weighted_sum(b, (outer if last else inner)[:, None])
-        elif t.shape[0] < t.shape[1]:
-            yield t, weighted_sum(signs[t.outputs], rewarded(t.inputs, last=last))
-        else:
-            yield t, weighted_sum(rewarded(t.outputs, last=last), signs[t.inputs])
+    yield from Products(setting.layout, signs, 1 - read, inner, outer).each()
 
 
 def halves(

@@ -84,13 +84,41 @@ class Noise:
         Returns:
             for each part (count, size).
         """
+        return self.signs_of(self.words(seed, trial, count))
+
+    def words(self, seed: int, trial: int, count: int) -> NDArray[np.uint64]:
+        """Return the random bits of consecutive trials: (count, words)."""
         words = raw_words(seed, NOISE, trial * self._blocks, count * self._blocks)
-        octets = words.astype("<u8", copy=False).view(np.uint8).reshape(count, -1)
+        return words.reshape(count, -1)
+
+    def signs_of(self, words: NDArray[np.uint64]) -> Signs:
+        """Return the signs that the words of some trials stand for."""
+        count = len(words)
+        octets = words.astype("<u8", copy=False).view(np.uint8)
         used = octets[:, : -(-self.signs_per_trial // 8)]
         flat = _SIGNS_OF_OCTET.take(used, axis=0, mode="clip").reshape(count, -1)
         flat = flat[:, : self.signs_per_trial]  # (count, signs)
         ends = np.cumsum(list(self._sizes.values()))[:-1]
         return dict(zip(self._sizes, np.split(flat, ends, axis=1), strict=True))
+
+    def lowered(
+        self, words: NDArray[np.uint64], part: str, kept: NDArray[np.bool_]
+    ) -> NDArray[np.uint64]:
+        """Return the words of trials with bits cleared in one part: signs of -1.
+
+        Args:
+            words: (trials, words).
+            part: whose bits are cleared.
+            kept: (groups, size of the part), where the bits of a group's trials stay.
+        """
+        groups, names = len(kept), list(self._sizes)
+        start = sum(self._sizes[name] for name in names[: names.index(part)])
+        bits = np.ones((groups, words.shape[1] * BITS_PER_WORD), np.bool_)
+        bits[:, start : start + kept.shape[1]] = kept
+        mask = np.packbits(bits, axis=1, bitorder="little").view("<u8")
+        each = len(words) // groups
+        wide = words.reshape(groups, -1) & np.tile(mask, each)  # long rows are fast
+        return np.asarray(wide.reshape(words.shape))
 
 
 def weighted(rewards: Floats, b: Floats) -> Floats:
@@ -100,7 +128,7 @@ def weighted(rewards: Floats, b: Floats) -> Floats:
         rewards: (trials,) integers between -126 and 126 as float32.
         b: (trials, n) signs.
     """
-    return np.asarray(b * rewards[:, None])
+    return np.asarray(np.einsum("ij,i->ij", b, rewards))  # 0.7 of the time of ``*``
 
 
 def weighted_sum(rewarded: Floats, a: Floats | None = None) -> Floats:

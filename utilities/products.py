@@ -1,0 +1,86 @@
+"""The sum over trials of reward times signs: a few products of matrices a chunk.
+
+A tensor that joins two bundles is moved along ``a b^T``, and the sum of ``r a b^T``
+over trials is one product. Rewards go into the narrower of the two factors, once for
+all tensors that share it; where characters are read, always into the other one.
+
+Noise on the row of a character that a group does not read is 0. Here such signs are -1,
+since a bit that is cleared costs less than a float that is multiplied; what that is too
+much is the same for all trials of a group, and comes off by a product that is as many
+times smaller as a group has trials.
+
+It draws no noise, and does not know which text was read.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from utilities.model import CHARACTERS, LOGITS, Layout, Tensor
+from utilities.noise import Floats, Signs, weighted, weighted_sum
+
+
+class Products:
+    """The products of one chunk of trials."""
+
+    def __init__(
+        self, layout: Layout, signs: Signs, unread: Floats, inner: Floats, outer: Floats
+    ) -> None:
+        """Prepare; all numbers are integers that float32 holds.
+
+        Args:
+            layout: of the model.
+            signs: of each bundle, (trials, size).
+            unread: (groups, V) 1 for each character that a group does not read, else 0:
+                there all its trials have the sign -1.
+            inner: (trials,) rewards for what is not the output layer.
+            outer: (trials,) rewards for the output layer.
+        """
+        self._layout = layout
+        self._signs = signs
+        self._unread = unread
+        self._rewards = inner, outer
+        self._known: dict[tuple[str, bool], Floats] = {}
+
+    def each(self) -> Iterator[tuple[Tensor, Floats]]:
+        """Yield each tensor's sum."""
+        for tensor in self._layout.tensors:
+            yield tensor, self._of(tensor)
+
+    def _of(self, tensor: Tensor) -> Floats:
+        signs, last = self._signs, tensor.outputs == LOGITS
+        if tensor.inputs is None:
+            return weighted_sum(signs[tensor.outputs], self._rewards[last][:, None])
+        if tensor.inputs == CHARACTERS:
+            rewarded = self._rewarded(tensor.outputs, last=last)
+            product = weighted_sum(rewarded, signs[CHARACTERS])
+            rows = summed_by_group(rewarded, len(self._unread))
+            return product + weighted_sum(rows, self._unread)
+        if tensor.shape[0] < tensor.shape[1]:
+            rewarded = self._rewarded(tensor.inputs, last=last)
+            return weighted_sum(signs[tensor.outputs], rewarded)
+        rewarded = self._rewarded(tensor.outputs, last=last)
+        return weighted_sum(rewarded, signs[tensor.inputs])
+
+    def _rewarded(self, name: str, *, last: bool) -> Floats:
+        """Return a bundle's signs times rewards."""
+        if (name, last) not in self._known:
+            rewarded = weighted(self._rewards[last], self._signs[name])
+            self._known[name, last] = rewarded
+        return self._known[name, last]
+
+
+def summed_by_group(rows: Floats, groups: int) -> Floats:
+    """Return the sum of each group's rows: (groups, n).
+
+    Halves are added to halves as long as that goes: rows of many numbers are fast.
+
+    Args:
+        rows: (trials, n) integers, the same number of trials in each group.
+        groups: how many there are.
+    """
+    size, wide = rows.shape[1], rows.reshape(groups, -1)
+    while wide.shape[1] % (2 * size) == 0:
+        half = wide.shape[1] // 2
+        wide = wide[:, :half] + wide[:, half:]
+    return np.asarray(wide.reshape(groups, -1, size).sum(axis=1))

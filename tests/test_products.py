@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.reference import VARIANTS, example_setting
+from tests.reference import example_setting
 from utilities.model import CHARACTERS, LOGITS
 from utilities.noise import Floats
 from utilities.products import Products, summed_by_group
@@ -31,12 +31,13 @@ def test_rows_of_a_group_are_added_up_by_hand() -> None:
     assert summed_by_group(rows, 6).tolist() == rows.tolist()
 
 
-@pytest.mark.parametrize("variant", ["rnn", "gru", "deep"])
+@pytest.mark.parametrize(("model_type", "layers"), [("rnn", 1), ("gru", 1), ("rnn", 3)])
 @pytest.mark.parametrize("hidden_size", [2, 12])  # below and above 9 characters
 def test_products_are_the_sums_of_each_trial_with_unread_characters_silent(
-    variant: str, hidden_size: int
+    model_type: str, layers: int, hidden_size: int
 ) -> None:
-    layout = example_setting(**{**VARIANTS[variant], "hidden_size": hidden_size}).layout
+    sizes = {"hidden_size": hidden_size, "n_layers": layers}
+    layout = example_setting(model_type=model_type, **sizes).layout
     groups, each = 5, 3
     draw = np.random.default_rng(4)
 

@@ -16,10 +16,11 @@ It does not know what a model does with its parts, nor which text was read.
 """
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.random.bit_generator import ISeedSequence
+from numpy.typing import DTypeLike, NDArray
 
 Floats: TypeAlias = NDArray[np.float32]
 Signs: TypeAlias = dict[str, Floats]  # of each part: (trials, size), -1 and +1
@@ -33,12 +34,30 @@ _SIGNS_OF_OCTET: Floats = 2 * np.unpackbits(
 ).astype(np.float32) - np.float32(1)  # (256, 8): a table is faster than shifts
 
 
+class _Key(ISeedSequence):
+    """A key as the sequence that numpy would seed a generator with.
+
+    Philox(key=...) asks the system for entropy first, which takes three times as long.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._words = np.array([seed, 0], np.uint64)
+
+    def generate_state(
+        self, n_words: int, dtype: DTypeLike = np.uint64
+    ) -> NDArray[np.uint64]:
+        """Return the two words of the key."""
+        assert (n_words, dtype) == (2, np.uint64), "Philox asks for its key"
+        return self._words
+
+
 def raw_words(
     seed: int, purpose: int, first_block: int, blocks: int
 ) -> NDArray[np.uint64]:
     """Return the raw words of consecutive counter blocks, 4 for each block."""
     counter = np.array([first_block, 0, 0, purpose], np.uint64)
-    generator = np.random.Philox(key=seed, counter=counter)
+    key = cast("np.random.SeedSequence", _Key(seed))  # what numpy takes as well
+    generator = np.random.Philox(key, counter)
     return generator.random_raw(blocks * WORDS_PER_BLOCK)
 
 

@@ -169,6 +169,29 @@ def test_signs_are_counted_by_the_sizes_of_their_parts(sizes: dict[str, int]) ->
     assert Noise(sizes).signs_per_trial == sum(sizes.values())
 
 
+def test_parts_have_more_columns_where_a_multiple_is_asked_for() -> None:
+    noise = Noise({"characters": 67, "gates0": 32, "state0": 32, "logits": 67})
+    words = noise.words(5, 10, 6)
+    exact = noise.signs(5, 10, 6)
+
+    found = noise.signs_of(words, 4)
+
+    assert [part.shape for part in found.values()] == [
+        *((6, 68), (6, 32), (6, 32), (6, 68))
+    ]
+    for name, part in exact.items():
+        assert found[name][:, : part.shape[1]].tolist() == part.tolist()
+    assert found["characters"][:, 67].tolist() == exact["gates0"][:, 0].tolist()
+
+
+def test_the_last_part_has_no_more_columns_than_there_are_bits() -> None:
+    noise = Noise({"state0": 3, "logits": 5})
+
+    signs = noise.signs_of(noise.words(1, 0, 2), 4)
+
+    assert [part.shape for part in signs.values()] == [(2, 4), (2, 5)]
+
+
 @BOTH
 def test_there_is_an_array_for_each_part_in_the_order_of_their_names(
     sizes: dict[str, int],

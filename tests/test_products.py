@@ -50,7 +50,9 @@ def test_products_are_the_sums_of_each_trial_with_unread_characters_silent(
     signs[CHARACTERS][silent] = -1
     rewards = draw.integers(-126, 127, (2, groups * each))
 
-    products = Products(layout, signs, unread, *rewards.astype(np.float32))
+    wider = {name: np.hstack([part, part]) for name, part in signs.items()}
+
+    products = Products(layout, wider, unread, *rewards.astype(np.float32))
 
     heard = {name: part.astype(int) for name, part in signs.items()}
     heard[CHARACTERS][silent] = 0

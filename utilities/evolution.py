@@ -49,7 +49,7 @@ from utilities.noise import (
     weighted_sum,
     window_words,
 )
-from utilities.products import Products
+from utilities.products import MULTIPLE, Products
 from utilities.rewards import REWARD_SCALE, Rewards, rewards_of
 from utilities.whitening import MOST_UNITS, Whiteners, preconditioned, whiteners
 
@@ -394,7 +394,7 @@ def _parts(
         return
     windows = windows_of(setting, tokens, *chunk)
     read = characters_read(windows, setting.layout.vocab_size)
-    signs = noise.signs_of(noise.lowered(words, CHARACTERS, read > 0))
+    signs = noise.signs_of(noise.lowered(words, CHARACTERS, read > 0), MULTIPLE)
     inner = outer = share
     if setting.splits:
         kinds = share.reshape(-1, 2, each)

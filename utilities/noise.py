@@ -110,15 +110,22 @@ class Noise:
         words = raw_words(seed, NOISE, trial * self._blocks, count * self._blocks)
         return words.reshape(count, -1)
 
-    def signs_of(self, words: NDArray[np.uint64]) -> Signs:
-        """Return the signs that the words of some trials stand for."""
-        count = len(words)
+    def signs_of(self, words: NDArray[np.uint64], multiple: int = 1) -> Signs:
+        """Return the signs that the words of some trials stand for.
+
+        Args:
+            words: (trials, words).
+            multiple: of columns that parts shall have: columns of the next part follow,
+                or of bits that mean nothing, as far as there are any.
+        """
         octets = words.astype("<u8", copy=False).view(np.uint8)
         used = octets[:, : -(-self.signs_per_trial // 8)]
-        flat = _SIGNS_OF_OCTET.take(used, axis=0, mode="clip").reshape(count, -1)
-        flat = flat[:, : self.signs_per_trial]  # (count, signs)
-        ends = np.cumsum(list(self._sizes.values()))[:-1]
-        return dict(zip(self._sizes, np.split(flat, ends, axis=1), strict=True))
+        flat = _SIGNS_OF_OCTET.take(used, axis=0, mode="clip").reshape(len(words), -1)
+        signs, start = {}, 0
+        for name, size in self._sizes.items():
+            signs[name] = flat[:, start : start - (-size // multiple * multiple)]
+            start += size
+        return signs
 
     def lowered(
         self, words: NDArray[np.uint64], part: str, kept: NDArray[np.bool_]

@@ -56,7 +56,7 @@ from utilities.evolution import (
 )
 from utilities.model import Tokens
 from utilities.noise import Signs
-from utilities.rewards import rewards, rewards_of
+from utilities.rewards import median, rewards, rewards_of
 from utilities.scoring import clean_loss, score
 
 Floats = NDArray[np.float32]
@@ -455,6 +455,22 @@ def test_a_wild_change_is_clipped_and_silences_no_other() -> None:
 
     assert shaped is not None
     assert shaped.tolist() == [-126, 28, 0, -28, 126]
+
+
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=60))
+def test_a_median_is_that_of_numpy(values: list[float]) -> None:
+    array = np.array(values)
+
+    assert median(array) == np.median(array)
+    assert array.tolist() == values
+
+
+def test_rewards_do_not_change_the_losses_that_they_are_made_of() -> None:
+    changes = np.array([3.0, 1, 5, 2, 4])
+
+    rewards(changes)
+
+    assert changes.tolist() == [3, 1, 5, 2, 4]
 
 
 def test_rewards_of_an_even_number_of_changes_by_hand() -> None:

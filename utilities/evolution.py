@@ -269,7 +269,8 @@ def differences(setting: Setting, scores: Scores) -> NDArray[np.float64]:
     """Return each trial's change of loss: against the clean pass, or half a pair's."""
     losses = scores.losses.astype(np.float64)
     if setting.config.directions_per_window:
-        return losses - np.repeat(scores.clean, setting.config.trials_per_group)
+        losses.reshape(len(scores.clean), -1)[...] -= scores.clean[:, None]
+        return losses
     pairs = losses.reshape(-1, 2)
     half: NDArray[np.float64] = (pairs[:, 0] - pairs[:, 1]) / 2
     return half

@@ -192,6 +192,26 @@ def test_halves_make_up_the_total(setting: Setting) -> None:
     assert other.any()
 
 
+def test_halves_are_the_same_after_some_of_their_trials_were_scored(
+    setting: Setting,
+) -> None:
+    tokens, weights = (
+        example_tokens(setting.config),
+        example_weights(setting.layout.size),
+    )
+    update = example_update(setting, 1, [Segment(9, 0, 5), Segment(10, 0, 7)])
+    work = setting, tokens, update.segments, update.rewards
+    shaped = setting.whiteners(weights, tokens)
+    engine: Engine = OneCore(Clock())
+    own = [Segment(10, 0, 100)]
+
+    engine.score(setting, weights, tokens, shaped, own, None, lambda trials: None)
+
+    expected = OneCore(Clock()).halves(*work)
+    for _ in range(2):  # the second time nothing is kept any more
+        assert np.array_equal(engine.halves(*work), expected)
+
+
 def test_each_half_is_the_sum_of_its_own_groups(setting: Setting) -> None:
     tokens, each = example_tokens(setting.config), setting.config.trials_per_group
     update = example_update(setting, 1, [Segment(9, 2, 4)])

@@ -28,6 +28,7 @@ from tests.reference import (
     example_tokens,
     example_update,
     example_weights,
+    silenced,
 )
 from utilities import evolution
 from utilities.config import Config
@@ -49,7 +50,6 @@ from utilities.evolution import (
     pieces,
     segment_seed,
     shape,
-    signs_of,
     total,
     usable,
     windows_of,
@@ -273,7 +273,7 @@ def test_only_characters_that_a_group_reads_have_signs_all_else_is_as_drawn(
     each, segment = setting.config.passes_per_group, Segment(TOP, 6, 20)
     windows = windows_of(setting, example_tokens(setting.config), segment)
 
-    signs = signs_of(setting, windows, segment)
+    signs = silenced(setting, windows, segment)
 
     drawn = setting.noise.signs(TOP, 6 * each, 20 * each)
     assert list(signs) == list(drawn)
@@ -293,7 +293,7 @@ def test_a_character_that_is_only_predicted_is_not_read() -> None:
     setting = example_setting(sequence_length=2, vocab_size=4, directions_per_window=1)
     windows = np.array([[[0]], [[1]], [[2]]])  # 2 is the last target
 
-    a = signs_of(setting, windows, Segment(1, 0, 1))["characters"]
+    a = silenced(setting, windows, Segment(1, 0, 1))["characters"]
 
     assert np.abs(a).tolist() == [[1, 1, 0, 0]]
 
@@ -304,7 +304,7 @@ def test_full_noise_is_on_all_weights(variant: str) -> None:
     segment = Segment(TOP, 6, 5)
     windows = windows_of(setting, example_tokens(setting.config), segment)
 
-    signs = signs_of(setting, windows, segment)
+    signs = silenced(setting, windows, segment)
 
     assert sum(part.shape[1] for part in signs.values()) == setting.layout.size
     assert all(np.unique(part).tolist() == [-1, 1] for part in signs.values())
@@ -314,7 +314,7 @@ def test_signs_of_a_group_alone_are_those_within_a_segment(setting: Setting) -> 
     each, tokens = setting.config.passes_per_group, example_tokens(setting.config)
 
     def drawn(segment: Segment) -> Signs:
-        return signs_of(setting, windows_of(setting, tokens, segment), segment)
+        return silenced(setting, windows_of(setting, tokens, segment), segment)
 
     many = drawn(Segment(TOP, 6, 4))
     for group in range(4):

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.desk import Lesson, lesson
+from tests.reference import silenced
 from utilities import sums as module
 from utilities.errors import ProtocolError
-from utilities.evolution import Segment, Totals, signs_of, total, windows_of
+from utilities.evolution import Segment, Totals, total, windows_of
 from utilities.model import CHARACTERS
 from utilities.sums import Bound, Part, bounds, check, largest, narrowed
 
@@ -99,7 +100,7 @@ def slow_rows(start: Lesson, trials: Part) -> list[int]:
     first, rewards = 0, by_kind(start, trials)[0]
     for segment in trials.segments:
         windows = windows_of(start.setting, tokens, segment)
-        signs = signs_of(start.setting, windows, segment)[CHARACTERS]
+        signs = silenced(start.setting, windows, segment)[CHARACTERS]
         for row in signs:
             rows += abs(int(rewards[first])) * (row != 0)
             first += 1

@@ -20,7 +20,7 @@ It knows no clients, messages, files or clocks.
 
 import math
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -36,7 +36,6 @@ from utilities.model import (
     Layout,
     Moments,
     Network,
-    Tensor,
     Tokens,
     adam,
     initial_weights,
@@ -46,10 +45,10 @@ from utilities.noise import (
     Floats,
     Noise,
     Signs,
-    weighted_sum,
+    Words,
     window_words,
 )
-from utilities.products import MULTIPLE, Products
+from utilities.products import Drawn, tensor_sums
 from utilities.rewards import REWARD_SCALE, Rewards, rewards_of
 from utilities.whitening import MOST_UNITS, Whiteners, preconditioned, whiteners
 
@@ -219,6 +218,9 @@ class Scores:
     clean: Floats  # (groups,); antithetic pairs: (0,)
 
 
+Draw: TypeAlias = Callable[[Setting, Tokens, Sequence[Segment]], Drawn]
+
+
 def windows_of(setting: Setting, tokens: Tokens, *segments: Segment) -> Tokens:
     """Return the text that the groups are scored on: (T + 1, groups, windows)."""
     length, count = setting.config.sequence_length, setting.config.batch_size
@@ -228,21 +230,30 @@ def windows_of(setting: Setting, tokens: Tokens, *segments: Segment) -> Tokens:
     return windows.reshape(length + 1, -1, count)
 
 
-def signs_of(setting: Setting, windows: Tokens, segment: Segment) -> Signs:
-    """Return the signs of a segment's directions, unread characters silenced.
+def words_of(setting: Setting, segment: Segment) -> Words:
+    """Return the random bits of a segment's directions: (directions, words)."""
+    each = setting.config.passes_per_group
+    directions = segment.first * each, segment.groups * each
+    return setting.noise.words(segment.seed, *directions)
+
+
+def signs_of(setting: Setting, words: Words, read: Floats) -> Signs:
+    """Return the signs of some groups' directions, unread characters silenced.
 
     Where the output layer has trials of its own, two trials share a direction.
     Noise on the row of a character that no window of the group reads cannot have
     caused its loss, so its sign becomes 0: the estimate stays unbiased and varies less.
     Full noise, which is for comparison, is left as it is.
+
+    Args:
+        setting: of the run.
+        words: of the directions.
+        read: (groups, V), see `characters_read`.
     """
-    each = setting.config.passes_per_group
-    signs = setting.noise.signs(
-        segment.seed, segment.first * each, segment.groups * each
-    )
+    signs = setting.noise.signs_of(words)
     if not setting.full:
-        a = signs[CHARACTERS].reshape(segment.groups, each, -1)
-        a *= characters_read(windows, setting.layout.vocab_size)[:, None, :]
+        a = signs[CHARACTERS].reshape(*(len(read), -1), read.shape[1])
+        a *= read[:, None, :]
     return signs
 
 
@@ -355,6 +366,7 @@ def total(
     segments: Iterable[Segment],
     shaped: Rewards,
     groups: int | None = None,
+    draw: Draw | None = None,
 ) -> NDArray[np.int64]:
     """Return the sum over all trials of reward times signs.
 
@@ -364,6 +376,7 @@ def total(
         segments: the trials.
         shaped: their rewards, in the order of segments.
         groups: of one chunk; any number gives the same integers.
+        draw: gives what was drawn for segments; None: `drawn`, from their seeds.
 
     Returns:
         (P,) integers.
@@ -371,36 +384,24 @@ def total(
     each = setting.config.trials_per_group
     weights = shaped.astype(np.float32)
     result = np.zeros(setting.layout.size, np.int64)
-    start = 0
+    start, draw = 0, draw or drawn
     for chunk in chunks(segments, groups or chunk_groups(setting)):
         trials = sum(piece.groups for piece in chunk) * each
         share = weights[start : start + trials]
         start += trials
-        for t, part in _parts(setting, tokens, chunk, share):
+        found = draw(setting, tokens, chunk)
+        for t, part in tensor_sums(setting.layout, setting.noise, found, share):
             result[t.start : t.start + t.size] += part.ravel().astype(np.int64)
     return result
 
 
-def _parts(
-    setting: Setting, tokens: Tokens, chunk: Sequence[Segment], share: Floats
-) -> Iterator[tuple[Tensor, Floats]]:
-    """Yield each tensor's sum over the trials of a chunk that have moved it."""
-    noise, each = setting.noise, setting.config.passes_per_group
-    places = ((s.seed, s.first * each, s.groups * each) for s in chunk)
-    words = np.concatenate([noise.words(*place) for place in places])
+def drawn(setting: Setting, tokens: Tokens, segments: Sequence[Segment]) -> Drawn:
+    """Return what was drawn for some segments, from their seeds."""
+    words = np.concatenate([words_of(setting, segment) for segment in segments])
     if setting.full:
-        signs = noise.signs_of(words)
-        for t in setting.layout.tensors:
-            yield t, weighted_sum(signs[t.name], share[:, None])
-        return
-    windows = windows_of(setting, tokens, *chunk)
-    read = characters_read(windows, setting.layout.vocab_size)
-    signs = noise.signs_of(noise.lowered(words, CHARACTERS, read > 0), MULTIPLE)
-    inner = outer = share
-    if setting.splits:
-        kinds = share.reshape(-1, 2, each)
-        inner, outer = (np.ascontiguousarray(kinds[:, k]).ravel() for k in (0, 1))
-    yield from Products(setting.layout, signs, 1 - read, inner, outer).each()
+        return Drawn(words)
+    windows = windows_of(setting, tokens, *segments)
+    return Drawn(words, characters_read(windows, setting.layout.vocab_size) > 0)
 
 
 def halves(

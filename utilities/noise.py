@@ -23,6 +23,7 @@ from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import DTypeLike, NDArray
 
 Floats: TypeAlias = NDArray[np.float32]
+Words: TypeAlias = NDArray[np.uint64]
 Signs: TypeAlias = dict[str, Floats]  # of each part: (trials, size), -1 and +1
 
 NOISE, WINDOWS = 0, 1  # purpose words: the highest word of the counter
@@ -105,12 +106,12 @@ class Noise:
         """
         return self.signs_of(self.words(seed, trial, count))
 
-    def words(self, seed: int, trial: int, count: int) -> NDArray[np.uint64]:
+    def words(self, seed: int, trial: int, count: int) -> Words:
         """Return the random bits of consecutive trials: (count, words)."""
         words = raw_words(seed, NOISE, trial * self._blocks, count * self._blocks)
         return words.reshape(count, -1)
 
-    def signs_of(self, words: NDArray[np.uint64], multiple: int = 1) -> Signs:
+    def signs_of(self, words: Words, multiple: int = 1) -> Signs:
         """Return the signs that the words of some trials stand for.
 
         Args:
@@ -127,9 +128,7 @@ class Noise:
             start += size
         return signs
 
-    def lowered(
-        self, words: NDArray[np.uint64], part: str, kept: NDArray[np.bool_]
-    ) -> NDArray[np.uint64]:
+    def lowered(self, words: Words, part: str, kept: NDArray[np.bool_]) -> Words:
         """Return the words of trials with bits cleared in one part: signs of -1.
 
         Args:

@@ -13,13 +13,50 @@ It draws no noise, and does not know which text was read.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from utilities.model import CHARACTERS, LOGITS, Layout, Tensor
-from utilities.noise import Floats, Signs, weighted, weighted_sum
+from utilities.noise import Floats, Noise, Signs, Words, weighted, weighted_sum
 
 MULTIPLE = 4  # of columns: libraries are up to a tenth slower with 67 than with 68
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What chance gave the trials of some groups."""
+
+    words: Words  # (directions, words): the bits of their signs
+    read: NDArray[np.bool_] | None = None  # (groups, V) characters; full noise: None
+
+
+def tensor_sums(
+    layout: Layout, noise: Noise, found: Drawn, shares: Floats
+) -> Iterator[tuple[Tensor, Floats]]:
+    """Yield each tensor's sum over the trials of a chunk that have moved it.
+
+    Args:
+        layout: of the model.
+        noise: of the run.
+        found: what was drawn for the chunk.
+        shares: rewards of its trials, of two for each direction where the output layer
+            has trials of its own.
+    """
+    if found.read is None:
+        signs = noise.signs_of(found.words)
+        for tensor in layout.tensors:
+            yield tensor, weighted_sum(signs[tensor.name], shares[:, None])
+        return
+    lowered = noise.lowered(found.words, CHARACTERS, found.read)
+    signs = noise.signs_of(lowered, MULTIPLE)
+    inner = outer = shares
+    if len(shares) > len(lowered):
+        kinds = shares.reshape(len(found.read), 2, -1)
+        inner, outer = (np.ascontiguousarray(kinds[:, k]).ravel() for k in (0, 1))
+    unread = (~found.read).astype(np.float32)
+    yield from Products(layout, signs, unread, inner, outer).each()
 
 
 class Products:

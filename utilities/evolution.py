@@ -280,7 +280,8 @@ def differences(setting: Setting, scores: Scores) -> NDArray[np.float64]:
     """Return each trial's change of loss: against the clean pass, or half a pair's."""
     losses = scores.losses.astype(np.float64)
     if setting.config.directions_per_window:
-        losses.reshape(len(scores.clean), -1)[...] -= scores.clean[:, None]
+        clean = scores.clean.astype(np.float64)
+        losses.reshape(len(clean), -1)[...] -= clean[:, None]
         return losses
     pairs = losses.reshape(-1, 2)
     half: NDArray[np.float64] = (pairs[:, 0] - pairs[:, 1]) / 2
@@ -319,8 +320,11 @@ def shape(
         seconds: that the run has trained, for a decay over time.
     """
     ordered = sorted(scored, key=_place)
-    changes = [differences(setting, scores) for _, scores in ordered]
-    shaped = rewards_of(setting.config, np.concatenate(changes)) if changes else None
+    shaped = None
+    if ordered:
+        parts = [(scores.losses, scores.clean) for _, scores in ordered]
+        every = Scores(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        shaped = rewards_of(setting.config, differences(setting, every))
     if shaped is None:
         return Update(step, token_batch, 0, 0.0, (), np.zeros(0, np.int8))
     rate = setting.config.rate(len(shaped), step, seconds)

@@ -193,6 +193,26 @@ def test_the_mean_of_the_qualities_that_are_known_counts() -> None:
     assert length.seconds == pytest.approx(math.sqrt(0.0396))
 
 
+@pytest.mark.parametrize(
+    ("rate", "overhead", "expected"),
+    [
+        (327_680, 0.004, 0.2),  # 65,536 trials
+        (655_360, 0.002, 0.1),
+        (655_360, 0.005, 0.15),  # thirty overheads keep machines busy
+        (1 << 30, -1.0, SHORTEST),
+        (0, 0.001, math.sqrt(0.001 * 499.5) ** 2),  # nobody counts: no such bound
+    ],
+)
+def test_where_the_signal_is_lost_a_step_is_no_longer_than_its_rate_grows(
+    rate: int, overhead: float, expected: float
+) -> None:
+    def gives(seconds: float) -> Observed:
+        counted = round(seconds * rate)
+        return Observed(seconds + overhead, seconds, 0.0, 0.0, counted)
+
+    assert after(400, gives) == pytest.approx(expected, rel=1e-3)
+
+
 def test_only_the_last_steps_count() -> None:
     length = ripe()
     for _ in range(100):

@@ -47,7 +47,7 @@ def test_medians_by_hand() -> None:
 
 def test_a_step_without_reports_has_no_figures() -> None:
     assert tally().figures() == (None, None, None)
-    assert tally().observed(NOW + 0.5) == Observed(0.5, 0.0, 0.0, None)
+    assert tally().observed(NOW + 0.5, 96) == Observed(0.5, 0.0, 0.0, None, 96)
 
 
 def test_figures_are_medians_over_clients() -> None:
@@ -60,7 +60,7 @@ def test_who_was_asked_for_a_digest_alone_does_not_count() -> None:
     step = tally(result(9.0, 9.0, 0.9, bare=True), result(1.0, 0.1))
 
     assert step.figures() == (1.0, 0.1, None)
-    assert step.observed(NOW + 2) == Observed(2.0, 1.0, 0.1, None)
+    assert step.observed(NOW + 2, 0) == Observed(2.0, 1.0, 0.1, None)
 
 
 def test_a_quality_is_taken_from_those_who_know_it() -> None:
@@ -79,7 +79,7 @@ def test_what_all_waited_for_is_the_update_of_whoever_answered_last() -> None:
     # The slow machine needs 0.75 s more for an update; that is no overhead.
     step = tally(result(1.0, 0.25), result(1.5, 0.5), result(1.0, 1.0))
 
-    observed = step.observed(NOW + 2.015625)
+    observed = step.observed(NOW + 2.015625, 0)
 
     assert observed == Observed(2.015625, 1.0, 1.0, None)
     assert observed.wall - observed.trials - observed.update == 0.015625
@@ -91,7 +91,7 @@ def test_the_time_of_the_last_sum_is_no_overhead_either() -> None:
     step.add_sum(added(0.125))
     step.add_sum(added(0.5))
 
-    assert step.observed(NOW + 2) == Observed(2.0, 1.0, 0.75, None)
+    assert step.observed(NOW + 2, 0) == Observed(2.0, 1.0, 0.75, None)
     assert step.figures() == (1.0, 0.25, None)
 
 
@@ -101,7 +101,7 @@ def test_what_the_server_knows_of_the_update_before_completes_the_figures() -> N
     assert tally(result(1.0, 0.25), before=before).figures() == (1.0, 0.75, 0.125)
     assert tally(result(quality=0.5), before=before).figures()[2] == 0.5
     assert tally(before=before).figures() == (None, None, 0.125)
-    assert tally(result(1.0, 0.25), before=before).observed(NOW + 2) == (
+    assert tally(result(1.0, 0.25), before=before).observed(NOW + 2, 0) == (
         Observed(2.0, 1.0, 0.25, 0.125)
     )
 

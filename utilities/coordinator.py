@@ -491,7 +491,7 @@ class Coordinator:
         assert closed is not None, "what is finished has been scored"
         closed = replace(closed, seconds=self._trained.seconds(now))
         self._orders += [Append(update, closed)]
-        self._length.observe(self._tally.observed(now))
+        self._length.observe(self._tally.observed(now, update.trials))
         self._ledger.append(update, closed.digest)
         for peer in self._ready():
             self._outbox.update(peer, update)

@@ -13,6 +13,11 @@ at least `LEAST` times itself, so that machines are busy with trials, but for no
 than T_n: an overhead that grows with the step would otherwise lengthen it for ever.
 What is known to grow with the step, the update, is left out of the overhead.
 
+Of a run that has learned much the cosine is lost in noise, and T_n seems without end.
+But the rate grows with no more than `MOST_COUNTED` trials a step, so that a longer step
+moves the weights no further: it is no longer than these take, unless its overheads ask
+for it.
+
 A young run changes quickly, and few large steps follow it worse than many small ones:
 no step is longer than a `YOUNG`-th of the time trained, or `WORTH` overheads.
 """
@@ -22,7 +27,7 @@ import statistics
 from collections import deque
 from dataclasses import dataclass
 
-from utilities.config import Config
+from utilities.config import MOST_COUNTED, Config
 
 FIRST_SECONDS = 0.1
 SHORTEST, LONGEST = 0.05, 60.0  # seconds
@@ -59,6 +64,7 @@ class Observed:
     trials: float  # seconds of trials of a typical client
     update: float  # seconds of the update, and of the sum, that all waited for
     quality: float | None  # split-half cosine
+    counted: int = 0  # trials of all clients together
 
 
 def noise_seconds(seconds: float, quality: float) -> float:
@@ -118,12 +124,18 @@ class StepLength:
         lowest, highest = self.seconds / GROWTH, self.seconds * GROWTH
         overhead = self._overhead()
         ripe = max(FIRST_SECONDS, self._trained / YOUNG, WORTH * overhead)
-        wanted = min(best_seconds(overhead, self._noise()), ripe)
+        useful = max(SHORTEST, self._counted(), LEAST * overhead)
+        wanted = min(best_seconds(overhead, self._noise()), ripe, useful)
         self.seconds = min(max(wanted, lowest), highest)
 
     def _overhead(self) -> float:
         every = [observed for _, observed in self._steps]
         return statistics.median(o.wall - o.trials - o.update for o in every)
+
+    def _counted(self) -> float:
+        """Return in how many seconds there are all trials that the rate grows with."""
+        each = [o.counted / seconds for seconds, o in self._steps if o.counted]
+        return MOST_COUNTED / statistics.median(each) if each else math.inf
 
     def _noise(self) -> float | None:
         known = [

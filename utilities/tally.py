@@ -124,8 +124,13 @@ class Tally:
             gradient_quality=quality,
         )
 
-    def observed(self, now: float) -> Observed:
-        """Return what the step has shown about its length, as it closes."""
+    def observed(self, now: float, counted: int) -> Observed:
+        """Return what the step has shown about its length, as it closes.
+
+        Args:
+            now: on the coordinator's clock.
+            counted: trials of all clients.
+        """
         trials, _, quality = self.figures()
         update = self._update + self._sum
-        return Observed(now - self.began, trials or 0.0, update, quality)
+        return Observed(now - self.began, trials or 0.0, update, quality, counted)

@@ -21,7 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utilities.config import Config
-from utilities.evolution import Segment, Setting, TrainState, Update, advance
+from utilities.evolution import (
+    Segment,
+    Setting,
+    TrainState,
+    Update,
+    advance,
+    characters_read,
+    signs_of,
+    words_of,
+)
 
 Doubles: TypeAlias = NDArray[np.float64]
 Floats: TypeAlias = NDArray[np.float32]
@@ -712,3 +721,11 @@ def threads_digest() -> str:
     update = example_update(setting, 0, [Segment(11, 0, 150), Segment(12, 9, 50)])
     state = advance(setting, example_state(setting), update, tokens)
     return state.digest(bytes(32)).hex()
+
+
+def silenced(
+    setting: Setting, windows: NDArray[Any], segment: Segment
+) -> dict[str, NDArray[np.float32]]:
+    """Return the program's signs of a segment that is scored on these windows."""
+    read = characters_read(windows, setting.layout.vocab_size)
+    return signs_of(setting, words_of(setting, segment), read)

@@ -11,9 +11,10 @@ from utilities.aggregation import SETTLED, STEPS, Aggregation
 from utilities.config import Config
 from utilities.errors import ProtocolError
 from utilities.events import Stop
-from utilities.evolution import Update, cosine
+from utilities.evolution import Update
 from utilities.pacing import Observed, StepLength
 from utilities.protocol import Begin, Shares, Sum, Welcome
+from utilities.sums import cosine
 
 SUMS: dict[str, Any] = {"aggregation": "sums"}
 

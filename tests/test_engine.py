@@ -17,8 +17,9 @@ from tests.reference import (
     example_weights,
 )
 from utilities.engine import Engine, OneCore, Scored, fitting
-from utilities.evolution import Segment, Setting, cosine, pieces, total
+from utilities.evolution import Segment, Setting, pieces, total
 from utilities.scoring import score
+from utilities.sums import cosine
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "rnn": {},
@@ -190,6 +191,26 @@ def test_halves_make_up_the_total(setting: Setting) -> None:
     assert (one + other == every).all()
     assert one.any()
     assert other.any()
+
+
+def test_halves_are_the_same_after_some_of_their_trials_were_scored(
+    setting: Setting,
+) -> None:
+    tokens, weights = (
+        example_tokens(setting.config),
+        example_weights(setting.layout.size),
+    )
+    update = example_update(setting, 1, [Segment(9, 0, 5), Segment(10, 0, 7)])
+    work = setting, tokens, update.segments, update.rewards
+    shaped = setting.whiteners(weights, tokens)
+    engine: Engine = OneCore(Clock())
+    own = [Segment(10, 0, 100)]
+
+    engine.score(setting, weights, tokens, shaped, own, None, lambda trials: None)
+
+    expected = OneCore(Clock()).halves(*work)
+    for _ in range(2):  # the second time nothing is kept any more
+        assert np.array_equal(engine.halves(*work), expected)
 
 
 def test_each_half_is_the_sum_of_its_own_groups(setting: Setting) -> None:

@@ -28,6 +28,7 @@ from tests.reference import (
     example_tokens,
     example_update,
     example_weights,
+    silenced,
 )
 from utilities import evolution
 from utilities.config import Config
@@ -40,7 +41,7 @@ from utilities.evolution import (
     advance,
     apply,
     chunk_groups,
-    cosine,
+    chunks,
     differences,
     halves,
     initial_state,
@@ -48,14 +49,13 @@ from utilities.evolution import (
     pieces,
     segment_seed,
     shape,
-    signs_of,
     total,
     usable,
     windows_of,
 )
 from utilities.model import Tokens
 from utilities.noise import Signs
-from utilities.rewards import rewards, rewards_of
+from utilities.rewards import median, rewards, rewards_of
 from utilities.scoring import clean_loss, score
 
 Floats = NDArray[np.float32]
@@ -280,7 +280,7 @@ def test_only_characters_that_a_group_reads_have_signs_all_else_is_as_drawn(
     each, segment = setting.config.passes_per_group, Segment(TOP, 6, 20)
     windows = windows_of(setting, example_tokens(setting.config), segment)
 
-    signs = signs_of(setting, windows, segment)
+    signs = silenced(setting, windows, segment)
 
     drawn = setting.noise.signs(TOP, 6 * each, 20 * each)
     assert list(signs) == list(drawn)
@@ -300,7 +300,7 @@ def test_a_character_that_is_only_predicted_is_not_read() -> None:
     setting = example_setting(sequence_length=2, vocab_size=4, directions_per_window=1)
     windows = np.array([[[0]], [[1]], [[2]]])  # 2 is the last target
 
-    a = signs_of(setting, windows, Segment(1, 0, 1))["characters"]
+    a = silenced(setting, windows, Segment(1, 0, 1))["characters"]
 
     assert np.abs(a).tolist() == [[1, 1, 0, 0]]
 
@@ -311,7 +311,7 @@ def test_full_noise_is_on_all_weights(variant: str) -> None:
     segment = Segment(TOP, 6, 5)
     windows = windows_of(setting, example_tokens(setting.config), segment)
 
-    signs = signs_of(setting, windows, segment)
+    signs = silenced(setting, windows, segment)
 
     assert sum(part.shape[1] for part in signs.values()) == setting.layout.size
     assert all(np.unique(part).tolist() == [-1, 1] for part in signs.values())
@@ -321,7 +321,7 @@ def test_signs_of_a_group_alone_are_those_within_a_segment(setting: Setting) -> 
     each, tokens = setting.config.passes_per_group, example_tokens(setting.config)
 
     def drawn(segment: Segment) -> Signs:
-        return signs_of(setting, windows_of(setting, tokens, segment), segment)
+        return silenced(setting, windows_of(setting, tokens, segment), segment)
 
     many = drawn(Segment(TOP, 6, 4))
     for group in range(4):
@@ -462,6 +462,22 @@ def test_a_wild_change_is_clipped_and_silences_no_other() -> None:
 
     assert shaped is not None
     assert shaped.tolist() == [-126, 28, 0, -28, 126]
+
+
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=60))
+def test_a_median_is_that_of_numpy(values: list[float]) -> None:
+    array = np.array(values)
+
+    assert median(array) == np.median(array)
+    assert array.tolist() == values
+
+
+def test_rewards_do_not_change_the_losses_that_they_are_made_of() -> None:
+    changes = np.array([3.0, 1, 5, 2, 4])
+
+    rewards(changes)
+
+    assert changes.tolist() == [3, 1, 5, 2, 4]
 
 
 def test_rewards_of_an_even_number_of_changes_by_hand() -> None:
@@ -625,6 +641,30 @@ def test_pieces_hold_each_group_once_and_in_order(sizes: list[int], most: int) -
     assert all(1 <= piece.groups <= most for piece in cut)
 
 
+def test_pieces_are_put_together_into_chunks_by_hand() -> None:
+    segments = [Segment(5, 10, 5), Segment(6, 0, 1), Segment(7, 0, 1), Segment(8, 2, 2)]
+
+    cut = list(chunks(segments, 3))
+
+    assert cut == [
+        [Segment(5, 10, 3)],
+        [Segment(5, 13, 2), Segment(6, 0, 1)],
+        [Segment(7, 0, 1), Segment(8, 2, 2)],
+    ]
+
+
+@given(st.lists(st.integers(1, 30), max_size=5), st.integers(1, 40))
+def test_chunks_hold_all_pieces_in_order_and_never_too_many_groups(
+    sizes: list[int], most: int
+) -> None:
+    segments = [Segment(seed, 3, size) for seed, size in enumerate(sizes)]
+
+    cut = list(chunks(segments, most))
+
+    assert [piece for chunk in cut for piece in chunk] == list(pieces(segments, most))
+    assert all(1 <= sum(piece.groups for piece in chunk) <= most for chunk in cut)
+
+
 def test_a_chunk_is_small_but_never_less_than_a_group() -> None:
     few = example_setting(directions_per_window=16)
     full = example_setting(
@@ -780,36 +820,6 @@ def test_halves_add_up_to_the_total_for_any_segments_and_chunks(
     )
 
     assert (one + other == summed(setting, tokens, update)).all()
-
-
-def test_cosines_by_hand() -> None:
-    def between(one: list[int], other: list[int]) -> float | None:
-        return cosine(np.array(one, np.int32), np.array(other, np.int64))
-
-    assert between([3, 4], [3, 4]) == 1
-    assert between([3, 4], [-6, -8]) == -1
-    assert between([1, 0, 0], [0, 5, 7]) == 0
-    assert between([1, 1], [1, 0]) == pytest.approx(math.sqrt(0.5))
-    assert between([0, 0], [1, 0]) is None
-    assert between([1, 0], [0, 0]) is None
-    assert between([], []) is None
-
-
-def test_a_cosine_does_not_overflow() -> None:
-    top = np.full(1000, 2**31 - 1, np.int32)
-
-    assert cosine(top, top) == pytest.approx(1)
-    assert cosine(top, -top.astype(np.int64) * 2**20) == pytest.approx(-1)
-
-
-def test_the_cosine_between_halves_says_how_much_is_signal() -> None:
-    # All of a thousand entries have the signal 1, and noise of the deviation s: the
-    # cosine is expected to be 1 / (1 + s s).
-    draw = np.random.default_rng(1)
-    for deviation, expected in ((0.5, 0.8), (1.0, 0.5), (3.0, 0.1)):
-        noisy = 1 + deviation * draw.standard_normal((2, 100_000))
-        one, other = np.rint(1000 * noisy).astype(np.int64)
-        assert cosine(one, other) == pytest.approx(expected, abs=0.02)
 
 
 # --- the next state -------------------------------------------------------------------

@@ -145,9 +145,51 @@ def test_window_words_never_change() -> None:
 # --- signs ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("part", ["characters", "gates0", "logits"])
+def test_cleared_bits_of_a_part_are_signs_of_minus_one_and_all_else_stays(
+    part: str,
+) -> None:
+    noise = Noise({"characters": 60, "gates0": 10, "logits": 70})
+    words = noise.words(5, 10, 6)
+    kept = np.random.default_rng(1).integers(0, 2, (3, 200)).astype(np.bool_)
+    expected = noise.signs(5, 10, 6)
+    kept = kept[:, : expected[part].shape[1]]
+
+    found = noise.signs_of(noise.lowered(words, part, kept))
+
+    expected[part][np.repeat(~kept, 2, axis=0)] = -1
+    assert {k: v.tolist() for k, v in found.items()} == {
+        k: v.tolist() for k, v in expected.items()
+    }
+    assert words.tolist() == noise.words(5, 10, 6).tolist()
+
+
 @BOTH
 def test_signs_are_counted_by_the_sizes_of_their_parts(sizes: dict[str, int]) -> None:
     assert Noise(sizes).signs_per_trial == sum(sizes.values())
+
+
+def test_parts_have_more_columns_where_a_multiple_is_asked_for() -> None:
+    noise = Noise({"characters": 67, "gates0": 32, "state0": 32, "logits": 67})
+    words = noise.words(5, 10, 6)
+    exact = noise.signs(5, 10, 6)
+
+    found = noise.signs_of(words, 4)
+
+    assert [part.shape for part in found.values()] == [
+        *((6, 68), (6, 32), (6, 32), (6, 68))
+    ]
+    for name, part in exact.items():
+        assert found[name][:, : part.shape[1]].tolist() == part.tolist()
+    assert found["characters"][:, 67].tolist() == exact["gates0"][:, 0].tolist()
+
+
+def test_the_last_part_has_no_more_columns_than_there_are_bits() -> None:
+    noise = Noise({"state0": 3, "logits": 5})
+
+    signs = noise.signs_of(noise.words(1, 0, 2), 4)
+
+    assert [part.shape for part in signs.values()] == [(2, 4), (2, 5)]
 
 
 @BOTH

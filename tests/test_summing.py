@@ -9,7 +9,7 @@ import pytest
 from tests.desk import added, computed, lesson
 from utilities.aggregation import BANDWIDTH
 from utilities.errors import ProtocolError
-from utilities.evolution import Segment, Update, cosine, total
+from utilities.evolution import Segment, Update, total
 from utilities.peers import FIRST_UPDATE_SECONDS, REMEMBERED_STEPS, Peer
 from utilities.protocol import Shares, Sum
 from utilities.summing import (
@@ -21,7 +21,7 @@ from utilities.summing import (
     halved,
     parts_by_peer,
 )
-from utilities.sums import Part
+from utilities.sums import Part, cosine
 
 START = lesson(grace=0.5)  # groups of four trials
 SIZE = START.setting.layout.size

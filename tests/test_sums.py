@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.desk import Lesson, lesson
+from tests.reference import silenced
 from utilities import sums as module
 from utilities.errors import ProtocolError
-from utilities.evolution import Segment, Totals, signs_of, total, windows_of
+from utilities.evolution import Segment, Totals, total, windows_of
 from utilities.model import CHARACTERS
-from utilities.sums import Bound, Part, bounds, check, largest, narrowed
+from utilities.sums import Bound, Part, bounds, check, cosine, largest, narrowed
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "rnn": {"batch_size": 2},
@@ -101,7 +102,7 @@ def slow_rows(start: Lesson, trials: Part) -> list[int]:
     first, rewards = 0, by_kind(start, trials)[0]
     for segment in trials.segments:
         windows = windows_of(start.setting, tokens, segment)
-        signs = signs_of(start.setting, windows, segment)[CHARACTERS]
+        signs = silenced(start.setting, windows, segment)[CHARACTERS]
         for row in signs:
             rows += abs(int(rewards[first])) * (row != 0)
             first += 1
@@ -304,3 +305,33 @@ def test_the_smallest_int32_is_not_within_any_smaller_bound() -> None:
 
     with pytest.raises(ProtocolError, match="larger than the rewards"):
         check(start.setting, sums, Bound(2**31 - 2, None))
+
+
+def test_cosines_by_hand() -> None:
+    def between(one: list[int], other: list[int]) -> float | None:
+        return cosine(np.array(one, np.int32), np.array(other, np.int64))
+
+    assert between([3, 4], [3, 4]) == 1
+    assert between([3, 4], [-6, -8]) == -1
+    assert between([1, 0, 0], [0, 5, 7]) == 0
+    assert between([1, 1], [1, 0]) == pytest.approx(math.sqrt(0.5))
+    assert between([0, 0], [1, 0]) is None
+    assert between([1, 0], [0, 0]) is None
+    assert between([], []) is None
+
+
+def test_a_cosine_does_not_overflow() -> None:
+    top = np.full(1000, 2**31 - 1, np.int32)
+
+    assert cosine(top, top) == pytest.approx(1)
+    assert cosine(top, -top.astype(np.int64) * 2**20) == pytest.approx(-1)
+
+
+def test_the_cosine_between_halves_says_how_much_is_signal() -> None:
+    # All of a thousand entries have the signal 1, and noise of the deviation s: the
+    # cosine is expected to be 1 / (1 + s s).
+    draw = np.random.default_rng(1)
+    for deviation, expected in ((0.5, 0.8), (1.0, 0.5), (3.0, 0.1)):
+        noisy = 1 + deviation * draw.standard_normal((2, 100_000))
+        one, other = np.rint(1000 * noisy).astype(np.int64)
+        assert cosine(one, other) == pytest.approx(expected, abs=0.02)

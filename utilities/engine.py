@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utilities.evolution import Scores, Segment, Setting, halves, pieces, total
+from utilities.kept import Kept
 from utilities.misc import Clock, Deadline
 from utilities.model import Floats, Tokens
 from utilities.rewards import Rewards
@@ -91,6 +92,7 @@ class OneCore:
     def __init__(self, clock: Clock) -> None:
         """Take monotonic seconds from the clock."""
         self._clock = clock
+        self._kept = Kept()
 
     def score(
         self,
@@ -105,6 +107,8 @@ class OneCore:
         """Score blocks until time is up, at least one; the last may be a part."""
         deadline = None if seconds is None else Deadline.after(seconds, self._clock)
         scored: Scored = []
+        work = setting, weights, tokens
+        self._kept.begin(setting, tokens)
         done, took = 0, 0.0
         for whole in pieces(segments, setting.block_groups):
             left = math.inf if deadline is None else deadline.left()
@@ -112,7 +116,8 @@ class OneCore:
             if block is None:
                 break
             before = self._clock()
-            scored.append((block, score(setting, weights, tokens, block, shaped)))
+            scores = score(*work, block, shaped, self._kept.keep)
+            scored.append((block, scores))
             done += block.groups * setting.config.trials_per_group
             on_block(done)
             took = self._clock() - before
@@ -129,4 +134,8 @@ class OneCore:
     ) -> Halves:
         """Return the sums of both halves, one after the other."""
         one, other = halves(setting, segments, rewards)
-        return total(setting, tokens, *one), total(setting, tokens, *other)
+        sums = [
+            total(setting, tokens, *half, draw=self._kept.draw) for half in (one, other)
+        ]
+        self._kept.forget()
+        return sums[0], sums[1]

@@ -20,7 +20,7 @@ It knows no clients, messages, files or clocks.
 
 import math
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -33,11 +33,9 @@ from utilities.data import gather_windows, window_starts
 from utilities.misc import sha256
 from utilities.model import (
     CHARACTERS,
-    LOGITS,
     Layout,
     Moments,
     Network,
-    Tensor,
     Tokens,
     adam,
     averaged,
@@ -48,10 +46,10 @@ from utilities.noise import (
     Floats,
     Noise,
     Signs,
-    weighted,
-    weighted_sum,
+    Words,
     window_words,
 )
+from utilities.products import Drawn, tensor_sums
 from utilities.rewards import REWARD_SCALE, Rewards, rewards_of
 from utilities.whitening import MOST_UNITS, Whiteners, preconditioned, whiteners
 
@@ -235,31 +233,42 @@ class Scores:
     clean: Floats  # (groups,); antithetic pairs: (0,)
 
 
-def windows_of(setting: Setting, tokens: Tokens, segment: Segment) -> Tokens:
+Draw: TypeAlias = Callable[[Setting, Tokens, Sequence[Segment]], Drawn]
+
+
+def windows_of(setting: Setting, tokens: Tokens, *segments: Segment) -> Tokens:
     """Return the text that the groups are scored on: (T + 1, groups, windows)."""
-    config = setting.config
-    words = window_words(segment.seed, segment.first, segment.groups, config.batch_size)
-    starts = window_starts(words.ravel(), len(tokens), config.sequence_length)
-    flat = gather_windows(tokens, starts, config.sequence_length)
-    windows: Tokens = flat.reshape(-1, segment.groups, config.batch_size)
-    return windows
+    length, count = setting.config.sequence_length, setting.config.batch_size
+    words = [window_words(s.seed, s.first, s.groups, count) for s in segments]
+    starts = window_starts(np.concatenate(words).ravel(), len(tokens), length)
+    windows: Tokens = gather_windows(tokens, starts, length)
+    return windows.reshape(length + 1, -1, count)
 
 
-def signs_of(setting: Setting, windows: Tokens, segment: Segment) -> Signs:
-    """Return the signs of a segment's directions, unread characters silenced.
+def words_of(setting: Setting, segment: Segment) -> Words:
+    """Return the random bits of a segment's directions: (directions, words)."""
+    each = setting.config.passes_per_group
+    directions = segment.first * each, segment.groups * each
+    return setting.noise.words(segment.seed, *directions)
+
+
+def signs_of(setting: Setting, words: Words, read: Floats) -> Signs:
+    """Return the signs of some groups' directions, unread characters silenced.
 
     Where the output layer has trials of its own, two trials share a direction.
     Noise on the row of a character that no window of the group reads cannot have
     caused its loss, so its sign becomes 0: the estimate stays unbiased and varies less.
     Full noise, which is for comparison, is left as it is.
+
+    Args:
+        setting: of the run.
+        words: of the directions.
+        read: (groups, V), see `characters_read`.
     """
-    each = setting.config.passes_per_group
-    signs = setting.noise.signs(
-        segment.seed, segment.first * each, segment.groups * each
-    )
+    signs = setting.noise.signs_of(words)
     if not setting.full:
-        a = signs[CHARACTERS].reshape(segment.groups, each, -1)
-        a *= characters_read(windows, setting.layout.vocab_size)[:, None, :]
+        a = signs[CHARACTERS].reshape(*(len(read), -1), read.shape[1])
+        a *= read[:, None, :]
     return signs
 
 
@@ -286,7 +295,9 @@ def differences(setting: Setting, scores: Scores) -> NDArray[np.float64]:
     """Return each trial's change of loss: against the clean pass, or half a pair's."""
     losses = scores.losses.astype(np.float64)
     if setting.config.directions_per_window:
-        return losses - np.repeat(scores.clean, setting.config.trials_per_group)
+        clean = scores.clean.astype(np.float64)
+        losses.reshape(len(clean), -1)[...] -= clean[:, None]
+        return losses
     pairs = losses.reshape(-1, 2)
     half: NDArray[np.float64] = (pairs[:, 0] - pairs[:, 1]) / 2
     return half
@@ -348,6 +359,20 @@ def pieces(segments: Iterable[Segment], groups: int) -> Iterator[Segment]:
             yield Segment(segment.seed, segment.first + offset, size)
 
 
+def chunks(segments: Iterable[Segment], groups: int) -> Iterator[list[Segment]]:
+    """Put pieces together that have at most that many groups, in their order."""
+    chunk: list[Segment] = []
+    room = groups
+    for piece in pieces(segments, groups):
+        if piece.groups > room:
+            yield chunk
+            chunk, room = [], groups
+        chunk.append(piece)
+        room -= piece.groups
+    if chunk:
+        yield chunk
+
+
 def chunk_groups(setting: Setting) -> int:
     """Return how many groups are added up at once: exact, and small enough."""
     each = setting.config.passes_per_group
@@ -361,6 +386,7 @@ def total(
     segments: Iterable[Segment],
     shaped: Rewards,
     groups: int | None = None,
+    draw: Draw | None = None,
 ) -> NDArray[np.int64]:
     """Return the sum over all trials of reward times signs.
 
@@ -370,6 +396,7 @@ def total(
         segments: the trials.
         shaped: their rewards, in the order of segments.
         groups: of one chunk; any number gives the same integers.
+        draw: gives what was drawn for segments; None: `drawn`, from their seeds.
 
     Returns:
         (P,) integers.
@@ -377,43 +404,24 @@ def total(
     each = setting.config.trials_per_group
     weights = shaped.astype(np.float32)
     result = np.zeros(setting.layout.size, np.int64)
-    start = 0
-    for piece in pieces(segments, groups or chunk_groups(setting)):
-        share = weights[start : start + piece.groups * each]
-        start += len(share)
-        signs = signs_of(setting, windows_of(setting, tokens, piece), piece)
-        for t, part in _parts(setting, signs, share):
+    start, draw = 0, draw or drawn
+    for chunk in chunks(segments, groups or chunk_groups(setting)):
+        trials = sum(piece.groups for piece in chunk) * each
+        share = weights[start : start + trials]
+        start += trials
+        found = draw(setting, tokens, chunk)
+        for t, part in tensor_sums(setting.layout, setting.noise, found, share):
             result[t.start : t.start + t.size] += part.ravel().astype(np.int64)
     return result
 
 
-def _parts(
-    setting: Setting, signs: Signs, share: Floats
-) -> Iterator[tuple[Tensor, Floats]]:
-    """Yield each tensor's sum over the trials that have moved it.
-
-    Rewards go into the narrower of the two factors, once for all tensors that share it.
-    """
-    inner = outer = share
-    if setting.splits:
-        kinds = share.reshape(-1, 2, setting.config.passes_per_group)
-        inner, outer = (np.ascontiguousarray(kinds[:, k]).ravel() for k in (0, 1))
-    known: dict[tuple[str, bool], Floats] = {}
-
-    def rewarded(name: str, *, last: bool) -> Floats:
-        if (name, last) not in known:
-            known[name, last] = weighted(outer if last else inner, signs[name])
-        return known[name, last]
-
-    for t in setting.layout.tensors:
-        last = t.outputs == LOGITS
-        if setting.full or t.inputs is None:
-            b = signs[t.name if setting.full else t.outputs]
-            yield t, weighted_sum(b, (outer if last else inner)[:, None])
-        elif t.shape[0] < t.shape[1]:
-            yield t, weighted_sum(signs[t.outputs], rewarded(t.inputs, last=last))
-        else:
-            yield t, weighted_sum(rewarded(t.outputs, last=last), signs[t.inputs])
+def drawn(setting: Setting, tokens: Tokens, segments: Sequence[Segment]) -> Drawn:
+    """Return what was drawn for some segments, from their seeds."""
+    words = np.concatenate([words_of(setting, segment) for segment in segments])
+    if setting.full:
+        return Drawn(words)
+    windows = windows_of(setting, tokens, *segments)
+    return Drawn(words, characters_read(windows, setting.layout.vocab_size) > 0)
 
 
 def halves(
@@ -442,17 +450,6 @@ def halves(
     nothing = np.zeros(0, np.int8)
     one, other = (np.concatenate([nothing, *rewards]) for rewards in cut)
     return (parts[0], one), (parts[1], other)
-
-
-def cosine(one: Totals, other: Totals) -> float | None:
-    """Return the cosine between two sums, None where one of them is zero.
-
-    Of the two halves of a step's trials it says how much of the gradient is signal: 1
-    without any noise, about 0 where noise is all there is.
-    """
-    x, y = one.astype(np.float64), other.astype(np.float64)
-    norm = math.sqrt(float(x @ x) * float(y @ y))
-    return float(x @ y) / norm if norm else None
 
 
 def advance(

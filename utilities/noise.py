@@ -16,12 +16,14 @@ It does not know what a model does with its parts, nor which text was read.
 """
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.random.bit_generator import ISeedSequence
+from numpy.typing import DTypeLike, NDArray
 
 Floats: TypeAlias = NDArray[np.float32]
+Words: TypeAlias = NDArray[np.uint64]
 Signs: TypeAlias = dict[str, Floats]  # of each part: (trials, size), -1 and +1
 
 NOISE, WINDOWS = 0, 1  # purpose words: the highest word of the counter
@@ -33,12 +35,30 @@ _SIGNS_OF_OCTET: Floats = 2 * np.unpackbits(
 ).astype(np.float32) - np.float32(1)  # (256, 8): a table is faster than shifts
 
 
+class _Key(ISeedSequence):
+    """A key as the sequence that numpy would seed a generator with.
+
+    Philox(key=...) asks the system for entropy first, which takes three times as long.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._words = np.array([seed, 0], np.uint64)
+
+    def generate_state(
+        self, n_words: int, dtype: DTypeLike = np.uint64
+    ) -> NDArray[np.uint64]:
+        """Return the two words of the key."""
+        assert (n_words, dtype) == (2, np.uint64), "Philox asks for its key"
+        return self._words
+
+
 def raw_words(
     seed: int, purpose: int, first_block: int, blocks: int
 ) -> NDArray[np.uint64]:
     """Return the raw words of consecutive counter blocks, 4 for each block."""
     counter = np.array([first_block, 0, 0, purpose], np.uint64)
-    generator = np.random.Philox(key=seed, counter=counter)
+    key = cast("np.random.SeedSequence", _Key(seed))  # what numpy takes as well
+    generator = np.random.Philox(key, counter)
     return generator.random_raw(blocks * WORDS_PER_BLOCK)
 
 
@@ -84,13 +104,46 @@ class Noise:
         Returns:
             for each part (count, size).
         """
+        return self.signs_of(self.words(seed, trial, count))
+
+    def words(self, seed: int, trial: int, count: int) -> Words:
+        """Return the random bits of consecutive trials: (count, words)."""
         words = raw_words(seed, NOISE, trial * self._blocks, count * self._blocks)
-        octets = words.astype("<u8", copy=False).view(np.uint8).reshape(count, -1)
+        return words.reshape(count, -1)
+
+    def signs_of(self, words: Words, multiple: int = 1) -> Signs:
+        """Return the signs that the words of some trials stand for.
+
+        Args:
+            words: (trials, words).
+            multiple: of columns that parts shall have: columns of the next part follow,
+                or of bits that mean nothing, as far as there are any.
+        """
+        octets = words.astype("<u8", copy=False).view(np.uint8)
         used = octets[:, : -(-self.signs_per_trial // 8)]
-        flat = _SIGNS_OF_OCTET.take(used, axis=0, mode="clip").reshape(count, -1)
-        flat = flat[:, : self.signs_per_trial]  # (count, signs)
-        ends = np.cumsum(list(self._sizes.values()))[:-1]
-        return dict(zip(self._sizes, np.split(flat, ends, axis=1), strict=True))
+        flat = _SIGNS_OF_OCTET.take(used, axis=0, mode="clip").reshape(len(words), -1)
+        signs, start = {}, 0
+        for name, size in self._sizes.items():
+            signs[name] = flat[:, start : start - (-size // multiple * multiple)]
+            start += size
+        return signs
+
+    def lowered(self, words: Words, part: str, kept: NDArray[np.bool_]) -> Words:
+        """Return the words of trials with bits cleared in one part: signs of -1.
+
+        Args:
+            words: (trials, words).
+            part: whose bits are cleared.
+            kept: (groups, size of the part), where the bits of a group's trials stay.
+        """
+        groups, names = len(kept), list(self._sizes)
+        start = sum(self._sizes[name] for name in names[: names.index(part)])
+        bits = np.ones((groups, words.shape[1] * BITS_PER_WORD), np.bool_)
+        bits[:, start : start + kept.shape[1]] = kept
+        mask = np.packbits(bits, axis=1, bitorder="little").view("<u8")
+        each = len(words) // groups
+        wide = words.reshape(groups, -1) & np.tile(mask, each)  # long rows are fast
+        return np.asarray(wide.reshape(words.shape))
 
 
 def weighted(rewards: Floats, b: Floats) -> Floats:
@@ -100,7 +153,7 @@ def weighted(rewards: Floats, b: Floats) -> Floats:
         rewards: (trials,) integers between -126 and 126 as float32.
         b: (trials, n) signs.
     """
-    return np.asarray(b * rewards[:, None])
+    return np.asarray(np.einsum("ij,i->ij", b, rewards))  # 0.7 of the time of ``*``
 
 
 def weighted_sum(rewarded: Floats, a: Floats | None = None) -> Floats:

@@ -5,16 +5,28 @@ for rank-1 noise, or by a product for each trial for full noise, which is for
 comparison. `clean_loss` scores the weights themselves, on any text.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 import numpy as np
 
-from utilities.evolution import Scores, Segment, Setting, signs_of, windows_of
+from utilities.evolution import (
+    Scores,
+    Segment,
+    Setting,
+    characters_read,
+    signs_of,
+    windows_of,
+    words_of,
+)
 from utilities.model import LOGITS, Clean, Dense, Tokens
 from utilities.noise import Floats, Signs
 from utilities.outputs import OutputTrials
 from utilities.population import Population
+from utilities.products import Drawn
 from utilities.whitening import Whiteners, whitened
+
+Keep: TypeAlias = Callable[[Segment, Drawn], None]
 
 
 def score(
@@ -23,6 +35,7 @@ def score(
     tokens: Tokens,
     segment: Segment,
     shaped: Whiteners | None = None,
+    keep: Keep | None = None,
 ) -> Scores:
     """Return the losses of a segment's trials, in one forward batch.
 
@@ -32,9 +45,14 @@ def score(
         tokens: the step's batch.
         segment: the trials.
         shaped: what shapes the step's noise; None: to be computed.
+        keep: takes what was drawn for the trials.
     """
     windows = windows_of(setting, tokens, segment)
-    signs = signs_of(setting, windows, segment)
+    words = words_of(setting, segment)
+    read = characters_read(windows, setting.layout.vocab_size)
+    signs = signs_of(setting, words, read)
+    if keep is not None:
+        keep(segment, Drawn(words, None if setting.full else read > 0))
     if shaped is None:
         shaped = setting.whiteners(weights, tokens)
     for layer, whitener in enumerate(shaped):

@@ -23,13 +23,13 @@ import numpy as np
 from utilities.aggregation import BANDWIDTH, sums_bytes
 from utilities.audits import Resum
 from utilities.errors import ProtocolError
-from utilities.evolution import Segment, Setting, Totals, Update, cosine
+from utilities.evolution import Segment, Setting, Totals, Update
 from utilities.lateness import grace_seconds, most
 from utilities.model import Tokens
 from utilities.peers import REPORTS, Debts, Peer, usual_seconds
 from utilities.protocol import Shares, Sum
 from utilities.rewards import Rewards
-from utilities.sums import Bound, Part, bounds, check, largest_each, narrowed
+from utilities.sums import Bound, Part, bounds, check, cosine, largest_each, narrowed
 
 Owners: TypeAlias = Mapping[int, Peer]  # who has scored the segment of a seed
 

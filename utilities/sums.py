@@ -11,6 +11,7 @@ size could.
 All bounds of a step are made together: a thousand clients take milliseconds.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from utilities.data import gather_windows, window_starts
 from utilities.errors import ProtocolError
 from utilities.evolution import (
     Segment,
@@ -26,9 +26,9 @@ from utilities.evolution import (
     Totals,
     characters_read,
     pieces,
+    windows_of,
 )
-from utilities.model import CHARACTERS, Floats, Layout, Tokens
-from utilities.noise import window_words
+from utilities.model import CHARACTERS, Layout, Tokens
 from utilities.rewards import Rewards
 
 NUMBERS = 1 << 20  # tokens or marks of one table while bounds are made: some megabytes
@@ -138,12 +138,8 @@ def _read(
     setting: Setting, tokens: Tokens, segments: Sequence[Segment]
 ) -> NDArray[np.int64]:
     """Return which characters each group reads, of all segments at once."""
-    length, count = setting.config.sequence_length, setting.config.batch_size
-    words = [window_words(s.seed, s.first, s.groups, count) for s in segments]
-    starts = window_starts(np.concatenate(words).ravel(), len(tokens), length)
-    windows = gather_windows(tokens, starts, length).reshape(length + 1, -1, count)
-    read: Floats = characters_read(windows, setting.layout.vocab_size)
-    return read.astype(np.int64)
+    windows = windows_of(setting, tokens, *segments)
+    return characters_read(windows, setting.layout.vocab_size).astype(np.int64)
 
 
 def check(setting: Setting, total: Totals, bound: Bound) -> None:
@@ -181,3 +177,14 @@ def _limits(layout: Layout, bound: Bound, dtype: np.dtype[Any]) -> Totals:
         rows = bound.rows.astype(dtype)[:, None]
         limits[: first.size].reshape(first.shape)[...] = rows
     return limits
+
+
+def cosine(one: Totals, other: Totals) -> float | None:
+    """Return the cosine between two sums, None where one of them is zero.
+
+    Of the two halves of a step's trials it says how much of the gradient is signal: 1
+    without any noise, about 0 where noise is all there is.
+    """
+    x, y = one.astype(np.float64), other.astype(np.float64)
+    norm = math.sqrt(float(x @ x) * float(y @ y))
+    return float(x @ y) / norm if norm else None

@@ -122,8 +122,7 @@ def looked_up(table: Doubles, sums: Doubles) -> Doubles:
     """Return a function of sums in units of 1 / (ONE FINE), times ONE."""
     index = np.rint(sums / (ONE * FINE // STEPS))
     index += REACH
-    index = np.clip(index, 0, 2 * REACH)
-    return np.asarray(table.take(index.astype(np.intp)))
+    return np.asarray(table.take(index.astype(np.intp), mode="clip"))
 
 
 def whitener(moments: Doubles) -> Floats:
@@ -180,10 +179,13 @@ def inverse_factor(matrix: Doubles) -> Doubles:
     By columns and outer products, so that every number is rounded in the same order
     everywhere (Golub and Van Loan, Matrix Computations, 4.2.5 and 3.1.3).
     """
-    left, result = matrix.copy(), np.eye(len(matrix))
-    for j in range(len(matrix)):
-        column = left[j + 1 :, j] / np.sqrt(left[j, j])
-        result[j, : j + 1] /= np.sqrt(left[j, j])
-        left[j + 1 :, j + 1 :] -= np.multiply.outer(column, column)
-        result[j + 1 :, : j + 1] -= np.multiply.outer(column, result[j, : j + 1])
-    return result
+    both = matrix.copy()  # columns before j are the inverse's, the others the matrix's
+    for j, row in enumerate(both):
+        root = math.sqrt(row[j])
+        column = both[j + 1 :, j] / root
+        row[j] = 1
+        row[: j + 1] /= root
+        row[j + 1 :] = column  # as the factor's row: the matrix is symmetric
+        both[j + 1 :, j] = 0
+        both[j + 1 :] -= np.multiply.outer(column, row)
+    return np.tril(both)

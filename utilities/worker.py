@@ -24,7 +24,6 @@ from utilities.evolution import (
     TrainState,
     Update,
     apply,
-    cosine,
     mean_loss,
     trials_of,
 )
@@ -44,7 +43,7 @@ from utilities.protocol import (
     TokenBatch,
     Welcome,
 )
-from utilities.sums import narrowed
+from utilities.sums import cosine, narrowed
 from utilities.whitening import Whiteners
 
 RECENT_BYTES = 1 << 24  # of updates that can be handed back

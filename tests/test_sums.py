@@ -1,5 +1,6 @@
 """What a sum of trials can be: bounds, oddness, whose rows, how wide."""
 
+import math
 from typing import Any
 
 import numpy as np

@@ -18,7 +18,6 @@ from utilities.evolution import (
     TrainState,
     Update,
     advance,
-    cosine,
     mean_loss,
     pieces,
     shape,
@@ -40,6 +39,7 @@ from utilities.protocol import (
     Welcome,
 )
 from utilities.scoring import score
+from utilities.sums import cosine
 from utilities.whitening import Whiteners
 from utilities.worker import Worker
 

@@ -38,18 +38,21 @@ def new_run(root: Path, **changes: Any) -> Run:
 
 
 def state_at(step: int) -> TrainState:
-    """Return a state whose weights differ from those of every other step."""
+    """Return a state whose weights differ from those of every other step.
+
+    Their mean is not the newest weights: it is what is to be used.
+    """
     state = initial_state(Setting(CONFIG, SHA256), step, np.zeros(9, np.float32))
-    return replace(state, step=step)
+    return replace(state, step=step, weights=state.weights + np.float32(0.5))
 
 
 def save(
     run: Run, step: int, weights: Floats | None = None, *, weights_only: bool = False
 ) -> None:
-    """Save weights, by default those of `state_at`."""
+    """Save a state with these weights to be used, by default those of `state_at`."""
     state = state_at(step)
     if weights is not None:
-        state = replace(state, weights=weights)
+        state = replace(state, average=weights)
     digest = state.digest(run.record.config.fingerprint(SHA256))
     run.save_checkpoint(state, digest, step / 2, weights_only=weights_only)
 

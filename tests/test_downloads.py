@@ -72,7 +72,7 @@ def test_the_weights_are_those_of_the_newest_checkpoint(tmp_path: Path) -> None:
         assert arrays["step"] == 101
 
     assert (file.name, file.kind) == ("run-0-step-000101.npz", "application/zip")
-    assert np.array_equal(np.sort(flat), np.sort(state_at(101).weights))
+    assert np.array_equal(np.sort(flat), np.sort(state_at(101).trained))
 
 
 def test_each_route_has_the_end_of_its_files_name(tmp_path: Path) -> None:

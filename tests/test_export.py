@@ -16,7 +16,7 @@ POINTS = [-1, -1, *map(ord, "abcde \n")]
 
 
 def model() -> Model:
-    weights = state_at(7).weights
+    weights = state_at(7).trained
     return Model.checked(Path("7"), CONFIG, VOCABULARY, 7, weights)
 
 
@@ -26,7 +26,7 @@ def test_npy_is_flat_with_the_sizes_in_front() -> None:
 
     assert flat.dtype == np.float64
     assert flat[:3].tolist() == [4, 9, 1]  # hiddenSize, vocabSize, nLayers
-    assert np.array_equal(flat[3:].astype(np.float32), state_at(7).weights)
+    assert np.array_equal(flat[3:].astype(np.float32), state_at(7).trained)
 
 
 def test_npz_names_each_tensor() -> None:
@@ -34,7 +34,7 @@ def test_npz_names_each_tensor() -> None:
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         found = dict(file)
 
-    views = LAYOUT.views(state_at(7).weights)
+    views = LAYOUT.views(state_at(7).trained)
     assert list(found) == [*views, "codePoints", "step", "config"]
     for name, view in views.items():
         assert found[name].dtype == np.float32
@@ -72,7 +72,7 @@ def test_safetensors_holds_all_tensors_without_gaps() -> None:
     assert length % 8 == 0
     assert (about["format"], about["step"], about["text"]) == ("np", "7", "Bärbel")
     assert json.loads(about["config"]) == RECORD.config.to_json()
-    views = LAYOUT.views(state_at(7).weights)
+    views = LAYOUT.views(state_at(7).trained)
     assert list(header) == [*views, "codePoints"]
     end = 0
     for name, entry in header.items():
@@ -90,7 +90,7 @@ def test_the_usual_reader_reads_it() -> None:
     library = pytest.importorskip("safetensors.numpy")
     found = library.load(exported(model(), RECORD, "safetensors"))
 
-    assert np.array_equal(found["Wx0"], LAYOUT.views(state_at(7).weights)["Wx0"])
+    assert np.array_equal(found["Wx0"], LAYOUT.views(state_at(7).trained)["Wx0"])
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -69,7 +69,7 @@ def test_samples_come_back_as_they_were_logged(tmp_path: Path) -> None:
 
 def test_it_generates_with_the_newest_weights_or_those_of_a_step(run: Run) -> None:
     for step, asked in ((101, None), (1, 1)):
-        weights, sampling = state_at(step).weights, Sampling(0.8, seed=1)
+        weights, sampling = state_at(step).trained, Sampling(0.8, seed=1)
         expected = generate_text(LAYOUT, weights, VOCABULARY, "ab", 50, sampling)
         assert run.generate("ab", 50, step=asked) == expected
 
@@ -78,7 +78,7 @@ def test_all_settings_reach_the_draws(run: Run) -> None:
     text = run.generate("", 30, temperature=2, top_k=5, top_p=0.7, seed=5)
 
     sampling = Sampling(2.0, 5, 0.7, 5)
-    weights = state_at(101).weights
+    weights = state_at(101).trained
     assert text == generate_text(LAYOUT, weights, VOCABULARY, "", 30, sampling)
     plain = Sampling(0.8, seed=1)
     text = generate_text(LAYOUT, weights, VOCABULARY, "ab", 400, plain)

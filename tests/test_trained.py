@@ -23,12 +23,12 @@ SAMPLING = Sampling(0.8, seed=3)
 
 
 def model(step: int = 7) -> Model:
-    weights = state_at(step).weights
+    weights = state_at(step).trained
     return Model.checked(Path("runs/7"), CONFIG, VOCABULARY, step, weights)
 
 
 def test_it_writes_what_generation_draws() -> None:
-    weights = state_at(7).weights
+    weights = state_at(7).trained
     expected = generate_text(LAYOUT, weights, VOCABULARY, "ab", 40, SAMPLING)
 
     assert model().write("ab", 40, SAMPLING) == expected
@@ -43,7 +43,7 @@ def test_pieces_come_as_they_are_drawn() -> None:
 
 def test_it_finds_what_a_beam_search_finds() -> None:
     beam = Beam(3, 0.5, STOP)
-    views, prompt = LAYOUT.views(state_at(7).weights), VOCABULARY.encode("ab")
+    views, prompt = LAYOUT.views(state_at(7).trained), VOCABULARY.encode("ab")
     best = beam_search(Network(LAYOUT), views, prompt, 9, beam)
     text, found = model().likeliest("ab", 9, beam)
 
@@ -56,7 +56,7 @@ def test_unknown_characters_are_named_once() -> None:
 
 
 def test_the_surprise_of_a_character_is_the_log_of_its_probability() -> None:
-    network, p = Network(LAYOUT), Clean(LAYOUT.views(state_at(7).weights))
+    network, p = Network(LAYOUT), Clean(LAYOUT.views(state_at(7).trained))
     state = read_prompt(network, p, VOCABULARY.encode(""))
     expected = []
     for token in VOCABULARY.encode("abé c\n"):

@@ -63,7 +63,14 @@ GROUPS = {
         "batchSize",
         "sequenceLength",
     ),
-    "optimizer": ("optimizer", "learningRate", "beta1", "beta2", "decay"),
+    "optimizer": (
+        "optimizer",
+        "learningRate",
+        "beta1",
+        "beta2",
+        "averaging",
+        "decay",
+    ),
     "steps": ("timePerStep", "grace", "trialsPerStep", "aggregation", "stepNum"),
     "text and files": ("newTokensInterval", "checkPointTime", "keepCheckpoints"),
 }

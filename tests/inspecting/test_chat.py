@@ -14,7 +14,7 @@ def load(step: int | None) -> Model:
     number = 101 if step is None else step
     if number not in (7, 101):
         raise RunError(f"expected a checkpoint of step {step}, found 7, 101")
-    weights = state_at(number).weights
+    weights = state_at(number).trained
     return Model.checked(Path("0"), CONFIG, VOCABULARY, number, weights)
 
 

@@ -35,12 +35,12 @@ def _same_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def written(step: int, prompt: str, length: int, sampling: Sampling) -> str:
-    weights = state_at(step).weights
+    weights = state_at(step).trained
     return generate_text(LAYOUT, weights, VOCABULARY, prompt, length, sampling) + "\n"
 
 
 def model(step: int = 101) -> Model:
-    return Model(LAYOUT, VOCABULARY, step, state_at(step).weights)
+    return Model(LAYOUT, VOCABULARY, step, state_at(step).trained)
 
 
 def typed(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
@@ -134,7 +134,7 @@ def test_beams_find_the_likeliest_text(ask: Ask, penalty: str) -> None:
     )
     best = beam_search(
         Network(LAYOUT),
-        LAYOUT.views(state_at(101).weights),
+        LAYOUT.views(state_at(101).trained),
         VOCABULARY.encode("ab"),
         12,
         Beam(3, float(penalty), STOP),
@@ -150,7 +150,7 @@ def test_beams_find_the_likeliest_text(ask: Ask, penalty: str) -> None:
 
 def test_a_beam_search_ends_with_the_document(ask: Ask, root: Path) -> None:
     with new_run(root) as run:
-        weights = state_at(1).weights.copy()
+        weights = state_at(1).trained.copy()
         LAYOUT.views(weights)["bo"][STOP] = 50
         save(run, 1, weights)
 

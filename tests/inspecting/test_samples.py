@@ -58,7 +58,7 @@ def test_each_step_writes_after_the_same_prompt(tmp_path: Path) -> None:
         found = list(samples(run, [0, 1], "ab", 30, SAMPLING))
 
     def written(step: int) -> str:
-        weights = state_at(step).weights
+        weights = state_at(step).trained
         text = generate_text(LAYOUT, weights, VOCABULARY, "ab", 30, SAMPLING)
         return text.removeprefix("ab")
 

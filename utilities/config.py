@@ -185,14 +185,14 @@ class Decay:
 class Config:
     """All keys of a run, valid by construction."""
 
-    # The model. 32 units learn most in 300 core-seconds, 64 in hours.
+    # The model. 32 units learn most in 120 core-seconds, 64 in hours.
     model_type: str = _choice("rnn", ("rnn", "gru"), "recurrent cell", shapes=True)
     hidden_size: int = _whole(
         32,
         1,
         4096,
         "units of each recurrent layer; where it is not given: 64, unless --maxSeconds "
-        "times --localClients is 300 or less",
+        "times --localClients is 120 or less",
         shapes=True,
     )
     n_layers: int = _whole(1, 1, 16, "recurrent layers", shapes=True)

@@ -32,7 +32,7 @@ from utilities.textfiles import STANDARD_INPUT, UTF_8, Decoding, read_text
 from utilities.unknown import Unknown, unknown_characters
 
 VERSION = "1.0"
-SHORT_SECONDS = 300.0  # of all cores, up to which a run has the default model
+SHORT_SECONDS = 120.0  # of all cores, up to which a run has the default model
 LONG_HIDDEN_SIZE = 64  # units of others
 
 
@@ -122,7 +122,7 @@ def fitting(options: ServerOptions) -> dict[str, object]:
     """Return keys that fit the announced length of a new run.
 
     A small model learns faster, a larger one further: as measured, 64 units overtake 32
-    after about 250 core-seconds. Of clients elsewhere nothing is known yet.
+    after about 120 core-seconds. Of clients elsewhere nothing is known yet.
     """
     seconds, cores = options.max_seconds, max(1, options.local_clients)
     short = seconds is not None and seconds * cores <= SHORT_SECONDS

@@ -567,6 +567,14 @@ def test_small_parts_leave_in_one_buffer() -> None:
         assert encode(message) == [exact_bytes(kind)]
 
 
+@pytest.mark.parametrize("first", [0.0, -0.0])
+def test_a_zero_keeps_its_sign_whichever_was_written_before(first: float) -> None:
+    for seconds in (first, -first):
+        message = Begin(5, seconds, 2, True, SEGMENTS)
+        [read] = receive(inbox_for("begin"), b"".join(encode(message)))
+        assert same([read], [message])
+
+
 def test_large_arrays_leave_without_a_copy() -> None:
     large = np.arange(JOIN_BELOW // 4, dtype=np.float32)
     small = large[:-1]

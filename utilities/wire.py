@@ -85,7 +85,9 @@ def encode(message: Message) -> list[Buffer]:
     """Return the bytes of a message: small parts joined, large arrays not copied."""
     spec = SPECS[KIND_OF[type(message)]]
     values = [getattr(message, name) for name in spec.plain]
-    head = _known_head if spec.kind in SHARED else _head
+    # To a cache -0.0 is 0.0.
+    zero = any(value == 0.0 and type(value) is float for value in values)
+    head = _known_head if spec.kind in SHARED and not zero else _head
     parts: list[Buffer] = [head(spec.kind, *values)]
     for name in spec.arrays:
         value = getattr(message, name)

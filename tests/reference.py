@@ -27,9 +27,8 @@ from utilities.evolution import (
     TrainState,
     Update,
     advance,
-    characters_read,
+    drawn_for,
     signs_of,
-    words_of,
 )
 
 Doubles: TypeAlias = NDArray[np.float64]
@@ -727,5 +726,4 @@ def silenced(
     setting: Setting, windows: NDArray[Any], segment: Segment
 ) -> dict[str, NDArray[np.float32]]:
     """Return the program's signs of a segment that is scored on these windows."""
-    read = characters_read(windows, setting.layout.vocab_size)
-    return signs_of(setting, words_of(setting, segment), read)
+    return signs_of(setting, drawn_for(setting, windows, segment))

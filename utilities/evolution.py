@@ -252,21 +252,16 @@ def words_of(setting: Setting, segment: Segment) -> Words:
     return setting.noise.words(segment.seed, *directions)
 
 
-def signs_of(setting: Setting, words: Words, read: Floats) -> Signs:
+def signs_of(setting: Setting, found: Drawn) -> Signs:
     """Return the signs of some groups' directions, unread characters silenced.
 
     Where the output layer has trials of its own, two trials share a direction.
     Noise on the row of a character that no window of the group reads cannot have
     caused its loss, so its sign becomes 0: the estimate stays unbiased and varies less.
     Full noise, which is for comparison, is left as it is.
-
-    Args:
-        setting: of the run.
-        words: of the directions.
-        read: (groups, V), see `characters_read`.
     """
-    signs = setting.noise.signs_of(words)
-    if not setting.full:
+    signs, read = setting.noise.signs_of(found.words), found.read
+    if read is not None:
         a = signs[CHARACTERS].reshape(*(len(read), -1), read.shape[1])
         a *= read[:, None, :]
     return signs
@@ -417,10 +412,14 @@ def total(
 
 def drawn(setting: Setting, tokens: Tokens, segments: Sequence[Segment]) -> Drawn:
     """Return what was drawn for some segments, from their seeds."""
+    return drawn_for(setting, windows_of(setting, tokens, *segments), *segments)
+
+
+def drawn_for(setting: Setting, windows: Tokens, *segments: Segment) -> Drawn:
+    """Return the same where the windows of the segments are at hand."""
     words = np.concatenate([words_of(setting, segment) for segment in segments])
     if setting.full:
         return Drawn(words)
-    windows = windows_of(setting, tokens, *segments)
     return Drawn(words, characters_read(windows, setting.layout.vocab_size) > 0)
 
 

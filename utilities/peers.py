@@ -96,8 +96,7 @@ class Peer:
         """Return the groups of trials that it scores in a second, None if unknown."""
         if not self.scored:
             return None
-        least = LEAST_SECONDS
-        return middle([n / (s if s > least else least) for n, s in self.scored])
+        return middle([n / max(s, LEAST_SECONDS) for n, s in self.scored])
 
     def allowance(self, run: float) -> float:
         """Return the seconds that it may take to apply an update.

@@ -74,8 +74,7 @@ class Welcome:
     @property
     def state(self) -> TrainState:
         """Return the state that it carries."""
-        arrays = self.weights, self.first, self.second, self.average
-        return TrainState(self.step, self.count, *arrays)
+        return _carried(self)
 
 
 @dataclass(frozen=True)
@@ -184,8 +183,12 @@ class State:
     @property
     def state(self) -> TrainState:
         """Return the state that it carries."""
-        arrays = self.weights, self.first, self.second, self.average
-        return TrainState(self.step, self.count, *arrays)
+        return _carried(self)
+
+
+def _carried(message: Welcome | State) -> TrainState:
+    arrays = (getattr(message, name) for name in STATE_ARRAYS)
+    return TrainState(message.step, message.count, *arrays)
 
 
 class End(str, enum.Enum):

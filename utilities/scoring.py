@@ -14,10 +14,9 @@ from utilities.evolution import (
     Scores,
     Segment,
     Setting,
-    characters_read,
+    drawn_for,
     signs_of,
     windows_of,
-    words_of,
 )
 from utilities.model import LOGITS, Clean, Dense, Tokens
 from utilities.noise import Floats, Signs
@@ -48,11 +47,10 @@ def score(
         keep: takes what was drawn for the trials.
     """
     windows = windows_of(setting, tokens, segment)
-    words = words_of(setting, segment)
-    read = characters_read(windows, setting.layout.vocab_size)
-    signs = signs_of(setting, words, read)
+    found = drawn_for(setting, windows, segment)
+    signs = signs_of(setting, found)
     if keep is not None:
-        keep(segment, Drawn(words, None if setting.full else read > 0))
+        keep(segment, found)
     if shaped is None:
         shaped = setting.whiteners(weights, tokens)
     for layer, whitener in enumerate(shaped):

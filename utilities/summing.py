@@ -13,7 +13,7 @@ is not waited for until one comes within its own deadline.
 
 import math
 import statistics
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -103,14 +103,11 @@ class Accounts:
     """The accounts of all clients that are here."""
 
     def __init__(self) -> None:
-        self._accounts: dict[Peer, Account] = {}
+        self._accounts = defaultdict[Peer, Account](Account)
 
     def of(self, peer: Peer) -> Account:
         """Return a client's account."""
-        account = self._accounts.get(peer)
-        if account is None:
-            account = self._accounts[peer] = Account()
-        return account
+        return self._accounts[peer]
 
     def close(self, peer: Peer) -> None:
         """Forget a client that has left."""

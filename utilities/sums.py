@@ -25,7 +25,7 @@ from utilities.evolution import (
     Setting,
     Totals,
     characters_read,
-    pieces,
+    chunks,
     windows_of,
 )
 from utilities.model import CHARACTERS, Layout, Tokens
@@ -123,23 +123,9 @@ def _characters_read(
     tokens_read = (config.sequence_length + 1) * config.batch_size
     most = max(1, NUMBERS // max(size, tokens_read))
     segments = [segment for part in parts for segment in part.segments]
-    pending: list[Segment] = []
-    groups = 0
-    for piece in pieces(segments, most):
-        if groups + piece.groups > most:
-            yield _read(setting, tokens, pending)
-            pending, groups = [], 0
-        pending.append(piece)
-        groups += piece.groups
-    yield _read(setting, tokens, pending)
-
-
-def _read(
-    setting: Setting, tokens: Tokens, segments: Sequence[Segment]
-) -> NDArray[np.int64]:
-    """Return which characters each group reads, of all segments at once."""
-    windows = windows_of(setting, tokens, *segments)
-    return characters_read(windows, setting.layout.vocab_size).astype(np.int64)
+    for chunk in chunks(segments, most):
+        windows = windows_of(setting, tokens, *chunk)
+        yield characters_read(windows, size).astype(np.int64)
 
 
 def check(setting: Setting, total: Totals, bound: Bound) -> None:

@@ -85,9 +85,7 @@ def encode(message: Message) -> list[Buffer]:
     """Return the bytes of a message: small parts joined, large arrays not copied."""
     spec = SPECS[KIND_OF[type(message)]]
     values = [getattr(message, name) for name in spec.plain]
-    # To a cache -0.0 is 0.0.
-    zero = any(value == 0.0 and type(value) is float for value in values)
-    head = _known_head if spec.kind in SHARED and not zero else _head
+    head = _known_head if spec.kind in SHARED and not _has_zero(values) else _head
     parts: list[Buffer] = [head(spec.kind, *values)]
     for name in spec.arrays:
         value = getattr(message, name)
@@ -104,6 +102,11 @@ def _head(kind: str, *values: Any) -> bytes:
 
 
 _known_head = lru_cache(KNOWN_HEADS, typed=True)(_head)
+
+
+def _has_zero(values: list[Any]) -> bool:
+    """Return whether there is a zero with a sign: to a cache -0.0 is 0.0."""
+    return any(value == 0.0 and type(value) is float for value in values)
 
 
 def _joined(parts: list[Buffer]) -> Iterator[Buffer]:

@@ -143,6 +143,20 @@ def test_a_shift_beyond_what_is_safe_is_told(sign: int) -> None:
     assert not trials.take(ones, np.exp(some.states[1] @ some.matrix))
 
 
+@pytest.mark.parametrize(("bias", "safe"), [(-87, True), (-88, False)])
+def test_a_choice_with_less_than_all_digits_is_told(bias: float, safe: bool) -> None:
+    some = case()
+    rare = replace(some, bias=np.full_like(some.bias, 0))
+    rare.bias[3] = bias
+    trials = replace(rare, targets=np.full_like(some.targets, 3)).trials(1)
+
+    with np.errstate(divide="ignore"):
+        assert (
+            trials.take(some.states[0], np.exp(0 * some.states[0] @ some.matrix))
+            == safe
+        )
+
+
 def test_after_a_restart_nothing_is_left() -> None:
     some = case()
     trials = some.trials(2)

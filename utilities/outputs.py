@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from utilities.model import Floats, Tokens, surprise
 
+LEAST = float(np.finfo(np.float32).tiny)  # that has all of its digits
 SAFE_SHIFT = 4.0  # of |s|: beyond, 1 - |tanh s| has less than four digits left
 
 
@@ -86,7 +87,7 @@ class OutputTrials:
         return by_group.reshape(-1, groups)
 
     def _score(self) -> bool:
-        """Score what is held, unless a shift is too large."""
+        """Score what is held, unless a shift is too large or a chance too small."""
         groups, vocabulary, each = self._signs.shape
         count = self._held * self._targets.shape[2]
         shifts = np.empty((count, groups, each), np.float32)
@@ -110,8 +111,10 @@ class OutputTrials:
         sums /= chances
         self._total += np.log(sums, out=sums).sum(axis=0)
         places += vocabulary * np.arange(len(places))
-        chosen = self._by_window(np.log(exps.reshape(-1).take(places)))
-        self._total -= chosen.sum(axis=0)[:, None]
+        chosen = exps.reshape(-1).take(places)
+        if not chosen.min() >= LEAST:  # true for NaN
+            return False
+        self._total -= self._by_window(np.log(chosen)).sum(axis=0)[:, None]
         self._scored += self._held
         self._held = 0
         return True

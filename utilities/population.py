@@ -13,9 +13,8 @@ things make it fast:
 - Rows lie by copy, then group, then window: what all copies of a group read is added
   in runs as long as a copy of every group, and clean copies lie side by side. The gates
   of a GRU lie one after the other, each in one piece.
-- ``exp`` cannot overflow while states are in [-1, 1] and the output weights are small;
-  that is checked once for a batch. Where it does not hold, logits are formed and
-  shifted by their maximum.
+- Exponentials are taken as they come. Where one left float32's range, which sums and
+  chosen ones show, logits are formed and shifted by their maximum.
 
 Buffers are made once and every operation names its output.
 """
@@ -26,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utilities.model import LOGITS, Floats, Layout, Tokens, surprise
-from utilities.outputs import SAFE_SHIFT, OutputTrials
+from utilities.outputs import LEAST, SAFE_SHIFT, OutputTrials
 
-SAFE_EXPONENT = 60.0  # float32 holds e^88: a sum over 65,536 characters stays inside
+LEAST_SUM = 1e-25  # of exponentials, beside which 65,536 of below 1e-38 are nothing
 HALF = np.float32(0.5)
 SHORT = 32  # of a row, to which products by row cost more than two calls for all
 
@@ -157,17 +156,13 @@ class Population:
             self._signed_sums = np.empty((steps, rows), np.float32)  # sum E b
         self._targets = np.empty((steps, rows), np.float32)  # E of the next character
 
-    def _is_safe(self) -> bool:
-        """Return whether no exponential can leave float32's range."""
-        weights, bias = np.abs(self._views["Wo"]), np.abs(self._views["bo"])
-        return float(weights.sum(axis=0).max() + bias.max()) <= SAFE_EXPONENT
-
     def losses(self) -> Floats:
         """Return the mean negative log-likelihood of each copy: (groups, copies).
 
         In nats per character, over the characters of its windows.
         """
-        total = self._fast_total() if self._is_safe() else None
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            total = self._fast_total()
         if total is None:
             total = self._safe_total()
         mean = (total / np.float32(self._steps)).reshape(self._shape).mean(axis=2)
@@ -185,6 +180,7 @@ class Population:
         return np.asarray(rows.reshape(*self._shape, -1)[-1])
 
     def _fast_total(self) -> Floats | None:
+        """Return the sum over characters; None: an exponential left the range."""
         self._restart()
         self._frequencies = np.exp(self._views["bo"])
         if self._outputs is None:
@@ -302,9 +298,13 @@ class Population:
         """
         if self._outputs is None and not self._add_output_noise():
             return None
+        sums, targets = self._sums, self._targets
+        held = sums.min() >= LEAST_SUM and sums.max() < np.inf  # false for NaN
+        if not (held and targets.min() >= LEAST):
+            return None
         # Not the logarithm of the quotient: that could overflow.
-        surprises = np.log(self._sums, out=self._sums)
-        surprises -= np.log(self._targets, out=self._targets)
+        surprises = np.log(sums, out=sums)
+        surprises -= np.log(targets, out=targets)
         return surprises
 
     def _add_output_noise(self) -> bool:

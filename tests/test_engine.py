@@ -257,18 +257,16 @@ def test_halves_of_nothing_are_zero() -> None:
         (1.0, 0.99, 28),
         (1.0, 0.5, 14),
         (1.0, 0.25, 7),
-        (1.0, 0.24, None),  # 6 of 32 groups are less than a fifth
-        (1.0, 0.0, None),
-        (0.0, 0.0, None),
+        (1.0, 0.24, 0),  # 6 of 32 groups are less than a fifth
+        (1.0, 0.0, 0),
+        (0.0, 0.0, 0),
         (0.0, 0.001, 32),
     ],
 )
 def test_the_last_block_is_the_part_that_fits(
-    took: float, left: float, groups: int | None
+    took: float, left: float, groups: int
 ) -> None:
-    expected = None if groups is None else Segment(7, 64, groups)
-
-    assert fitting(Segment(7, 64, 32), took, left) == expected
+    assert fitting(32, took, left) == groups
 
 
 def test_scoring_ends_with_the_part_that_fits() -> None:

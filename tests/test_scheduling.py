@@ -1,7 +1,7 @@
-"""How processes share work: each block once, no gaps, the same integers."""
+"""How processes share work: each group once, no gaps, the same integers."""
 
-from collections.abc import Callable, Iterator
-from itertools import islice
+import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from utilities.engine import OneCore, Scored
 from utilities.evolution import Scores, Segment, Setting, chunk_groups, halves, total
 from utilities.model import Floats, Tokens
 from utilities.scheduling import (
+    groups_of,
     losses_per_group,
     part_groups,
     part_of,
@@ -22,9 +23,9 @@ from utilities.scheduling import (
     scored_blocks,
     sheet_size,
     sum_share,
-    taken,
 )
 from utilities.whitening import Whiteners
+from utilities.worker import joined
 
 LESSON = lesson()  # a block is one group of four trials
 GRU = lesson(model_type="gru")
@@ -36,18 +37,19 @@ class Numbers:
     """A counter that can be looked at."""
 
     def __init__(self, *others: int) -> None:
-        """Leave out the numbers that other workers take."""
+        """Leave out turns, from 0, in which other workers take as much."""
         self.others = list(others)
-        self.given = 0
+        self.turn = 0
+        self.given = 0  # groups
         self.scored = 0
 
-    def take(self, *, only_first: bool) -> int | None:
-        while self.given in self.others:
-            self.given += 1
+    def take(self, groups: int, *, only_first: bool = False) -> int | None:
+        while self.turn in self.others:
+            self.turn, self.given = self.turn + 1, self.given + groups
         if only_first and self.given:
             return None
-        self.given += 1
-        return self.given - 1
+        self.turn, self.given = self.turn + 1, self.given + groups
+        return self.given - groups
 
     def add_scored(self, trials: int) -> None:
         self.scored += trials
@@ -103,55 +105,53 @@ def by_one_core(start: Lesson, segments: list[Segment]) -> Scored:
 
 
 def same(one: Scored, other: Scored) -> bool:
-    return [block for block, _ in one] == [block for block, _ in other] and all(
-        x.losses.tobytes() == y.losses.tobytes()
-        and x.clean.tobytes() == y.clean.tobytes()
-        for (_, x), (_, y) in zip(one, other, strict=True)
-    )
+    """Return whether the groups are the same, and their losses to the bit."""
+    return told(one) == told(other)
 
 
-# --- blocks and their numbers ---------------------------------------------------------
+def told(scored: Scored) -> tuple[tuple[Segment, ...], bytes, bytes]:
+    losses = b"".join(scores.losses.tobytes() for _, scores in scored)
+    clean = b"".join(scores.clean.tobytes() for _, scores in scored)
+    return joined([block for block, _ in scored]), losses, clean
 
 
-def test_blocks_know_the_groups_before_them() -> None:
-    segments = [Segment(1, 0, 5), Segment(2, 8, 2)]
+# --- groups and their numbers ---------------------------------------------------------
 
-    assert list(placed(segments, 2)) == [
-        (0, Segment(1, 0, 2)),
-        (2, Segment(1, 2, 2)),
-        (4, Segment(1, 4, 1)),
+
+def test_a_range_of_groups_is_cut_where_segments_end() -> None:
+    segments = [Segment(1, 0, 5), Segment(2, 8, 2), Segment(3, 0, 9)]
+
+    assert list(placed(segments, 0, 2)) == [(0, Segment(1, 0, 2))]
+    assert list(placed(segments, 3, 9)) == [
+        (3, Segment(1, 3, 2)),
         (5, Segment(2, 8, 2)),
+        (7, Segment(3, 0, 2)),
+    ]
+    assert list(placed(segments, 15, 99)) == [(15, Segment(3, 8, 1))]
+    assert list(placed(segments, 16, 99)) == list(placed(segments, 3, 3)) == []
+    assert groups_of(segments) == 16
+
+
+SEGMENTS = st.lists(
+    st.builds(Segment, st.integers(0, 9), st.integers(0, 99), st.integers(1, 9)),
+    max_size=4,
+)
+
+
+@given(SEGMENTS, st.lists(st.integers(1, 7), max_size=30))
+def test_what_is_taken_in_turns_is_the_first_groups_once(
+    segments: list[Segment], takes: list[int]
+) -> None:
+    every = [(s.seed, s.first + n) for s in segments for n in range(s.groups)]
+    ends = [0, *itertools.accumulate(takes)]
+    got = [
+        (before + n, (part.seed, part.first + n))
+        for first, end in itertools.pairwise(ends)
+        for before, part in placed(segments, first, end)
+        for n in range(part.groups)
     ]
 
-
-def test_items_are_taken_by_their_numbers() -> None:
-    numbers = iter([0, 3, 4, None, 5])
-
-    assert list(taken(iter("abcdefg"), lambda: next(numbers))) == ["a", "d", "e"]
-    assert next(numbers) == 5
-
-
-@pytest.mark.parametrize(("first", "expected"), [(1, "bc"), (2, "c"), (3, ""), (9, "")])
-def test_taking_ends_with_the_items(first: int, expected: str) -> None:
-    numbers = iter(range(first, 100))
-
-    assert "".join(taken(iter("abc"), lambda: next(numbers))) == expected
-    assert next(numbers) == max(3, first) + 1
-
-
-@given(st.lists(st.integers(0, 3), max_size=30), st.integers(0, 20))
-def test_whoever_takes_when_all_together_take_the_first_items_once(
-    turns: list[int], items: int
-) -> None:
-    counter = Numbers()
-
-    def take() -> int | None:
-        return counter.take(only_first=False)
-
-    workers: list[Iterator[int]] = [taken(iter(range(items)), take) for _ in range(4)]
-    got = [item for turn in turns for item in islice(workers[turn], 1)]
-
-    assert got == list(range(min(len(turns), items)))
+    assert got == list(enumerate(every[: sum(takes)]))
 
 
 # --- scoring --------------------------------------------------------------------------
@@ -210,6 +210,34 @@ def test_scoring_ends_before_a_block_that_would_not_fit() -> None:
     assert clock.now == 13.0
 
 
+def test_the_last_block_is_the_part_that_fits_wherever_others_have_stopped() -> None:
+    # Twelve groups make a block that is said to take a second. The first of this worker
+    # follows one of another's; then 0.5 s are left, in which five groups fit with some
+    # room, and nothing more is begun.
+    start = lesson(batch_size=10)
+    segments = [Segment(7, 3, 25), Segment(8, 0, 20)]
+    counter, sheet, clock = Numbers(0), sheet_of(start, segments), Clock(1.0)
+    score_share(*step_of(start), segments, 4.5, clock, counter, sheet)
+
+    assert start.setting.block_groups == 12
+    assert counter.given == 29
+    assert [n for n, loss in enumerate(sheet.clean) if loss != -1] == [*range(12, 29)]
+
+
+def test_a_block_may_lie_in_two_segments() -> None:
+    start = lesson(batch_size=10)
+    segments = [Segment(7, 3, 15), Segment(8, 0, 2)]
+    counter, sheet = Numbers(0), sheet_of(start, segments)
+    score_share(*step_of(start), segments, None, Clock(), counter, sheet)
+    got = scored_blocks(start.setting, segments, 17, sheet)
+
+    expected = by_one_core(start, [Segment(7, 15, 3), Segment(8, 0, 2)])
+    assert [block for block, _ in got] == segments
+    assert (got[0][1].losses[:48] == -1).all()
+    assert got[0][1].losses[48:].tobytes() == expected[0][1].losses.tobytes()
+    assert got[1][1].losses.tobytes() == expected[1][1].losses.tobytes()
+
+
 def test_the_first_block_is_scored_though_time_is_up() -> None:
     counter, sheet = Numbers(), sheet_of(LESSON, [SEGMENT])
     share(counter, sheet, 0.0)
@@ -239,7 +267,7 @@ def test_losses_that_are_given_back_are_copies() -> None:
     blocks = scored_blocks(LESSON.setting, [SEGMENT], 2, sheet)
     sheet.losses[:], sheet.clean[:] = -1, -1
 
-    assert [block for block, _ in blocks] == [Segment(7, 3, 1), Segment(7, 4, 1)]
+    assert [block for block, _ in blocks] == [Segment(7, 3, 2)]
     assert all((scores.losses > 0).all() for _, scores in blocks)
     assert all((scores.clean > 0).all() for _, scores in blocks)
 
@@ -255,12 +283,6 @@ def test_parts_of_a_sum_are_a_few_for_each_worker_but_never_tiny_nor_large() -> 
     assert part_groups(setting, 100, 2) == 32  # 1,024 trials
     assert part_groups(setting, 1 << 20, 2) == chunk_groups(setting)
     assert part_groups(LESSON.setting, 1, 3) == 256
-
-
-SEGMENTS = st.lists(
-    st.builds(Segment, st.integers(0, 9), st.integers(0, 99), st.integers(1, 9)),
-    max_size=4,
-)
 
 
 @settings(deadline=None, max_examples=25)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
@@ -19,8 +20,10 @@ from utilities.engine import Halves, OneCore, Scored
 from utilities.errors import TrainingError
 from utilities.evolution import Segment, Setting, TrainState, advance, shape
 from utilities.model import Floats, Tokens
+from utilities.scheduling import groups_of
 from utilities.team import Request, Team, died
 from utilities.whitening import Whiteners
+from utilities.worker import joined
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -77,8 +80,10 @@ def score(
     return engine.score(*step_of(start), segments, seconds, nothing)
 
 
-def bits(scored: Scored) -> list[tuple[Segment, bytes, bytes]]:
-    return [(block, s.losses.tobytes(), s.clean.tobytes()) for block, s in scored]
+def bits(scored: Scored) -> tuple[tuple[Segment, ...], bytes, bytes]:
+    losses = b"".join(scores.losses.tobytes() for _, scores in scored)
+    clean = b"".join(scores.clean.tobytes() for _, scores in scored)
+    return joined([block for block, _ in scored]), losses, clean
 
 
 def one_core() -> OneCore:
@@ -194,17 +199,19 @@ def test_what_fits_the_time_is_a_beginning_without_gaps(
     teams: dict[int, Team], size: int
 ) -> None:
     endless = (Segment(5, 0, 4_000_000),)
-    blocks = bits(score(teams[size], seconds=0.5, segments=endless))
-    groups = LESSON.setting.block_groups * len(blocks)
+    scored = score(teams[size], seconds=0.5, segments=endless)
+    groups = groups_of(block for block, _ in scored)
 
-    assert len(blocks) > 1
+    assert 1 < groups < 4_000_000
     expected = score(one_core(), segments=(Segment(5, 0, groups),))
-    assert blocks == bits(expected)
+    assert bits(scored) == bits(expected)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_there_is_always_one_block(teams: dict[int, Team], size: int) -> None:
-    assert bits(score(teams[size], seconds=0.0)) == bits(score(one_core()))[:1]
+    expected = score(one_core(), segments=(replace(SEGMENT, groups=1),))
+
+    assert bits(score(teams[size], seconds=0.0)) == bits(expected)
 
 
 def test_progress_is_told_and_in_the_end_all_of_it(

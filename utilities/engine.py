@@ -7,6 +7,7 @@ sums are the same integers.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -67,23 +68,21 @@ class Engine(Protocol):
         """
 
 
-def fitting(block: Segment, took: float, left: float) -> Segment | None:
-    """Return as much of a block as fits, None where that is little.
+def fitting(block: int, took: float, left: float) -> int:
+    """Return how many groups of a block fit, 0 where these are few.
 
     Clients that stop at the same moment do not wait for each other; a small part of a
     block, though, takes longer than its share.
 
     Args:
-        block: that comes next.
+        block: groups of a whole one.
         took: seconds of a whole block.
         left: seconds until the deadline.
     """
     if took <= left and left > 0:
         return block
-    groups = int(FITS * block.groups * left / took) if left > 0 else 0
-    if groups < block.groups * LEAST_PART:
-        return None
-    return Segment(block.seed, block.first, groups)
+    groups = int(FITS * block * left / took) if left > 0 else 0
+    return groups if groups >= block * LEAST_PART else 0
 
 
 class OneCore:
@@ -112,16 +111,17 @@ class OneCore:
         done, took = 0, 0.0
         for whole in pieces(segments, setting.block_groups):
             left = math.inf if deadline is None else deadline.left()
-            block = fitting(whole, took, left) if scored else whole
-            if block is None:
+            groups = fitting(whole.groups, took, left) if scored else whole.groups
+            if not groups:
                 break
+            block = replace(whole, groups=groups)
             before = self._clock()
             scores = score(*work, block, shaped, self._kept.keep)
             scored.append((block, scores))
             done += block.groups * setting.config.trials_per_group
             on_block(done)
             took = self._clock() - before
-            if block is not whole:
+            if groups < whole.groups:
                 break
         return scored
 

@@ -1,28 +1,26 @@
 """How the processes of one client share its work: who computes which part.
 
-The work of a request is cut into blocks, numbered in order. Whoever is free takes the
-next number from a counter that all share, and finishes that block. So a slow core takes
-fewer, and what has been done is always the first so many blocks, without a gap. Losses
-are written where their trials belong; sums are integers, which add up to the same in
-any order.
+The groups of a request are numbered in order. Whoever is free takes the next few in a
+row from a counter that all share, and finishes them. So a slow core takes fewer, and
+what has been done is always the first so many groups, without a gap. Losses are written
+where their trials belong; sums are integers, which add up to the same in any order.
 
 Nothing here starts a process: counter, clock and arrays are given.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
-from typing import Protocol, TypeVar
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from utilities.engine import Scored
+from utilities.engine import Scored, fitting
 from utilities.evolution import (
     Scores,
     Segment,
     Setting,
     chunk_groups,
-    pieces,
     total,
 )
 from utilities.misc import Clock, Deadline
@@ -31,45 +29,42 @@ from utilities.rewards import Rewards
 from utilities.scoring import score
 from utilities.whitening import Whiteners
 
-T = TypeVar("T")
-
 PARTS_EACH = 4  # of a sum for each worker: one that is held up leaves some to others
 LEAST_TRIALS = 1024  # of such a part: fewer take less time than its own sums do
 
 
 class Counter(Protocol):
-    """The numbers of the blocks, of which everybody gets others."""
+    """The numbers of the groups, of which everybody gets others."""
 
-    def take(self, *, only_first: bool) -> int | None:
-        """Return the next number, from 0; None where only the first would do."""
+    def take(self, groups: int, *, only_first: bool = False) -> int | None:
+        """Return the first of so many; None where only the very first would do."""
 
     def add_scored(self, trials: int) -> None:
         """Count trials as scored."""
 
 
-def placed(segments: Iterable[Segment], groups: int) -> Iterator[tuple[int, Segment]]:
-    """Yield blocks of at most that many groups, each with the groups before it."""
-    before = 0
-    for block in pieces(segments, groups):
-        yield before, block
-        before += block.groups
-
-
-def taken(items: Iterator[T], take: Callable[[], int | None]) -> Iterator[T]:
-    """Yield the items whose numbers are taken, until there are no more of either.
+def placed(
+    segments: Iterable[Segment], first: int, end: int
+) -> Iterator[tuple[int, Segment]]:
+    """Yield what lies in a range of groups, each part with the groups before it.
 
     Args:
-        items: in the order of their numbers.
-        take: returns a larger number each time, or None.
+        segments: whose groups are numbered, from 0.
+        first: number of the first group.
+        end: number of the group after the last; there may be fewer.
     """
-    passed = 0
-    while (number := take()) is not None:
-        for item in islice(items, number - passed, number - passed + 1):
-            yield item
-            break
-        else:
-            return
-        passed = number + 1
+    before = 0
+    for segment in segments:
+        low = max(first, before)
+        groups = min(end, before + segment.groups) - low
+        if groups > 0:
+            yield low, Segment(segment.seed, segment.first + low - before, groups)
+        before += segment.groups
+
+
+def groups_of(segments: Iterable[Segment]) -> int:
+    """Return how many groups there are in some segments."""
+    return sum(segment.groups for segment in segments)
 
 
 # Scoring.
@@ -85,7 +80,7 @@ def losses_per_group(setting: Setting) -> tuple[int, int]:
 def sheet_size(setting: Setting, segments: Iterable[Segment]) -> tuple[int, int]:
     """Return the lengths of losses and clean losses of all trials of the segments."""
     losses, clean = losses_per_group(setting)
-    groups = sum(segment.groups for segment in segments)
+    groups = groups_of(segments)
     return groups * losses, groups * clean
 
 
@@ -117,10 +112,11 @@ def score_share(
     counter: Counter,
     sheet: Scores,
 ) -> None:
-    """Score blocks until the next would not fit, and write their losses.
+    """Score blocks until time is up, and write their losses.
 
     The first block of all is always scored. Others begin theirs only before the
-    deadline, though they cannot know yet whether it fits.
+    deadline, though they cannot know yet whether it fits; the last is as much of one
+    as fits. Where blocks were cut, one may lie in two segments.
 
     Args:
         setting: of the run.
@@ -130,39 +126,39 @@ def score_share(
         segments: the trials that all workers share.
         moment: of the clock, after which no block should end; None: score them all.
         clock: monotonic seconds, the same for all workers.
-        counter: gives the numbers of the blocks.
+        counter: gives the numbers of the groups.
         sheet: is filled in where blocks are scored.
     """
-    took = 0.0
-
-    def take() -> int | None:
-        if moment is None:
-            return counter.take(only_first=False)
-        left = Deadline(moment, clock).left()
-        return counter.take(only_first=took > left or left == 0)
-
-    for before, block in taken(placed(segments, setting.block_groups), take):
+    whole, each = setting.block_groups, setting.config.trials_per_group
+    all_groups, took, groups = groups_of(segments), 0.0, setting.block_groups
+    while groups == whole:
+        left = math.inf if moment is None else Deadline(moment, clock).left()
+        groups = fitting(whole, took, left)
+        first = counter.take(groups or whole, only_first=not groups)
+        if first is None or first >= all_groups:
+            return
         began = clock()
-        scores = score(setting, weights, tokens, block, shaped)
-        part = part_of(setting, sheet, before, block.groups)
-        part.losses[:], part.clean[:] = scores.losses, scores.clean
-        counter.add_scored(block.groups * setting.config.trials_per_group)
+        for before, block in placed(segments, first, first + (groups or whole)):
+            scores = score(setting, weights, tokens, block, shaped)
+            part = part_of(setting, sheet, before, block.groups)
+            part.losses[:], part.clean[:] = scores.losses, scores.clean
+            counter.add_scored(block.groups * each)
         took = clock() - began
 
 
 def scored_blocks(
-    setting: Setting, segments: Sequence[Segment], numbers: int, sheet: Scores
+    setting: Setting, segments: Sequence[Segment], groups: int, sheet: Scores
 ) -> Scored:
-    """Return the first blocks with copies of their losses.
+    """Return the first groups with copies of their losses.
 
     Args:
         setting: of the run.
         segments: the trials that could be scored.
-        numbers: that were taken; there may be fewer blocks.
+        groups: that were taken; there may be fewer.
         sheet: that the losses were written to.
     """
     scored: Scored = []
-    for before, block in islice(placed(segments, setting.block_groups), numbers):
+    for before, block in placed(segments, 0, groups):
         part = part_of(setting, sheet, before, block.groups)
         scored.append((block, Scores(part.losses.copy(), part.clean.copy())))
     return scored
@@ -196,16 +192,16 @@ def sum_share(
         rewards: of all of them, in this order.
         middle: groups of the first half.
         groups: of one part, see `part_groups`.
-        counter: gives the numbers of the parts.
+        counter: gives the numbers of the groups.
     """
-    each = setting.config.trials_per_group
+    each, whole = setting.config.trials_per_group, groups_of(segments)
     sums = np.zeros((2, setting.layout.size), np.int64)
-
-    def take() -> int | None:
-        return counter.take(only_first=False)
-
-    for before, part in taken(placed(segments, groups), take):
-        share = rewards[before * each : (before + part.groups) * each]
-        half = sums[0 if before < middle else 1]
-        half += total(setting, tokens, [part], share, part.groups)
+    while (first := counter.take(groups)) is not None and first < whole:
+        end = min(first + groups, whole)
+        for half, low, high in ((0, 0, middle), (1, middle, whole)):
+            start, stop = max(first, low), min(end, high)
+            if start < stop:
+                parts = [part for _, part in placed(segments, start, stop)]
+                share = rewards[start * each : stop * each]
+                sums[half] += total(setting, tokens, parts, share, groups)
     return sums

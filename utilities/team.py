@@ -5,7 +5,7 @@ asks of all its workers at once, by one short message each way:
 
     client   weights, text, rewards              -> shared memory
              a request                           -> every worker's pipe
-    worker   takes blocks from a shared counter until time is up or none is left
+    worker   takes groups from a shared counter until time is up or none is left
              losses and sums                     -> shared memory
              an empty message                    -> its pipe
 
@@ -51,7 +51,7 @@ from utilities.shelf import Reference, Shelf, Window
 from utilities.whitening import Whiteners
 
 LOOK_SECONDS = 0.1  # between two looks at workers that compute
-TAKEN, SCORED = 0, 1  # the counters: blocks, trials
+TAKEN, SCORED = 0, 1  # the counters: groups, trials
 READY = b"ready"  # also that a request has been done
 ALONE_TRIALS = 2048  # that one process adds up as soon as two, at any size of model
 KEPT_BYTES = 31 << 20  # glibc hands blocks of 32 MB and more back in any case
@@ -82,20 +82,20 @@ class Request:
 
 
 class Counter:
-    """The numbers of blocks, which all workers take from."""
+    """The numbers of groups, which all workers take from."""
 
     def __init__(self, lock: Lock, counters: NDArray[np.int64]) -> None:
         """Count in shared memory."""
         self._lock = lock
         self._counters = counters
 
-    def take(self, *, only_first: bool) -> int | None:
-        """Return the next number, from 0; None where only the first would do."""
+    def take(self, groups: int, *, only_first: bool = False) -> int | None:
+        """Return the first of so many; None where only the very first would do."""
         with self._lock:
             number = int(self._counters[TAKEN])
             if only_first and number:
                 return None
-            self._counters[TAKEN] = number + 1
+            self._counters[TAKEN] = number + groups
         return number
 
     def add_scored(self, trials: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.steps import DIGEST, OTHER, STEP, peers, result, setting
 from utilities.audits import Audits
-from utilities.blocks import NO_DIGEST, BlockStep
+from utilities.blocks import MOST_AHEAD, NO_DIGEST, BlockStep
 from utilities.errors import ProtocolError
 from utilities.evolution import Segment
 from utilities.peers import Peer
@@ -76,6 +76,44 @@ def test_every_client_holds_two_blocks_and_gets_more_as_it_answers() -> None:
     assert blocks.go() == [("c0", 5)]
     blocks.answer(0)
     assert blocks.go() == []
+
+
+def test_a_client_that_does_several_at_a_time_holds_as_many_again() -> None:
+    blocks = Blocks(1, 60)
+    processes, together = 4, []
+    blocks.go()
+    for _ in range(9):
+        together.append(min(processes, len(blocks.held[blocks.peers[0]])))
+        for _ in range(together[-1]):
+            blocks.answer(0)
+        blocks.go()
+
+    # Two; then it is allowed one more each time that it has fewer than half of what it
+    # may hold left; with eight, four are left.
+    assert together == [2, 3, 4, 4, 4, 4, 4, 4, 4]
+    assert blocks.peers[0].ahead == len(blocks.held[blocks.peers[0]]) == 8
+
+
+def test_a_client_is_not_short_of_blocks_where_there_are_no_more() -> None:
+    blocks = Blocks(1, 3)
+    blocks.go()
+    blocks.answer(0)
+    blocks.go()
+    blocks.answer(0)
+    blocks.answer(0)
+
+    assert blocks.peers[0].ahead == 2
+
+
+def test_nobody_holds_more_than_so_many_blocks() -> None:
+    blocks = Blocks(1, 9_000)
+    blocks.go()
+    for _ in range(MOST_AHEAD + 9):
+        for _ in range(len(blocks.held[blocks.peers[0]])):
+            blocks.answer(0)
+        blocks.go()
+
+    assert blocks.peers[0].ahead == MOST_AHEAD
 
 
 def test_of_many_clients_as_many_get_work_as_there_are_blocks() -> None:

@@ -434,6 +434,98 @@ def test_an_engine_scores_what_was_requested_in_the_time_that_was_given(
     assert result.losses.tobytes() == only_result(other.work()).losses.tobytes()
 
 
+BATCHES = lesson(trials_per_step=240, batch_size=10)  # a block is twelve groups
+
+
+def answers(
+    *groups: int, size: int, start: Lesson = BATCHES, wanted: int | None = None
+) -> list[list[Message]]:
+    """Return what goes out together, asked for segments of so many groups each."""
+    worker, engine, _ = with_engine(start)
+    engine.size = size
+    for slot, count in enumerate(groups):
+        segments = (Segment(slot, 0, count),) if count else ()
+        worker.handle(begin(segments=segments, state_wanted=slot == wanted))
+    sent = []
+    while worker.busy:
+        sent.append(worker.work())
+    return sent
+
+
+def told(message: Message) -> tuple[tuple[Segment, ...], bytes, bytes]:
+    result = only_result([message])
+    return result.segments, result.losses.tobytes(), result.clean.tobytes()
+
+
+def test_several_processes_answer_several_requests_for_blocks_at_once() -> None:
+    alone = [told(message) for [message] in answers(12, 12, 12, size=1)]
+
+    first, second = answers(12, 12, 12, size=2)
+
+    assert [told(message) for message in (*first, *second)] == alone
+    assert [segments for segments, _, _ in alone] == [
+        (Segment(slot, 0, 12),) for slot in range(3)
+    ]
+    assert len(first) == 2
+
+
+@pytest.mark.parametrize(
+    ("groups", "together"),
+    [
+        ((12, 5), [2]),
+        ((5, 12), [1, 1]),
+        ((12, 5, 12), [2, 1]),
+        ((0, 12), [2]),
+        ((24, 12, 12, 12), [3, 1]),
+    ],
+)
+def test_what_is_answered_at_once_is_scored_in_the_batches_that_it_has_alone(
+    groups: tuple[int, ...], together: list[int]
+) -> None:
+    sent = answers(*groups, size=3)
+
+    assert [len(messages) for messages in sent] == together
+    alone = [told(message) for [message] in answers(*groups, size=1)]
+    assert [told(message) for messages in sent for message in messages] == alone
+
+
+def test_a_state_goes_ahead_of_all_answers_that_leave_with_it() -> None:
+    [[state, *results]] = answers(12, 12, size=2, wanted=1)
+
+    assert isinstance(state, State)
+    assert len([told(message) for message in results]) == 2
+
+
+def test_the_time_of_what_is_answered_at_once_is_counted_once() -> None:
+    clock = Clock()
+    engine = OneCore(clock)
+    engine.size = 2
+    worker = Worker(clock, clock.on_block, engine)
+    worker.handle(welcome(BATCHES))
+    worker.handle(tokens(0, BATCHES))
+    clock.blocks = iter([0.25, 0.5])
+    for slot in range(2):
+        worker.handle(begin(segments=(Segment(slot, 0, 12),)))
+
+    results = [only_result([message]) for message in worker.work()]
+
+    assert [result.trial_seconds for result in results] == [0.375, 0.375]
+
+
+def test_requests_for_some_time_are_answered_one_by_one() -> None:
+    assert [len(messages) for messages in answers(1, 1, size=2, start=LESSON)] == [1, 1]
+
+
+def test_a_request_for_blocks_is_not_answered_with_one_for_a_sum() -> None:
+    worker, engine, _ = with_engine(BATCHES)
+    engine.size = 2
+    worker.handle(begin(segments=(Segment(3, 0, 12),)))
+    worker._pending.append(shares())
+
+    assert isinstance(worker.work()[0], Result)
+    assert isinstance(worker.work()[0], Sum)
+
+
 def test_trials_are_counted_whether_or_not_an_engine_tells_of_them() -> None:
     worker, _, clock = with_engine()
     for step in range(2):

@@ -22,7 +22,8 @@ from utilities.protocol import Result
 from utilities.steps import CROWD, Scored, Work, by_digest, check_bare, check_shape
 
 NO_DIGEST = b""  # of a replica that reported two of one step: it agrees with nobody
-OUTSTANDING = 2  # blocks a client holds: one in work, one behind it
+MOST_AHEAD = 64  # blocks that a client holds: with fewer than half of what it is
+# allowed left it had to wait, or soon has to, and is allowed one more
 FIRST_BLOCK_SECONDS = 1.0  # before any block was measured
 BLOCK_TIMES = 32  # the last blocks that the usual time is the median of
 
@@ -110,9 +111,10 @@ class BlockStep:
         most = sum(not b.sent or now >= self._late_at(b) for b in self._todo.values())
         most += sum(not block.sent for block in self._again.values())
         work: list[Work] = []
-        for depth in range(OUTSTANDING):
+        for depth in range(max((peer.ahead for peer in trusted), default=0)):
             for peer in trusted:
-                if len(work) < most and peer.owes(self.step) <= depth:
+                room = peer.owes(self.step) <= depth < peer.ahead
+                if len(work) < most and room:
                     work += self._block_for(peer, now)
         for peer in present:
             if peer not in self._trusted and not peer.owes(self.step):
@@ -189,8 +191,18 @@ class BlockStep:
             del self._probed[peer]
         else:
             self._take_block(peer, result, now)
+            self._lengthen(peer)
         same = self._digests.get(peer, result.digest) == result.digest
         self._digests[peer] = result.digest if same else NO_DIGEST
+
+    def _lengthen(self, peer: Peer) -> None:
+        """Allow a client one more block where it has done most of its own too soon.
+
+        It has several workers, or answers take long to arrive.
+        """
+        short = 2 * peer.owes(self.step) < peer.ahead < MOST_AHEAD
+        if short and self._free(peer) is not None:
+            peer.ahead += 1
 
     def _take_block(self, peer: Peer, result: Result, now: float) -> None:
         block = self._block_of(peer, result)

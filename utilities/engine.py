@@ -32,6 +32,10 @@ Halves: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 class Engine(Protocol):
     """What computes."""
 
+    @property
+    def size(self) -> int:
+        """Return how many processes compute at the same time."""
+
     def score(
         self,
         setting: Setting,
@@ -87,6 +91,8 @@ def fitting(block: int, took: float, left: float) -> int:
 
 class OneCore:
     """Compute in this process."""
+
+    size = 1
 
     def __init__(self, clock: Clock) -> None:
         """Take monotonic seconds from the clock."""

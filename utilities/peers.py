@@ -87,6 +87,7 @@ class Peer:
     debts: Debts[Debt] = field(default_factory=Debts)
     identity: bytes = b""  # of its machine; empty: it keeps none
     announced: str = ""  # the name in its Hello, which others may have too
+    ahead: int = 2  # blocks of a step that it may hold: one in work, one behind it
     # Groups and seconds of its last trials.
     scored: deque[tuple[int, float]] = field(
         default_factory=lambda: deque(maxlen=REPORTS)

@@ -43,6 +43,7 @@ from utilities.protocol import (
     TokenBatch,
     Welcome,
 )
+from utilities.scheduling import groups_of
 from utilities.sums import cosine, narrowed
 from utilities.whitening import Whiteners
 
@@ -282,7 +283,7 @@ class Worker:
         if isinstance(request, Recall):
             known = self._recent.since(request.step, request.digest)
             return [Recalled.of(update) for update in known or ()]
-        return self._answer(request)
+        return self._answer(self._together(request))
 
     def _sum(self, shares: Shares) -> Sum:
         """Add up this client's own trials."""
@@ -295,20 +296,46 @@ class Worker:
         total = narrowed(np.asarray(one + other))
         return Sum(shares.step, self._clock() - began, total)
 
-    def _answer(self, begin: Begin) -> list[Message]:
-        """Score trials; return the state if asked for, and a result."""
+    def _together(self, begin: Begin) -> list[Begin]:
+        """Return a request and those after it that keep all processes busy.
+
+        A request for some time does so by itself; one for a block is for one of them.
+        A block that is smaller than others comes last, since what follows it would not
+        be scored in a batch of its own.
+        """
+        setting, _ = self._here()
+        requests, timed = [begin], setting.config.trials_per_step is None
+        while not timed and len(requests) < self._engine.size and self._pending:
+            following, whole = self._pending[0], setting.block_groups
+            small = groups_of(requests[-1].segments) % whole
+            if small or not isinstance(following, Begin):
+                break
+            requests.append(following)
+            del self._pending[0]
+        return requests
+
+    def _answer(self, requests: list[Begin]) -> list[Message]:
+        """Score trials; return the state if asked for, and a result of each request."""
         setting, state = self._here()
         replies: list[Message] = []
-        if begin.state_wanted:
+        if any(begin.state_wanted for begin in requests):
             replies.append(State(state.step, state.count, *state.arrays))
-        if begin.segments:
-            self._prepare(begin.token_batch)
+        if any(begin.segments for begin in requests):
+            self._prepare(requests[0].token_batch)
         began = self._clock()
-        blocks = self._score(setting, begin)
-        seconds = self._clock() - began
+        blocks = self._score(setting, requests)
+        seconds = (self._clock() - began) / len(requests)
         self._seeds.update(block.seed for block, _ in blocks)
         self.loss = mean_loss(setting, [scores for _, scores in blocks])
-        result = Result(
+        for begin in requests:
+            asked = {segment.seed for segment in begin.segments}
+            mine = [(block, found) for block, found in blocks if block.seed in asked]
+            replies.append(self._result(mine, seconds))
+        return replies
+
+    def _result(self, blocks: Scored, seconds: float) -> Result:
+        _, state = self._here()
+        return Result(
             state.step,
             self.digest,
             self.update_seconds,
@@ -318,7 +345,6 @@ class Worker:
             concatenated([scores.losses for _, scores in blocks]),
             concatenated([scores.clean for _, scores in blocks]),
         )
-        return [*replies, result]
 
     def _prepare(self, number: int) -> None:
         """Find what shapes the noise: it is part of the update, not of the trials."""
@@ -327,9 +353,11 @@ class Worker:
             self._whiteners(number)
             self.update_seconds += self._clock() - began
 
-    def _score(self, setting: Setting, begin: Begin) -> Scored:
-        """Score as much of a request as fits its time, or all of it."""
+    def _score(self, setting: Setting, requests: list[Begin]) -> Scored:
+        """Score as much of a request as fits its time, or all of several."""
         _, state = self._here()
+        begin, *_ = requests
+        segments = tuple(s for request in requests for s in request.segments)
         tokens = self._need_tokens(begin.token_batch)
         timed = setting.config.trials_per_step is None
         before = self.trials
@@ -341,7 +369,7 @@ class Worker:
         seconds = begin.time_per_step if timed else None
         blocks = self._engine.score(
             *(setting, state.weights, tokens, self._whiteners(begin.token_batch)),
-            *(begin.segments, seconds, on_block),
+            *(segments, seconds, on_block),
         )
         done = tuple(block for block, _ in blocks)
         self.trials = before + trials_of(setting, done)  # told of or not

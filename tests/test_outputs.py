@@ -157,6 +157,20 @@ def test_a_choice_with_less_than_all_digits_is_told(bias: float, safe: bool) -> 
         )
 
 
+@pytest.mark.parametrize(("logit", "safe"), [(88.0, True), (88.7, False)])
+def test_a_sum_that_only_noise_makes_too_large_is_told(
+    logit: float, safe: bool
+) -> None:
+    some = case(sigma=0.1)
+    trials = replace(some, bias=np.zeros_like(some.bias)).trials(1)
+    exps = np.exp(0 * some.states[0] @ some.matrix)
+    exps[..., 2] = np.exp(np.float32(logit))
+
+    assert np.isfinite(exps.sum(axis=-1)).all()
+    with np.errstate(over="ignore"):
+        assert trials.take(some.states[0], exps) == safe
+
+
 def test_after_a_restart_nothing_is_left() -> None:
     some = case()
     trials = some.trials(2)

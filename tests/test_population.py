@@ -153,6 +153,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 FAST = {"_score": 5}
 LATE = {"_score": 5, "_score_safely": 5}  # after the fast way was tried
+SAFE = {"_score_safely": 5}  # at once
 LARGE = 80.0  # a logit whose exponential float32 holds, as it holds e^88 and e^-87
 
 
@@ -209,8 +210,7 @@ def test_losses_beyond_the_safe_range_are_those_of_the_reference_too(
 
     assert_close(losses, some.expected())
     assert losses.max() > 4
-    assert scored["_score"] in (1, 5)  # output trials see at once what is too large
-    assert scored["_score_safely"] == 5
+    assert scored == LATE
 
 
 @BOTH
@@ -662,9 +662,10 @@ def test_characters_of_a_hundred_nats_are_still_safe(scored: Counter[str]) -> No
         (0, 88, 0, LATE),  # one alone is inside, the sum is not
         (-87, 0, 0, FAST),
         (-88, 0, 0, LATE),
-        (-56, -56, 0, FAST),  # the sum is 4e-24
-        (-60, -60, 0, LATE),  # 8e-26
-        (0, 0, 88, LATE),
+        (-60, -60, 0, FAST),  # the sum is 8e-26
+        (-65, -65, 0, LATE),  # 5e-28
+        (0, 0, 88, SAFE),
+        (0, 0, -88, SAFE),
         (0, 0, 86, FAST),
         (45, 0, 45, LATE),
         (-45, 0, -45, FAST),  # what is chosen is taken without its bias
@@ -681,6 +682,38 @@ def test_logits_are_safe_as_long_as_their_exponentials_are(
     wo[:, 5] = chosen / 4
     some = changed(batch(output_trials="none"), sigma=0.001, Wx0=0, Wh0=0, b0=20)
     some = changed(some, Wo=wo, bo=bias)  # the state is 1
+    some.windows[:] = 5
+
+    losses = some.losses()
+
+    assert_close(losses, some.expected())
+    assert scored == path
+
+
+@pytest.mark.parametrize(
+    ("chosen", "other", "path"),
+    [
+        ((-30, 0), (-116, 86), LATE),  # e^-116 is nothing, and would be e^-30
+        ((-50, 0), (-107, 57), LATE),
+        ((-56, 0), (-96, 40), LATE),
+        ((0, 0), (-20, 20), FAST),
+        ((85, -104), (0, 0), SAFE),  # e^-104 is nothing, and would be e^-19
+        ((80, -86), (0, -6), FAST),
+    ],
+)
+@pytest.mark.parametrize("outputs", ["auto", "none"])
+def test_a_bias_may_make_up_for_what_is_too_small(
+    chosen: tuple[float, float],
+    other: tuple[float, float],
+    path: dict[str, int],
+    outputs: str,
+    scored: Counter[str],
+) -> None:
+    wo, bo = np.full((4, 9), -50.0), np.zeros(9)
+    for place, (product, bias) in ((5, chosen), (2, other)):
+        wo[:, place], bo[place] = product / 4, bias
+    some = changed(batch(output_trials=outputs), sigma=0.001, Wx0=0, Wh0=0, b0=20)
+    some = changed(some, Wo=wo, bo=bo)  # the state is 1
     some.windows[:] = 5
 
     losses = some.losses()

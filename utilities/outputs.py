@@ -87,7 +87,7 @@ class OutputTrials:
         return by_group.reshape(-1, groups)
 
     def _score(self) -> bool:
-        """Score what is held, unless a shift is too large or a chance too small."""
+        """Score what is held, unless a shift, a sum or a chance is out of range."""
         groups, vocabulary, each = self._signs.shape
         count = self._held * self._targets.shape[2]
         shifts = np.empty((count, groups, each), np.float32)
@@ -109,6 +109,8 @@ class OutputTrials:
         chances *= tanh
         chances += 1
         sums /= chances
+        if not sums.max() < np.inf:  # true for NaN
+            return False
         self._total += np.log(sums, out=sums).sum(axis=0)
         places += vocabulary * np.arange(len(places))
         chosen = exps.reshape(-1).take(places)

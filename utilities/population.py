@@ -13,12 +13,13 @@ things make it fast:
 - Rows lie by copy, then group, then window: what all copies of a group read is added
   in runs as long as a copy of every group, and clean copies lie side by side. The gates
   of a GRU lie one after the other, each in one piece.
-- Exponentials are taken as they come. Where one left float32's range, which sums and
-  chosen ones show, logits are formed and shifted by their maximum.
+- Exponentials are taken as they come. Where one left float32's range, which biases,
+  sums and chosen ones show, logits are formed and shifted by their maximum.
 
 Buffers are made once and every operation names its output.
 """
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -27,7 +28,8 @@ from numpy.typing import NDArray
 from utilities.model import LOGITS, Floats, Layout, Tokens, surprise
 from utilities.outputs import LEAST, SAFE_SHIFT, OutputTrials
 
-LEAST_SUM = 1e-25  # of exponentials, beside which 65,536 of below 1e-38 are nothing
+MOST_BIAS = 87.0  # whose exponential has all digits, up or down
+MARGIN = 1e10  # of a sum over what its terms may have lost that were too small
 HALF = np.float32(0.5)
 SHORT = 32  # of a row, to which products by row cost more than two calls for all
 
@@ -181,6 +183,8 @@ class Population:
 
     def _fast_total(self) -> Floats | None:
         """Return the sum over characters; None: an exponential left the range."""
+        if not np.abs(self._views["bo"]).max() <= MOST_BIAS:
+            return None
         self._restart()
         self._frequencies = np.exp(self._views["bo"])
         if self._outputs is None:
@@ -298,8 +302,9 @@ class Population:
         """
         if self._outputs is None and not self._add_output_noise():
             return None
-        sums, targets = self._sums, self._targets
-        held = sums.min() >= LEAST_SUM and sums.max() < np.inf  # false for NaN
+        sums, targets, bias = self._sums, self._targets, self._views["bo"]
+        lost = LEAST * len(bias) * math.exp(bias.max())  # at most, of any sum
+        held = sums.min() >= MARGIN * lost and sums.max() < np.inf  # false for NaN
         if not (held and targets.min() >= LEAST):
             return None
         # Not the logarithm of the quotient: that could overflow.

@@ -11,10 +11,10 @@ import pytest
 
 from tests.steps import DIGEST, OTHER, STEP, peers, result, setting
 from utilities.audits import Audits
-from utilities.blocks import MOST_AHEAD, NO_DIGEST, BlockStep
+from utilities.blocks import NO_DIGEST, BlockStep
 from utilities.errors import ProtocolError
 from utilities.evolution import Segment
-from utilities.peers import Peer
+from utilities.peers import MOST_TOGETHER, Peer
 
 
 class Blocks:
@@ -78,42 +78,71 @@ def test_every_client_holds_two_blocks_and_gets_more_as_it_answers() -> None:
     assert blocks.go() == []
 
 
-def test_a_client_that_does_several_at_a_time_holds_as_many_again() -> None:
-    blocks = Blocks(1, 60)
-    processes, together = 4, []
-    blocks.go()
-    for _ in range(9):
-        together.append(min(processes, len(blocks.held[blocks.peers[0]])))
+def rounds(blocks: Blocks, count: int, processes: int = 1) -> list[int]:
+    """Let the first client answer as many at a time as it can; return how many."""
+    together, held = [], blocks.held[blocks.peers[0]]
+    for _ in range(count):
+        blocks.go()
+        together.append(min(processes, len(held)))
         for _ in range(together[-1]):
             blocks.answer(0)
-        blocks.go()
-
-    # Two; then it is allowed one more each time that it has fewer than half of what it
-    # may hold left; with eight, four are left.
-    assert together == [2, 3, 4, 4, 4, 4, 4, 4, 4]
-    assert blocks.peers[0].ahead == len(blocks.held[blocks.peers[0]]) == 8
+    return together
 
 
-def test_a_client_is_not_short_of_blocks_where_there_are_no_more() -> None:
+@pytest.mark.parametrize(
+    ("processes", "expected"),
+    [
+        (1, [1, 1, 1, 1, 1, 1]),
+        (2, [2, 2, 2, 2, 2, 2]),
+        (3, [2, 3, 3, 3, 3, 3]),
+        (8, [2, 4, 8, 8, 8, 8]),
+    ],
+)
+def test_a_client_that_does_several_at_a_time_holds_as_many_again(
+    processes: int, expected: list[int]
+) -> None:
+    blocks = Blocks(1, 120)
+
+    assert rounds(blocks, 6, processes) == expected
+
+    rounds(blocks, 8, processes)
+    blocks.go()
+    assert len(blocks.held[blocks.peers[0]]) == 2 * processes
+
+
+def test_what_came_at_once_after_a_pause_is_soon_forgotten() -> None:
+    blocks = Blocks(1, 200)
+    rounds(blocks, 9)
+    for _ in range(20):
+        rounds(blocks, 1, 99)  # all that it holds
+        rounds(blocks, 5)
+
+        assert blocks.peers[0].ahead == 2
+
+
+def test_the_last_blocks_of_a_step_say_nothing_about_a_client() -> None:
     blocks = Blocks(1, 3)
+    for _ in range(3):
+        blocks.go()
+        blocks.answer(0)
     blocks.go()
-    blocks.answer(0)
-    blocks.go()
-    blocks.answer(0)
-    blocks.answer(0)
 
-    assert blocks.peers[0].ahead == 2
+    assert list(blocks.peers[0].together) == [1]  # then all were given out
 
 
 def test_nobody_holds_more_than_so_many_blocks() -> None:
     blocks = Blocks(1, 9_000)
+    rounds(blocks, 20, 9_999)
     blocks.go()
-    for _ in range(MOST_AHEAD + 9):
-        for _ in range(len(blocks.held[blocks.peers[0]])):
-            blocks.answer(0)
-        blocks.go()
 
-    assert blocks.peers[0].ahead == MOST_AHEAD
+    assert len(blocks.held[blocks.peers[0]]) == 2 * MOST_TOGETHER
+
+
+def test_who_does_several_at_a_time_leaves_the_others_theirs() -> None:
+    blocks = Blocks(2, 22)
+    blocks.peers[0].together.append(8)
+
+    assert [name for name, _ in blocks.go()] == ["c0", "c1"] * 2 + ["c0"] * 14
 
 
 def test_of_many_clients_as_many_get_work_as_there_are_blocks() -> None:

@@ -207,6 +207,23 @@ def test_what_fits_the_time_is_a_beginning_without_gaps(
     assert bits(scored) == bits(expected)
 
 
+def test_parts_of_blocks_are_scored_where_they_belong(teams: dict[int, Team]) -> None:
+    start = lesson(batch_size=10)
+    segments = tuple(Segment(seed, 2, 31) for seed in range(4000))
+    scored = score(teams[3], start, 0.3, segments)
+    done = tuple(block for block, _ in scored)
+
+    assert start.setting.block_groups == 12  # so that most of them lie in two segments
+    assert done[:-1] == segments[: len(done) - 1]
+    assert 1 < len(done) < 4000
+    expected = score(one_core(), start, None, done)
+    for name in ("losses", "clean"):
+        mine = np.concatenate([getattr(scores, name) for _, scores in scored])
+        other = np.concatenate([getattr(scores, name) for _, scores in expected])
+        # Batches are cut elsewhere, and products of other sizes round otherwise.
+        assert mine == pytest.approx(other, rel=1e-5)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_there_is_always_one_block(teams: dict[int, Team], size: int) -> None:
     expected = score(one_core(), segments=(replace(SEGMENT, groups=1),))

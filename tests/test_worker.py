@@ -475,7 +475,8 @@ def test_several_processes_answer_several_requests_for_blocks_at_once() -> None:
         ((12, 5), [2]),
         ((5, 12), [1, 1]),
         ((12, 5, 12), [2, 1]),
-        ((0, 12), [2]),
+        ((0, 12), [1, 1]),
+        ((12, 0, 12), [1, 1, 1]),
         ((24, 12, 12, 12), [3, 1]),
     ],
 )
@@ -485,6 +486,9 @@ def test_what_is_answered_at_once_is_scored_in_the_batches_that_it_has_alone(
     sent = answers(*groups, size=3)
 
     assert [len(messages) for messages in sent] == together
+    for messages in sent:  # whoever takes blocks from the beginning finds them whole
+        sizes = [part.groups for m in messages for part in told(m)[0]]
+        assert not any(size % BATCHES.setting.block_groups for size in sizes[:-1])
     alone = [told(message) for [message] in answers(*groups, size=1)]
     assert [told(message) for messages in sent for message in messages] == alone
 
@@ -509,7 +513,19 @@ def test_the_time_of_what_is_answered_at_once_is_counted_once() -> None:
 
     results = [only_result([message]) for message in worker.work()]
 
-    assert [result.trial_seconds for result in results] == [0.375, 0.375]
+    assert [result.trial_seconds for result in results] == [0.75, 0.0]
+
+
+def test_of_two_requests_for_the_same_block_each_gets_its_answer() -> None:
+    worker, engine, _ = with_engine(BATCHES)
+    engine.size = 2
+    for _ in range(2):
+        worker.handle(begin(segments=(Segment(7, 0, 12),)))
+
+    one, other = worker.work()
+
+    assert told(one) == told(other)
+    assert told(one)[0] == (Segment(7, 0, 12),)
 
 
 def test_requests_for_some_time_are_answered_one_by_one() -> None:

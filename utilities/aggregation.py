@@ -18,6 +18,7 @@ when that was last taken. Nothing is known of links, so B is taken to be a gigab
 a cheap network has, and on a slower one both ways of many clients are slower alike.
 """
 
+import math
 import statistics
 from collections import deque
 from dataclasses import dataclass
@@ -73,8 +74,14 @@ def sums_seconds(load: Load, adding: float, round_trip: float) -> float:
     return adding * load.largest + round_trip + sent / BANDWIDTH
 
 
-def sums_bytes(weights: int, clients: int, trials: int) -> int:
-    """Return what sums of so many trials weigh, one for each client."""
+def sums_bytes(weights: int, clients: int, trials: float = math.inf) -> int:
+    """Return what sums weigh, one for each client.
+
+    Args:
+        weights: of the model.
+        clients: of the step.
+        trials: that each sum is over, as far as that is to be relied upon.
+    """
     return (2 if trials <= SHORT_TRIALS else 4) * weights * clients
 
 

@@ -22,8 +22,6 @@ from utilities.protocol import Result
 from utilities.steps import CROWD, Scored, Work, by_digest, check_bare, check_shape
 
 NO_DIGEST = b""  # of a replica that reported two of one step: it agrees with nobody
-MOST_AHEAD = 64  # blocks that a client holds: with fewer than half of what it is
-# allowed left it had to wait, or soon has to, and is allowed one more
 FIRST_BLOCK_SECONDS = 1.0  # before any block was measured
 BLOCK_TIMES = 32  # the last blocks that the usual time is the median of
 
@@ -97,6 +95,7 @@ class BlockStep:
         self._probed: dict[Peer, None] = {}  # who was asked for its digest only
         self._digests: dict[Peer, bytes] = {}
         self._tardy: dict[Peer, None] = {}  # whose block went to somebody else too
+        self._fresh: dict[Peer, int] = {}  # answers since work was given out
         self._doubles = 0  # answers to blocks that had one already
 
     def assign(self, peers: Iterable[Peer], now: float) -> list[Work]:
@@ -111,6 +110,7 @@ class BlockStep:
         most = sum(not b.sent or now >= self._late_at(b) for b in self._todo.values())
         most += sum(not block.sent for block in self._again.values())
         work: list[Work] = []
+        self._learn()
         for depth in range(max((peer.ahead for peer in trusted), default=0)):
             for peer in trusted:
                 room = peer.owes(self.step) <= depth < peer.ahead
@@ -191,18 +191,16 @@ class BlockStep:
             del self._probed[peer]
         else:
             self._take_block(peer, result, now)
-            self._lengthen(peer)
+            self._fresh[peer] = self._fresh.get(peer, 0) + 1
         same = self._digests.get(peer, result.digest) == result.digest
         self._digests[peer] = result.digest if same else NO_DIGEST
 
-    def _lengthen(self, peer: Peer) -> None:
-        """Allow a client one more block where it has done most of its own too soon.
-
-        It has several workers, or answers take long to arrive.
-        """
-        short = 2 * peer.owes(self.step) < peer.ahead < MOST_AHEAD
-        if short and self._free(peer) is not None:
-            peer.ahead += 1
+    def _learn(self) -> None:
+        """Note how many blocks clients answer together, where there are more to do."""
+        for peer, answers in self._fresh.items():
+            if self._free(peer) is not None:
+                peer.together.append(answers)
+        self._fresh.clear()
 
     def _take_block(self, peer: Peer, result: Result, now: float) -> None:
         block = self._block_of(peer, result)

@@ -18,6 +18,7 @@ from utilities.protocol import PROTOCOL_VERSION, Hello, Result
 from utilities.selftest import ARITHMETIC_EXPECTED, NOISE_EXPECTED
 
 FIRST_UPDATE_SECONDS = 1.0  # allowed to a client that has not reported an update yet
+MOST_TOGETHER = 64  # blocks that a client works on at the same time
 REPORTS = 8  # the last reports that an update's time is the median of
 LEAST_SECONDS = 1e-3  # that any trials take
 REMEMBERED_STEPS = 64  # debts kept of a client that answers rarely
@@ -87,7 +88,8 @@ class Peer:
     debts: Debts[Debt] = field(default_factory=Debts)
     identity: bytes = b""  # of its machine; empty: it keeps none
     announced: str = ""  # the name in its Hello, which others may have too
-    ahead: int = 2  # blocks of a step that it may hold: one in work, one behind it
+    # Blocks of a step of fixed size that it has answered at the same moment.
+    together: deque[int] = field(default_factory=lambda: deque(maxlen=REPORTS))
     # Groups and seconds of its last trials.
     scored: deque[tuple[int, float]] = field(
         default_factory=lambda: deque(maxlen=REPORTS)
@@ -98,6 +100,16 @@ class Peer:
         if not self.scored:
             return None
         return middle([n / max(s, LEAST_SECONDS) for n, s in self.scored])
+
+    @property
+    def ahead(self) -> int:
+        """Return how many blocks of a step it may hold: as many behind as in work.
+
+        A client of several workers answers several at a time; what came at once after a
+        pause of somebody is not usual.
+        """
+        each = sorted(self.together) or [1]
+        return 2 * min(each[len(each) // 2], MOST_TOGETHER)
 
     def allowance(self, run: float) -> float:
         """Return the seconds that it may take to apply an update.

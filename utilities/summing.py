@@ -216,9 +216,7 @@ class Summing:
             round_trip: seconds that answers usually take beside the work.
         """
         present = [peer for peer in peers if peer in self._parts]
-        most = max((self._parts[peer].trials for peer in present), default=0)
-        size = self._setting.layout.size
-        travel = sums_bytes(size, len(present), most) / BANDWIDTH
+        travel = sums_bytes(self._setting.layout.size, len(present)) / BANDWIDTH
         grace = grace_seconds(self._setting.config, run, round_trip) + travel
         requests: list[tuple[Peer, Shares]] = []
         for peer in present:

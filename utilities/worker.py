@@ -7,7 +7,7 @@ that was slow drains its queue first: every update is applied, and a request who
 has been closed meanwhile is skipped.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -306,9 +306,9 @@ class Worker:
         setting, _ = self._here()
         requests, timed = [begin], setting.config.trials_per_step is None
         while not timed and len(requests) < self._engine.size and self._pending:
-            following, whole = self._pending[0], setting.block_groups
-            small = groups_of(requests[-1].segments) % whole
-            if small or not isinstance(following, Begin):
+            following, groups = self._pending[0], groups_of(requests[-1].segments)
+            whole = groups > 0 and groups % setting.block_groups == 0
+            if not (whole and isinstance(following, Begin) and following.segments):
                 break
             requests.append(following)
             del self._pending[0]
@@ -324,13 +324,12 @@ class Worker:
             self._prepare(requests[0].token_batch)
         began = self._clock()
         blocks = self._score(setting, requests)
-        seconds = (self._clock() - began) / len(requests)
+        seconds = self._clock() - began
         self._seeds.update(block.seed for block, _ in blocks)
         self.loss = mean_loss(setting, [scores for _, scores in blocks])
-        for begin in requests:
-            asked = {segment.seed for segment in begin.segments}
-            mine = [(block, found) for block, found in blocks if block.seed in asked]
+        for mine in parted(blocks, requests):
             replies.append(self._result(mine, seconds))
+            seconds = 0.0  # the first answer tells the time of all that leave with it
         return replies
 
     def _result(self, blocks: Scored, seconds: float) -> Result:
@@ -405,6 +404,20 @@ def check_size(setting: Setting, welcome: Welcome) -> None:
             f"welcome: expected {size} weights {mean}, got {len(state.weights)} and "
             f"{len(state.average)}"
         )
+
+
+def parted(blocks: Scored, requests: Sequence[Begin]) -> Iterator[Scored]:
+    """Yield the blocks of each request; of several requests all are scored."""
+    if len(requests) == 1:
+        yield blocks
+        return
+    rest = iter(blocks)
+    for begin in requests:
+        mine, due = Scored(), groups_of(begin.segments)
+        while due:
+            mine.append(next(rest))
+            due -= mine[-1][0].groups
+        yield mine
 
 
 def joined(blocks: list[Segment]) -> tuple[Segment, ...]:

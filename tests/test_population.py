@@ -710,8 +710,8 @@ def test_a_bias_may_make_up_for_what_is_too_small(
     scored: Counter[str],
 ) -> None:
     wo, bo = np.full((4, 9), -50.0), np.zeros(9)
-    for place, (product, bias) in ((5, chosen), (2, other)):
-        wo[:, place], bo[place] = product / 4, bias
+    for place, (logit, bias) in ((5, chosen), (2, other)):
+        wo[:, place], bo[place] = logit / 4, bias
     some = changed(batch(output_trials=outputs), sigma=0.001, Wx0=0, Wh0=0, b0=20)
     some = changed(some, Wo=wo, bo=bo)  # the state is 1
     some.windows[:] = 5

@@ -32,8 +32,9 @@ from utilities.textfiles import STANDARD_INPUT, UTF_8, Decoding, read_text
 from utilities.unknown import Unknown, unknown_characters
 
 VERSION = "1.0"
-SHORT_SECONDS = 120.0  # of all cores, up to which a run has the default model
-LONG_HIDDEN_SIZE = 64  # units of others
+SIZES = ((120.0, 32), (6000.0, 64))  # core-seconds up to which so many units are best
+LONG_SIZE = 128  # units of longer runs
+ENDLESS_SIZE = 64  # of runs without an end, which soon are to write something as well
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,14 @@ def fitting(options: ServerOptions) -> dict[str, object]:
     """Return keys that fit the announced length of a new run.
 
     A small model learns faster, a larger one further: as measured, 64 units overtake 32
-    after about 120 core-seconds. Of clients elsewhere nothing is known yet.
+    after about 120 core-seconds, and 128 overtake 64 after about 6,000. Of clients
+    elsewhere nothing is known yet.
     """
     seconds, cores = options.max_seconds, max(1, options.local_clients)
-    short = seconds is not None and seconds * cores <= SHORT_SECONDS
-    return {} if short else {"hiddenSize": LONG_HIDDEN_SIZE}
+    if seconds is None:
+        return {"hiddenSize": ENDLESS_SIZE}
+    fit = (units for most, units in SIZES if seconds * cores <= most)
+    return {"hiddenSize": next(fit, LONG_SIZE)}
 
 
 def _read_again(options: ServerOptions) -> bool:

@@ -654,6 +654,13 @@ def test_characters_of_a_hundred_nats_are_still_safe(scored: Counter[str]) -> No
     assert scored == FAST
 
 
+def in_state_one(wo: Any, bo: Any) -> Batch:
+    """Return a batch whose states are 1 and which reads nothing but character 5."""
+    some = changed(batch(), sigma=0.001, Wx0=0, Wh0=0, b0=20, Wo=wo, bo=bo)
+    some.windows[:] = 5
+    return some
+
+
 @pytest.mark.parametrize(
     ("chosen", "others", "bias", "path"),
     [
@@ -680,9 +687,7 @@ def test_logits_are_safe_as_long_as_their_exponentials_are(
 ) -> None:
     wo = np.full((4, 9), others / 4)
     wo[:, 5] = chosen / 4
-    some = changed(batch(output_trials="none"), sigma=0.001, Wx0=0, Wh0=0, b0=20)
-    some = changed(some, Wo=wo, bo=bias)  # the state is 1
-    some.windows[:] = 5
+    some = in_state_one(wo, bias)
 
     losses = some.losses()
 
@@ -701,20 +706,16 @@ def test_logits_are_safe_as_long_as_their_exponentials_are(
         ((80, -86), (0, -6), FAST),
     ],
 )
-@pytest.mark.parametrize("outputs", ["auto", "none"])
 def test_a_bias_may_make_up_for_what_is_too_small(
     chosen: tuple[float, float],
     other: tuple[float, float],
     path: dict[str, int],
-    outputs: str,
     scored: Counter[str],
 ) -> None:
     wo, bo = np.full((4, 9), -50.0), np.zeros(9)
     for place, (logit, bias) in ((5, chosen), (2, other)):
         wo[:, place], bo[place] = logit / 4, bias
-    some = changed(batch(output_trials=outputs), sigma=0.001, Wx0=0, Wh0=0, b0=20)
-    some = changed(some, Wo=wo, bo=bo)  # the state is 1
-    some.windows[:] = 5
+    some = in_state_one(wo, bo)
 
     losses = some.losses()
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.desk import Lesson, lesson
+from tests.steps import bits
 from utilities.config import Config
 from utilities.engine import OneCore, Scored
 from utilities.evolution import Scores, Segment, Setting, chunk_groups, halves, total
@@ -25,7 +26,6 @@ from utilities.scheduling import (
     sum_share,
 )
 from utilities.whitening import Whiteners
-from utilities.worker import joined
 
 LESSON = lesson()  # a block is one group of four trials
 GRU = lesson(model_type="gru")
@@ -106,13 +106,7 @@ def by_one_core(start: Lesson, segments: list[Segment]) -> Scored:
 
 def same(one: Scored, other: Scored) -> bool:
     """Return whether the groups are the same, and their losses to the bit."""
-    return told(one) == told(other)
-
-
-def told(scored: Scored) -> tuple[tuple[Segment, ...], bytes, bytes]:
-    losses = b"".join(scores.losses.tobytes() for _, scores in scored)
-    clean = b"".join(scores.clean.tobytes() for _, scores in scored)
-    return joined([block for block, _ in scored]), losses, clean
+    return bits(one) == bits(other)
 
 
 # --- groups and their numbers ---------------------------------------------------------

@@ -15,6 +15,7 @@ import pytest
 
 from tests.desk import Lesson, lesson
 from tests.processes_under_test import ROOT, until
+from tests.steps import bits
 from utilities import team as team_module
 from utilities.engine import Halves, OneCore, Scored
 from utilities.errors import TrainingError
@@ -23,7 +24,6 @@ from utilities.model import Floats, Tokens
 from utilities.scheduling import groups_of
 from utilities.team import Request, Team, died
 from utilities.whitening import Whiteners
-from utilities.worker import joined
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -78,12 +78,6 @@ def score(
     segments: tuple[Segment, ...] = (SEGMENT,),
 ) -> Scored:
     return engine.score(*step_of(start), segments, seconds, nothing)
-
-
-def bits(scored: Scored) -> tuple[tuple[Segment, ...], bytes, bytes]:
-    losses = b"".join(scores.losses.tobytes() for _, scores in scored)
-    clean = b"".join(scores.clean.tobytes() for _, scores in scored)
-    return joined([block for block, _ in scored]), losses, clean
 
 
 def one_core() -> OneCore:

@@ -111,9 +111,10 @@ class BlockStep:
         most += sum(not block.sent for block in self._again.values())
         work: list[Work] = []
         self._learn()
-        for depth in range(max((peer.ahead for peer in trusted), default=0)):
-            for peer in trusted:
-                room = peer.owes(self.step) <= depth < peer.ahead
+        ahead = {peer: peer.ahead for peer in trusted}
+        for depth in range(max(ahead.values(), default=0)):
+            for peer, allowed in ahead.items():
+                room = peer.owes(self.step) <= depth < allowed
                 if len(work) < most and room:
                     work += self._block_for(peer, now)
         for peer in present:

@@ -185,14 +185,14 @@ class Decay:
 class Config:
     """All keys of a run, valid by construction."""
 
-    # The model. 32 units learn most in 120 core-seconds, 64 in hours.
+    # The model. 32 units learn most in 120 core-seconds, 64 in 6,000, 128 in hours.
     model_type: str = _choice("rnn", ("rnn", "gru"), "recurrent cell", shapes=True)
     hidden_size: int = _whole(
         32,
         1,
         4096,
-        "units of each recurrent layer; where it is not given: 64, unless --maxSeconds "
-        "times --localClients is 120 or less",
+        "units of each recurrent layer; where it is not given: 32 where --maxSeconds "
+        "times --localClients is 120 or less, 128 where it is above 6000, else 64",
         shapes=True,
     )
     n_layers: int = _whole(1, 1, 16, "recurrent layers", shapes=True)

@@ -130,15 +130,16 @@ def score_share(
         sheet: is filled in where blocks are scored.
     """
     whole, each = setting.block_groups, setting.config.trials_per_group
-    all_groups, took, groups = groups_of(segments), 0.0, setting.block_groups
-    while groups == whole:
+    all_groups, took, fits = groups_of(segments), 0.0, whole
+    while fits == whole:
         left = math.inf if moment is None else Deadline(moment, clock).left()
-        groups = fitting(whole, took, left)
-        first = counter.take(groups or whole, only_first=not groups)
+        fits = fitting(whole, took, left)
+        groups = fits or whole
+        first = counter.take(groups, only_first=not fits)
         if first is None or first >= all_groups:
             return
         began = clock()
-        for before, block in placed(segments, first, first + (groups or whole)):
+        for before, block in placed(segments, first, first + groups):
             scores = score(setting, weights, tokens, block, shaped)
             part = part_of(setting, sheet, before, block.groups)
             part.losses[:], part.clean[:] = scores.losses, scores.clean

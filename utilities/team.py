@@ -41,6 +41,7 @@ from utilities.evolution import Scores, Segment, Setting, halves
 from utilities.model import Floats, Tokens
 from utilities.rewards import Rewards
 from utilities.scheduling import (
+    groups_of,
     part_groups,
     score_share,
     scored_blocks,
@@ -311,8 +312,8 @@ class Team:
         if len(rewards) < ALONE_TRIALS:
             return self._alone.halves(setting, tokens, segments, rewards)
         (one, first), (other, second) = halves(setting, segments, rewards)
-        middle = sum(segment.groups for segment in one)
-        groups = middle + sum(segment.groups for segment in other)
+        middle = groups_of(one)
+        groups = middle + groups_of(other)
         self._share(tokens, [*one, *other])
         self._shelf.put("rewards", np.concatenate([first, second]))
         self._shelf.make("sums", np.int64, 2, setting.layout.size)[...] = 0

@@ -355,7 +355,7 @@ class Worker:
     def _score(self, setting: Setting, requests: list[Begin]) -> Scored:
         """Score as much of a request as fits its time, or all of several."""
         _, state = self._here()
-        begin, *_ = requests
+        begin = requests[0]
         segments = tuple(s for request in requests for s in request.segments)
         tokens = self._need_tokens(begin.token_batch)
         timed = setting.config.trials_per_step is None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from utilities.evolution import Setting
 
 STEPS = 4000  # of the third figure
-BLOCKS = (16, 64)  # of a step of about 0.1 and 0.4 s of the default model
+BLOCKS = (8, 32)  # of a step of about 0.1 and 0.4 s of the default model
 
 
 def compared(one: Callable[[], object], other: Callable[[], object], s: float) -> float:

@@ -70,7 +70,7 @@ def lesson(batch_limit: int | None = None, **keys: Any) -> Lesson:
         "sequence_length": 8,
         "directions_per_window": 4,
         "output_trials": "none",
-        "batch_size": 65,  # 260 rows: no second group fits a block of 512
+        "batch_size": 129,  # 516 rows: no second group fits a block of 1,024
         "time_per_step": 1.0,
         "check_point_time": 1e6,
         "aggregation": "seeds",  # a desk has to answer sums by hand

@@ -18,7 +18,7 @@ from utilities.protocol import Begin
 from utilities.scoring import clean_loss, score
 from utilities.whitening import Whiteners
 
-BLOCKS = 4  # that every client scores in a step
+BLOCKS = 2  # that every client scores in a step
 LESSON = lesson(batch_size=32, sequence_length=4)
 
 # What a liar makes of its true answer, and of what it said last.

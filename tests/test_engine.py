@@ -50,7 +50,7 @@ class Clock:
 
 def one_group_a_block(**keys: Any) -> Setting:
     """Return a setting whose blocks are single groups of three trials."""
-    return example_setting(batch_size=100, **keys)
+    return example_setting(batch_size=200, **keys)  # 600 rows of 1,024
 
 
 def scored(

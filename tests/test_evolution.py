@@ -129,16 +129,72 @@ def test_a_settings_fingerprint_covers_keys_and_text() -> None:
     assert Setting(config, "abd").fingerprint != config.fingerprint("abc")
 
 
+PAIRS = {"directions_per_window": 0}
+
+
 @pytest.mark.parametrize(
-    ("directions", "batch_size", "groups"),
-    [(16, 1, 32), (16, 2, 16), (0, 1, 512), (512, 1, 1), (1024, 1024, 1)],
+    ("keys", "groups"),
+    [
+        ({}, 64),
+        ({"batch_size": 2}, 32),
+        ({"batch_size": 3}, 21),  # 1,008 rows
+        ({"directions_per_window": 512}, 2),
+        ({"directions_per_window": 513}, 1),
+        ({"directions_per_window": 1024, "batch_size": 1024}, 1),
+        # Two rows a group: both of a pair, or one and the clean weights.
+        (PAIRS, 512),
+        (PAIRS | {"batch_size": 2}, 256),
+        (PAIRS | {"noise": "full"}, 512),
+        ({"directions_per_window": 1}, 512),
+    ],
 )
-def test_a_forward_batch_has_some_hundred_rows(
-    directions: int, batch_size: int, groups: int
+def test_a_forward_batch_of_a_narrow_model_has_a_thousand_rows(
+    keys: dict[str, Any], groups: int
 ) -> None:
-    setting = example_setting(directions_per_window=directions, batch_size=batch_size)
+    setting = example_setting(**{"directions_per_window": 16} | keys)
 
     assert setting.block_groups == groups
+
+
+@pytest.mark.parametrize(
+    ("model_type", "hidden_size", "n_layers", "groups"),
+    [
+        ("rnn", 192, 1, 64),
+        ("rnn", 193, 1, 32),
+        ("rnn", 96, 2, 64),
+        ("rnn", 97, 2, 32),
+        ("rnn", 12, 16, 64),
+        ("rnn", 13, 16, 32),
+        ("gru", 64, 1, 64),  # three gates of 64
+        ("gru", 65, 1, 32),
+        ("gru", 32, 2, 64),
+        ("gru", 33, 2, 32),
+        ("gru", 256, 2, 32),
+    ],
+)
+def test_a_forward_batch_of_a_wide_model_has_half_as_many(
+    model_type: str, hidden_size: int, n_layers: int, groups: int
+) -> None:
+    size = {"hidden_size": hidden_size, "n_layers": n_layers}
+    keys = {"model_type": model_type, "directions_per_window": 16} | size
+
+    assert example_setting(**keys).block_groups == groups
+    assert example_setting(**keys, batch_size=2).block_groups == groups // 2
+    assert example_setting(**keys | PAIRS).block_groups == 8 * groups
+
+
+@pytest.mark.parametrize("hidden_size", [4, 192, 193])
+def test_a_block_of_a_step_of_fixed_size_has_as_few_whatever_the_model(
+    hidden_size: int,
+) -> None:
+    keys = {"trials_per_step": 1 << 14, "hidden_size": hidden_size}
+    sixteen = keys | {"directions_per_window": 16}
+
+    assert example_setting(**sixteen).block_groups == 32
+    assert example_setting(**sixteen, batch_size=2).block_groups == 16
+    assert example_setting(**sixteen, batch_size=33).block_groups == 1
+    assert example_setting(**sixteen, model_type="gru").block_groups == 32
+    assert example_setting(**keys | PAIRS).block_groups == 256
 
 
 # --- state ----------------------------------------------------------------------------

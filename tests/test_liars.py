@@ -307,7 +307,7 @@ def test_nobody_honest_is_suspected_in_a_hundred_thousand_trials() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("blocks", [1, 8, 64])
 def test_audits_cost_less_than_three_percent_of_the_trials(blocks: int) -> None:
-    honest = Honest(4, 0.0, batch_size=64)  # two groups a block
+    honest = Honest(4, 0.0, batch_size=128)  # 512 rows: two groups a block
     for number in range(20):
         honest.step(number, 2 * blocks)  # until speeds are known
     before, counted = honest.audits.counts, honest.counted

@@ -208,7 +208,7 @@ def test_the_last_block_is_the_part_that_fits_wherever_others_have_stopped() -> 
     # Twelve groups make a block that is said to take a second. The first of this worker
     # follows one of another's; then 0.5 s are left, in which five groups fit with some
     # room, and nothing more is begun.
-    start = lesson(batch_size=10)
+    start = lesson(batch_size=20)
     segments = [Segment(7, 3, 25), Segment(8, 0, 20)]
     counter, sheet, clock = Numbers(0), sheet_of(start, segments), Clock(1.0)
     score_share(*step_of(start), segments, 4.5, clock, counter, sheet)
@@ -219,7 +219,7 @@ def test_the_last_block_is_the_part_that_fits_wherever_others_have_stopped() -> 
 
 
 def test_a_block_may_lie_in_two_segments() -> None:
-    start = lesson(batch_size=10)
+    start = lesson(batch_size=20)
     segments = [Segment(7, 3, 15), Segment(8, 0, 2)]
     counter, sheet = Numbers(0), sheet_of(start, segments)
     score_share(*step_of(start), segments, None, Clock(), counter, sheet)

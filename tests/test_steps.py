@@ -94,6 +94,10 @@ def test_an_answer_has_as_many_losses_as_its_groups(changes: dict[str, Any]) -> 
 
 # --- timed steps ----------------------------------------------------------------------
 
+PAIR: dict[str, Any] = {
+    "batch_size": 100
+}  # 400 rows a group: blocks of two, first segments of four
+
 
 def timed(*, last: bool = False, seconds: float = 1.0, **keys: Any) -> TimedStep:
     new_seed = itertools.count(50).__next__
@@ -126,8 +130,8 @@ def test_each_client_gets_segments_of_its_own_once() -> None:
     work = dict(step.assign([ann, bob], 0.0))
 
     first, second = range(50, 74), range(74, 98)
-    assert work[ann] == tuple(Segment(seed, 0, 4) for seed in first)
-    assert work[bob] == tuple(Segment(seed, 0, 4) for seed in second)
+    assert work[ann] == tuple(Segment(seed, 0, 2) for seed in first)
+    assert work[bob] == tuple(Segment(seed, 0, 2) for seed in second)
     assert (ann.owes(STEP), bob.owes(STEP)) == (1, 1)
     assert step.assign([ann, bob, eve], 0.1) == []
 
@@ -135,12 +139,13 @@ def test_each_client_gets_segments_of_its_own_once() -> None:
 @pytest.mark.parametrize(
     ("done", "groups", "count"),
     [
-        ([], 4 * 7, 24),  # nothing is known: four blocks of 7 groups
+        ([], 2 * 7, 24),  # nothing is known: two blocks of 7 groups
         ([(560, 1.0)], 2 * 7 * 10, 24),  # 560 a second, of two an eighth: 20 blocks
         ([(561, 1.0)], 21 * 7, 23),  # whole blocks: of 161, three times as many
         ([(56, 1.0), (560, 1.0), (5600, 1.0)], 2 * 7 * 10, 24),  # the median
-        ([(56, 1.0)], 4 * 7, 12),  # 16 blocks: four segments of four
-        ([(28, 1.0)], 4 * 7, 6),  # 8 blocks: two segments of four
+        ([(56, 1.0)], 2 * 7, 24),  # 16 blocks: eight segments of two
+        ([(28, 1.0)], 2 * 7, 12),  # 8 blocks: four segments of two
+        ([(14, 1.0)], 2 * 7, 6),  # 4 blocks: two segments of two
         ([(7, 1.0)], 7, 6),  # never less than a block
         ([(3, 1.0)], 7, 3),  # of which it does six sevenths
         ([(1, 1.0)], 7, 2),  # never less than two, of which audits choose
@@ -151,7 +156,7 @@ def test_each_client_gets_segments_of_its_own_once() -> None:
 def test_segments_are_an_eighth_of_what_a_client_did_before(
     done: list[tuple[int, float]], groups: int, count: int
 ) -> None:
-    config = setting(batch_size=18)  # 72 rows a group
+    config = setting(batch_size=36)  # 144 rows a group
     step, [ann] = TimedStep(config, STEP, 2.0, itertools.count().__next__), peers(1)
     ann.scored.extend(done)
 
@@ -380,7 +385,7 @@ def sharing(*members: Peer) -> tuple[TimedStep, dict[Peer, tuple[Segment, ...]]]
     """Return a step whose first two clients share the first one's second segment."""
     audits = Together((members[0], members[1]))
     new_seed = itertools.count(50).__next__
-    step = TimedStep(setting(), STEP, 1.0, new_seed, audits=audits)
+    step = TimedStep(setting(**PAIR), STEP, 1.0, new_seed, audits=audits)
     return step, dict(step.assign(members, 0.0))
 
 
@@ -438,7 +443,7 @@ def test_of_two_whole_answers_the_seed_says_which_counts() -> None:
         ann, bob = peers(2)
         new_seed = itertools.count(first_seed).__next__
         audits = Together((ann, bob))
-        step = TimedStep(setting(), STEP, 1.0, new_seed, audits=audits)
+        step = TimedStep(setting(**PAIR), STEP, 1.0, new_seed, audits=audits)
         work = dict(step.assign([ann, bob], 0.0))
         for peer in (ann, bob):
             step.take(peer, result(*done(work[peer], 8)), 0.2)
@@ -483,7 +488,7 @@ def test_what_both_have_done_is_compared() -> None:
 def test_of_three_clients_none_has_more_than_half_of_a_step(
     groups: tuple[int, ...], kept: tuple[int, ...]
 ) -> None:
-    step, members = timed(), peers(len(groups))
+    step, members = timed(**PAIR), peers(len(groups))
     work = dict(step.assign(members, 0.0))
     for peer, n in zip(members, groups, strict=True):
         step.take(peer, result(*done(work[peer], n)), 0.2)

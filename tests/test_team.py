@@ -29,7 +29,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 LESSONS = {
     f"{cell} {noise} {directions}": lesson(
-        model_type=cell, noise=noise, directions_per_window=directions, batch_size=100
+        model_type=cell, noise=noise, directions_per_window=directions, batch_size=129
     )
     for cell in ("rnn", "gru")
     for noise in ("lowRank", "full")
@@ -175,8 +175,8 @@ def test_a_request_without_trials_gives_none(teams: dict[int, Team]) -> None:
 
 
 def test_arrays_may_grow_and_the_text_may_change(pair: Team) -> None:
-    larger = lesson(hidden_size=9, batch_size=100)
-    other = lesson(batch_limit=400, batch_size=100)
+    larger = lesson(hidden_size=9, batch_size=129)
+    other = lesson(batch_limit=400, batch_size=129)
     for start in (LESSON, larger, LESSON, larger):
         assert bits(score(pair, start)) == bits(score(one_core(), start))
     for number in range(2):
@@ -202,7 +202,7 @@ def test_what_fits_the_time_is_a_beginning_without_gaps(
 
 
 def test_parts_of_blocks_are_scored_where_they_belong(teams: dict[int, Team]) -> None:
-    start = lesson(batch_size=10)
+    start = lesson(batch_size=20)
     segments = tuple(Segment(seed, 2, 31) for seed in range(4000))
     scored = score(teams[3], start, 0.3, segments)
     done = tuple(block for block, _ in scored)

@@ -42,13 +42,7 @@ from utilities.model import (
     initial_weights,
     sgd,
 )
-from utilities.noise import (
-    Floats,
-    Noise,
-    Signs,
-    Words,
-    window_words,
-)
+from utilities.noise import Floats, Noise, Signs, Words, window_words
 from utilities.products import Drawn, tensor_sums
 from utilities.rewards import REWARD_SCALE, Rewards, rewards_of
 from utilities.whitening import MOST_UNITS, Whiteners, preconditioned, whiteners
@@ -59,7 +53,9 @@ DIGEST_VERSION = 1
 WORST_LOSS = 100.0  # nats per character; what is beyond is a broken machine
 EXACT_TRIALS = 1 << 17  # 126 * 2^17 < 2^24: float32 still holds every sum
 CHUNK_FLOATS = 1 << 20  # 4 MB of signs at a time: they stay in the cache
-BLOCK_ROWS = 512  # rows of one forward batch: enough for the matrix product
+ROWS = 1024  # of one forward batch, beside whose products calls cost little
+FEW_ROWS = 512  # where the time or the clients of a step ask for more batches
+NARROW = 192  # sums that lead into the layers of a model, at most
 
 
 @dataclass(frozen=True, order=True)
@@ -134,9 +130,15 @@ class Setting:
 
     @cached_property
     def block_groups(self) -> int:
-        """Return how many groups make one forward batch."""
-        rows = self.config.passes_per_group * self.config.batch_size
-        return max(1, BLOCK_ROWS // rows)
+        """Return how many groups make one forward batch, or one of a step's blocks.
+
+        A batch of a wide model takes long, and a client scores one in any step.
+        A group has two rows at least: both sides of a pair, or one beside the clean.
+        """
+        config, layout = self.config, self.layout
+        narrow = layout.width * layout.n_layers <= NARROW
+        rows = ROWS if narrow and config.trials_per_step is None else FEW_ROWS
+        return max(1, rows // (max(2, config.passes_per_group) * config.batch_size))
 
 
 @dataclass(frozen=True)

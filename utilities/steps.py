@@ -27,13 +27,11 @@ from utilities.protocol import MAX_TRIALS, Result
 from utilities.scheduling import part_of, sheet_size
 
 PARTS, LEAST_PARTS = 8, 2  # segments that a client does in the time of a step, about
-PART_BLOCKS = (
-    4  # of a segment at least, lest an update take longer: else there are fewer
-)
+PART_BLOCKS = 2  # of a segment at least, lest an update take longer; else fewer
 CROWD_PARTS = 256  # segments that all clients of a crowd do together, about
 SPARE = 3  # times as many are given out: a machine may become faster
 FEWEST = 2  # are given out: a client may share one with each of two others
-FIRST_BLOCKS = 4  # of a segment, for a client whose speed is not known
+FIRST_BLOCKS = 2  # of a segment, for a client whose speed is not known
 GROWTH = 16  # times what it has done in a step before: more is not given to a client
 CROWD = 3  # clients of a step, of whom none has more than half of its trials
 

@@ -303,7 +303,7 @@ def test_a_client_that_is_dropped_comes_back_and_says_where_it_was(
     stage: Stage, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scripts: list[Script] = [
-        [1, (WELCOME, BATCH, update(0), DROPPED)],
+        [1, (WELCOME, BATCH, update(0), begin(1), DROPPED)],
         [1, (FINISHED,)],
     ]
     _, ((hello,)) = stage.meets(*scripts)
@@ -770,7 +770,9 @@ def test_states_are_words(
     monkeypatch.setattr(stage.client._display, "hold", status)
     day[:] = [day[0]] * 3 + [MORNING] * 3 + [EVENING]
     stage.meets(
-        [1, (WELCOME, BATCH, begin(0)), 1, (update(0),), 1], [1], [1, (FINISHED,)]
+        [1, (WELCOME, BATCH, begin(0)), 1, (update(0), BATCH), 1],
+        [1],
+        [1, (FINISHED,)],
     )
     told = " / ".join(dict.fromkeys(shown))
 

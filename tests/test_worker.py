@@ -124,6 +124,12 @@ def started(start: Lesson = LESSON) -> tuple[Worker, Clock]:
     return worker, clock
 
 
+def follow(worker: Worker, update: Update) -> None:
+    """Have a worker take an update: it does when something else follows."""
+    worker.handle(update)
+    worker.handle(tokens(update.token_batch))
+
+
 def only_result(messages: list[Message]) -> Result:
     [result] = messages
     assert isinstance(result, Result)
@@ -158,12 +164,57 @@ def test_an_update_is_applied_as_anybody_applies_it() -> None:
     slow = iter([0.0, 0.25])
     worker._clock = lambda: clock.now + next(slow)
 
-    worker.handle(update)
+    follow(worker, update)
 
     after = advance(LESSON.setting, LESSON.state, update, LESSON.corpus.token_batch(0))
     assert worker.step == 1
     assert worker.digest == after.digest(LESSON.setting.fingerprint)
     assert worker.update_seconds == 0.25
+
+
+def test_an_update_is_the_state_only_when_another_message_follows() -> None:
+    worker, _ = started()
+    before = worker.digest
+    worker.handle(begin(segments=(Segment(3, 0, 2),)))
+    worker.work()
+    worker.handle(begin(segments=(Segment(4, 0, 2),)))
+
+    worker.handle(true_update(LESSON.state))
+
+    assert (worker.step, worker.digest, worker.share) == (0, before, None)
+    assert not worker.busy  # its step is closed, whether or not it is lost
+    worker.handle(begin(1))
+    assert (worker.step, worker.share) == (1, 0.5)
+    assert worker.digest != before
+
+
+@pytest.mark.parametrize("first", [welcome, lambda: resume(0)], ids=["new", "old"])
+def test_an_update_that_nothing_followed_ends_with_its_session(
+    first: Callable[[], Message],
+) -> None:
+    worker, _ = started()
+    before = worker.digest
+    worker.handle(true_update(LESSON.state))
+
+    worker.handle(first())
+
+    assert (worker.step, worker.digest, worker.share) == (0, before, None)
+    worker.handle(tokens())
+    follow(worker, nothing_learned())  # the server has lost it, and closes it anew
+    assert worker.step == 1
+
+
+def test_an_update_that_nothing_followed_is_not_handed_back() -> None:
+    worker, _ = started()
+    digest = worker.digest
+    follow(worker, nothing_learned(0))
+    worker.handle(nothing_learned(1))
+
+    worker.handle(Recall(0, digest))
+
+    [handed] = worker.work()
+    assert comparable(handed) == comparable(Recalled.of(nothing_learned(0)))
+    assert worker.step == 1
 
 
 def true_update(state: TrainState) -> Update:
@@ -312,7 +363,7 @@ def test_losses_are_those_of_the_segment_and_the_replica() -> None:
 
 def test_a_result_carries_the_digest_before_the_step_and_the_updates_time() -> None:
     worker, _ = started()
-    worker.handle(true_update(LESSON.state))
+    follow(worker, true_update(LESSON.state))
     worker.update_seconds = 0.5
     digest = worker.digest
     worker.handle(begin(1, segments=(Segment(7, 0, 1),)))
@@ -569,7 +620,7 @@ def test_an_engines_halves_make_the_update_and_its_quality() -> None:
     update = true_update(LESSON.state)
     batch = LESSON.corpus.token_batch(0)
 
-    worker.handle(update)
+    follow(worker, update)
 
     [(setting, given, segments, rewards)] = engine.asked
     assert setting == LESSON.setting
@@ -613,7 +664,7 @@ def test_what_shapes_noise_is_computed_once_a_step(
         for first in (0, 2):  # twice in one step
             worker.handle(begin(step, segments=(Segment(7, first, 2),)))
             worker.work()
-        worker.handle(update)
+        follow(worker, update)
 
     assert worker.digest == states[-1].digest(LESSON.setting.fingerprint)
     assert shapings == [(s.weights.tobytes(), batch.tobytes()) for s in states[:-1]]
@@ -746,7 +797,7 @@ def test_a_total_gives_the_state_that_the_seeds_would_have_given() -> None:
     digests = []
     for update in (by_seeds, by_sums):
         worker, _ = started()
-        worker.handle(update)
+        follow(worker, update)
         digests.append(worker.digest)
 
     assert digests[0] == digests[1]
@@ -756,19 +807,20 @@ def test_a_total_gives_the_state_that_the_seeds_would_have_given() -> None:
 def test_its_share_are_own_trials_in_all_updates_whichever_way_these_came() -> None:
     worker, _ = started()
     told = [worker.share]
-    worker.handle(nothing_learned(0))
+    follow(worker, nothing_learned(0))
     told.append(worker.share)
     worker.handle(begin(1, segments=(Segment(4, 0, 2),)))  # eight trials
     worker.work()
-    worker.handle(replace(true_update(LESSON.state), step=1))  # of everybody's sixteen
+    # Of everybody's sixteen:
+    follow(worker, replace(true_update(LESSON.state), step=1))
     told.append(worker.share)
     worker.handle(shares(2))  # twelve
     worker.work()
-    worker.handle(total_alone(step=2, trials=84))
+    follow(worker, total_alone(step=2, trials=84))
     told.append(worker.share)
     # Neither seeds nor shares of a former step count again.
     worker.handle(replace(true_update(LESSON.state), step=3))
-    worker.handle(total_alone(step=4, trials=84))
+    follow(worker, total_alone(step=4, trials=84))
     told.append(worker.share)
 
     assert told == [None, None, 0.5, 0.2, 0.1]
@@ -780,7 +832,7 @@ def test_a_welcome_forgets_what_was_scored_on_another_state() -> None:
     worker.work()
     worker.handle(welcome())
     worker.handle(tokens())
-    worker.handle(true_update(LESSON.state))
+    follow(worker, true_update(LESSON.state))
 
     assert worker.share == 0.0
 
@@ -789,7 +841,7 @@ def test_a_total_that_is_given_has_no_quality_here() -> None:
     worker, _ = started()
     worker.gradient_quality = 0.5
 
-    worker.handle(total_alone())
+    follow(worker, total_alone())
 
     assert worker.step == 1
     assert worker.gradient_quality is None
@@ -1008,7 +1060,7 @@ def test_a_worker_hands_back_what_the_server_has_lost() -> None:
     digests = []
     for step in range(3):
         digests.append(worker.digest)
-        worker.handle(nothing_learned(step))
+        follow(worker, nothing_learned(step))
 
     worker.handle(Recall(1, digests[1]))
     replies = worker.work()

@@ -45,9 +45,12 @@ class Orders:
     def flush(self, outbox: Outbox) -> list[Command]:
         """Return everything, and begin anew.
 
-        A step is durable before anybody hears of it; messages go ahead of goodbyes.
+        A step is durable before anybody hears more than its update, which no client
+        takes until then; few clients compute what it leads to while the disk writes.
+        Messages go ahead of goodbyes.
         """
         commands, self._commands = self._commands, []
         durable = [each for each in commands if isinstance(each, Append)]
         others = [each for each in commands if not isinstance(each, Append)]
-        return [*durable, *outbox.flush(), *others]
+        early = outbox.early(durable[0].update) if len(durable) == 1 else []
+        return [*early, *durable, *outbox.flush(), *others]

@@ -340,7 +340,7 @@ class Server:
     # Lines of steps.
 
     def _append(self, command: Append) -> None:
-        """Return once a step is durable; RunError: nothing may be sent of it."""
+        """Return once a step is durable; RunError: nobody may take it."""
         closed, moment = command.closed, time.time()
         entry = Entry(
             command.update,

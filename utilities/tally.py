@@ -42,7 +42,7 @@ class Closed:
 
 @dataclass(frozen=True)
 class Append:
-    """Make a step durable before anything else is done about it."""
+    """Make a step durable before anything follows its update."""
 
     update: Update
     closed: Closed

@@ -72,6 +72,7 @@ class Worker:
         self._setting: Setting | None = None
         self._state: TrainState | None = None
         self._digest = b""
+        self._next: tuple[Update, TrainState] | None = None  # it leads to; not taken
         self._shaped: tuple[int, Whiteners] | None = None  # of a token batch
         self._tokens: dict[int, Tokens] = {}
         self._pending: list[Begin | Shares | Recall] = []
@@ -118,6 +119,9 @@ class Worker:
             ProtocolError: the message does not follow from those before.
             IncompatibleError: the server's configuration is not understood.
         """
+        if isinstance(message, Welcome | Resume | Recall):
+            self._next = None  # of a session that has ended, or of a state that differs
+        self._take()
         match message:
             case Welcome():
                 self._adopt(message)
@@ -194,6 +198,10 @@ class Worker:
         return self._tokens[number]
 
     def _apply(self, update: Update) -> None:
+        """Compute what an update leads to; the message after it makes that the state.
+
+        Until then the server may not have it on its disk.
+        """
         setting, state = self._here()
         if update.step != state.step:
             raise ProtocolError(
@@ -206,14 +214,21 @@ class Worker:
         if update.trials and not update.summed:
             sums = self._regenerated(setting, update, tokens)
         shaped = self._whiteners(update.token_batch) if update.trials else ()
+        self._next = update, apply(setting, state, update, sums, shaped)
+        self._pending.clear()  # their step has been closed
+        self.update_seconds = self._clock() - began
+
+    def _take(self) -> None:
+        """Make the state of what the last update leads to, if there was one."""
+        if self._next is None:
+            return
+        setting, _ = self._here()
+        update, state = self._next
+        self._next = None
         self._count(setting, update)
         self._recent.append(update, self.digest)
         self._recent.forget(update.step)
-        self._state = apply(setting, state, update, sums, shaped)
-        self._shaped = None
-        self._digest = b""
-        self._pending.clear()  # their step has been closed
-        self.update_seconds = self._clock() - began
+        self._state, self._digest, self._shaped = state, b"", None
 
     def _count(self, setting: Setting, update: Update) -> None:
         """Count own trials in an update: by seeds, or as told before it was summed."""

@@ -3,7 +3,8 @@
 It is told what the server got and what it ordered, in that order, and keeps no more
 than what is needed to hold one against the other:
 
-- steps close once each, in order, and are written before anybody hears of them;
+- steps close once each, in order, and are written before anything but their update is
+  said to whom got that;
 - an update goes to a replica once, in order, and is the same for all;
 - every trial that counts was given out, was answered in that step by a replica with
   the digest agreed on, and counts once in the whole run;
@@ -126,7 +127,8 @@ class History:
         """Note a step that is durable from now on, and the digest before it."""
         assert update.step == self.step, "a step is closed twice or out of turn"
         self.digests[update.step] = digest
-        self._updates[update.step] = comparable(update)
+        told = self._updates.setdefault(update.step, comparable(update))
+        assert told == comparable(update), "another update was written than told"
         rewarded = self._rewarded if update.summed else self._by_segment(update)
         self._count(update, rewarded)
         self.step += 1
@@ -138,6 +140,9 @@ class History:
 
     def sent(self, client: int, message: Message) -> None:
         """Note a message to one session."""
+        fresh = isinstance(message, Welcome | Resume)
+        ahead = self._replicas.get(client, 0) > self.step
+        assert fresh or not ahead, "an update was followed before it was written"
         match message:
             case Welcome() | Resume():
                 self._replicas[client] = message.step
@@ -166,8 +171,8 @@ class History:
     def _update(self, client: int, update: Update) -> None:
         assert self._replicas[client] == update.step, "an update twice or out of turn"
         self._replicas[client] += 1
-        assert update.step in self._updates, "told before it was written"
-        assert self._updates[update.step] == comparable(update), "a fork"
+        told = self._updates.setdefault(update.step, comparable(update))
+        assert told == comparable(update), "a fork"
 
     def _by_segment(self, update: Update) -> Rewarded:
         assert not self._rewarded or not update.trials, "rewards were sent twice"

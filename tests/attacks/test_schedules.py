@@ -167,6 +167,28 @@ def test_the_model_refuses(change: Callable[[Update], Update], words: str) -> No
     assert words in str(caught.value) or words in str(caught.traceback[-1].statement)
 
 
+def test_the_model_refuses_what_follows_an_update_before_it_is_written() -> None:
+    told = Told()
+    told.tell()
+    history, step = told.history, told.history.step
+    last = next(m for c, m in reversed(told.messages) if isinstance(m, Update))
+    history._replicas[1] = step + 1
+
+    with pytest.raises(AssertionError, match="was followed before it was written"):
+        history.sent(1, Begin(step + 1, 1.0, 0, False, ()))
+    history._replicas[1] = history._replicas[2] = step
+    history.sent(1, replace(last, step=step))
+    with pytest.raises(AssertionError, match="was followed before it was written"):
+        history.sent(1, Begin(step + 1, 1.0, 0, False, ()))
+    with pytest.raises(AssertionError, match="a fork"):
+        history.sent(2, replace(last, step=step, rate=2 * last.rate))
+    with pytest.raises(AssertionError, match="another update was written than told"):
+        history.wrote(replace(last, step=step, rate=2 * last.rate), b"")
+    history._replicas[2] = step + 1
+    with pytest.raises(AssertionError, match="was followed before it was written"):
+        history.sent(2, replace(last, step=step + 1))
+
+
 def test_the_model_refuses_a_fork_a_second_closing_and_replicas_that_differ() -> None:
     told = Told()
     told.tell()
@@ -177,9 +199,6 @@ def test_the_model_refuses_a_fork_a_second_closing_and_replicas_that_differ() ->
         history.wrote(last, closed.digest)
     with pytest.raises(AssertionError, match="an update twice or out of turn"):
         history.sent(1, last)
-    history._replicas[1] = history.step
-    with pytest.raises(AssertionError, match="told before it was written"):
-        history.sent(1, replace(last, step=history.step))
     history._replicas[1] = last.step
     with pytest.raises(AssertionError, match="a fork"):
         history.sent(1, replace(last, rate=2 * last.rate))

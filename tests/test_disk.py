@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from utilities.disk import APPEND, DISK, Disk
+from utilities.disk import APPEND, DISK, SLOW, WRITES, Disk, Pace
 
 
 def full_disk(*_: object) -> None:
@@ -129,3 +129,16 @@ def test_what_cannot_be_written_whole_is_not_there_at_all(
     DISK.close(descriptor)
 
     assert path.read_bytes() == b"old"
+
+
+def test_a_disk_is_slow_when_most_of_the_last_writes_were() -> None:
+    pace = Pace()
+    known = [pace.slow]
+    for seconds in (2 * SLOW, 2 * SLOW, *WRITES * [SLOW / 2], *WRITES * [2 * SLOW]):
+        pace.took(seconds)
+        known.append(pace.slow)
+
+    # Two slow ones, until there are more fast ones; then slow ones, once they are half.
+    assert known[:6] == [False, True, True, True, True, False]
+    half = WRITES // 2
+    assert known[-WRITES:] == [n >= half for n in range(1, WRITES + 1)]

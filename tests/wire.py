@@ -31,7 +31,7 @@ from utilities.errors import ProtocolError
 from utilities.events import Drop, Joined, Left, Received, Send, Tick
 from utilities.ledger import Replay, Replayed, Save, Saved
 from utilities.opening import Limits
-from utilities.orders import Command, Event
+from utilities.orders import Command, Event, ahead
 from utilities.protocol import Goodbye, Hello, Message, Welcome
 from utilities.returning import Retrace, retrace
 from utilities.summing import Compute
@@ -154,6 +154,7 @@ class Wire:
         encoded: bool = False,
         delay: float = 0.001,
         job_seconds: float = 0.05,
+        slow_disk: bool = False,
         **keys: Any,
     ) -> None:
         """Set up a run without clients.
@@ -165,6 +166,7 @@ class Wire:
             encoded: pass messages through bytes.
             delay: seconds that every message travels.
             job_seconds: that a replay or a save takes.
+            slow_disk: send updates ahead of it.
             **keys: of `lesson`.
         """
         self.start = start or lesson(**keys)
@@ -178,6 +180,7 @@ class Wire:
         self._encoded = encoded
         self._delay = delay
         self._job_seconds = job_seconds
+        self._slow_disk = slow_disk
         self._ids = itertools.count(1)
         self._links: dict[int, tuple[Link, Node]] = {}
         self._order = itertools.count()
@@ -228,6 +231,7 @@ class Wire:
             self.refusals.append(str(error))
             self._close(event.client, str(error))
             return
+        commands = ahead(commands) if self._slow_disk else commands
         self.log.take(commands)
         for command in commands:
             self._carry_out(command)

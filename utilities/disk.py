@@ -8,12 +8,17 @@ rename, sync of the folder) or to grow by whole pieces.
 
 import contextlib
 import os
+import statistics
 import sys
+from collections import deque
 from pathlib import Path
 
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends
 NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY
 APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _BINARY
+
+WRITES = 16  # the last ones, whose median counts
+SLOW = 0.003  # seconds: what waits for less gains nothing by working meanwhile
 
 if sys.platform == "darwin":  # pragma: no cover - not where coverage is measured
     import fcntl
@@ -106,3 +111,20 @@ class Disk:
 
 
 DISK = Disk()  # has no state
+
+
+class Pace:
+    """How long a disk has taken of late until something was on it."""
+
+    def __init__(self) -> None:
+        """Begin with a disk that nothing is known of."""
+        self._seconds = deque[float](maxlen=WRITES)
+
+    def took(self, seconds: float) -> None:
+        """Take the time of one write and its sync."""
+        self._seconds.append(seconds)
+
+    @property
+    def slow(self) -> bool:
+        """Return whether others had better work meanwhile."""
+        return bool(self._seconds) and statistics.median(self._seconds) > SLOW

@@ -23,8 +23,6 @@ from utilities.protocol import (
     Welcome,
 )
 
-EARLY = 32  # clients at most: two messages to many take as long as a disk does
-
 
 class Outbox:
     """Messages of one moment; those to one client leave together."""
@@ -126,20 +124,8 @@ class Outbox:
         """Drop what was meant for a client that has left."""
         self._messages.pop(peer, None)
 
-    def early(self, update: Update) -> list[Send]:
-        """Return what comes up to an update and with it, where few are to get it."""
-        early: list[Send] = []
-        if len(self._messages) > EARLY:
-            return early
-        for peer, messages in self._messages.items():
-            end = next((n for n, m in enumerate(messages, 1) if m is update), 0)
-            if end:
-                early.append(Send(peer.id, tuple(messages[:end])))
-                del messages[:end]
-        return early
-
     def flush(self) -> list[Send]:
         """Return all that is to be sent and begin anew."""
         messages, self._messages = self._messages, {}
         self._welcomes, self._batches = {}, {}
-        return [Send(p.id, tuple(parts)) for p, parts in messages.items() if parts]
+        return [Send(peer.id, tuple(parts)) for peer, parts in messages.items()]

@@ -25,6 +25,7 @@ from utilities.communication import Gate, Hub
 from utilities.coordinator import Coordinator
 from utilities.credits import CreditLog
 from utilities.data import validation_rows
+from utilities.disk import Pace
 from utilities.display import Display
 from utilities.errors import IncompatibleError, ProtocolError, RunError
 from utilities.events import Drop, Finish, Joined, Note, Received, Send, Stop, Tick
@@ -34,7 +35,7 @@ from utilities.ledger import Replay, Replayed, Save, Saved
 from utilities.lines import listen
 from utilities.opening import Limits
 from utilities.options import ServerOptions
-from utilities.orders import Command, Event
+from utilities.orders import Command, Event, ahead
 from utilities.page import Page, machine_names
 from utilities.pageserver import PageServer, page_open
 from utilities.plots import Level
@@ -109,7 +110,7 @@ class Server:
             random.SystemRandom(),  # --seed may be known, and foretells no audits
             prepared.entries,
         )
-        self._journal = prepared.journal
+        self._journal, self._writing = prepared.journal, Pace()
         self._log = RunLog(prepared.run)
         self._credits = CreditLog(prepared.run)
         for entry in prepared.entries:
@@ -234,7 +235,7 @@ class Server:
 
     def _carry_out(self, commands: list[Command]) -> None:
         encoded: dict[int, list[Bundle]] = {}
-        for command in commands:
+        for command in ahead(commands) if self._writing.slow else commands:
             self._execute(command, encoded)
 
     def _execute(self, command: Command, encoded: dict[int, list[Bundle]]) -> None:
@@ -351,7 +352,9 @@ class Server:
             *(closed.clients, closed.late, closed.dropped),
             *(closed.aggregation, closed.contributions),
         )
+        began = self._clock()
         self._journal.append(closed.step, closed.digest, pack(entry))
+        self._writing.took(self._clock() - began)
         self._audits = closed.audits
         self._held.append((closed, moment))
         self._credits.add(closed.step, closed.contributions)

@@ -131,6 +131,7 @@ class Schedule:
             encoded=choice([False, False, True]),
             delay=choice([0.0005, 0.05]),
             job_seconds=choice([0.01, 0.5]),
+            slow_disk=choice([False, True]),
         )
         self.wire.fate = self._fate
         self.counts = dict.fromkeys(FAULTS, 0)

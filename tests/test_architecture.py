@@ -28,7 +28,7 @@ ROWS = (
     (
         *("outputs", "population", "whitening", "rewards", "products"),
         *("evolution", "scoring"),
-        *("sums", "selftest", "kept"),
+        *("sums", "selftest", "kept", "growth"),
         *("engine", "scheduling", "generation", "textfiles"),
         "unknown",
     ),
@@ -53,7 +53,8 @@ ROWS = (
         *("sessionfiles", "follow", "feed", "page", "pageserver"),
     ),
     (
-        *("joinoptions", "options", "clientoptions", "setup", "admission", "display"),
+        *("joinoptions", "options", "clientoptions", "configfiles"),
+        *("setup", "admission", "display"),
         *(
             "reporting",
             "crashlog",
@@ -86,6 +87,7 @@ WITHIN = {
     "scoring": {"outputs", "population", "whitening", "products", "evolution"},
     "kept": {"products", "evolution"},
     "sums": {"rewards", "evolution"},
+    "growth": {"evolution"},
     "evolution": {"whitening", "rewards", "products"},
     "selftest": {"whitening"},
     "engine": {"whitening", "rewards", "evolution", "scoring", "kept"},
@@ -144,7 +146,7 @@ WITHIN = {
     "pageserver": {"lines", "page"},
     "options": {"joinoptions"},
     "clientoptions": {"options", "joinoptions"},
-    "setup": {"options"},
+    "setup": {"options", "configfiles"},
     "admission": {"clientoptions", "options"},
     "reporting": {"options", "setup", "admission", "display"},
     "crashlog": {"setup"},

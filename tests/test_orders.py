@@ -31,7 +31,7 @@ def told(commands: list[Command]) -> list[Any]:
 
 
 def test_an_update_is_sent_ahead_of_the_disk_and_what_follows_it_is_not() -> None:
-    commands = [
+    commands: list[Command] = [
         *(WRITE, Send(1, (UPDATE, BEGIN)), Send(2, (RESUME, BEFORE, UPDATE, BEGIN))),
         *(Send(3, (RESUME,)), Send(4, (UPDATE,)), DROP, Finish()),
     ]

@@ -19,6 +19,7 @@ scoring, kept            the losses of trials; what was drawn for them
 textfiles, unknown       reading texts; the characters that a vocabulary does not hold
 selftest, engine         what all replicas must compute alike; who computes it
 scheduling               which part of it each process of a client computes
+growth                   a trained state for a model with more units
 plaindata, moulds        pickled plain data; what differs in numbers alone
 frames                   frames of bytes
 protocol, wire           messages; their bytes, and who may say what when
@@ -55,6 +56,7 @@ sessionfiles, follow     what a server tells of itself; logs as they grow
 feed, page, pageserver   what is new of a run; who is told what; connections
 joinoptions, options     what is typed: who may take part; command lines
 clientoptions            what a client's user types
+configfiles              keys from files, and which of several values counts
 display                  what is seen: bars and lines
 setup, admission         from options to a run; and to a join code, on both ends
 reporting                what the server says

@@ -10,7 +10,6 @@ and, for a wrong name, the nearest option.
 
 import argparse
 import codecs
-import json
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -19,15 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from utilities.addresses import ALL, DEFAULT_PORT, LOCALHOST, PAGE_PORT
-from utilities.config import (
-    KEYS,
-    RULES,
-    Config,
-    changed_shape,
-    from_json,
-    nearest,
-    parse_keys,
-)
+from utilities.config import KEYS, RULES, Config, nearest, parse_keys
 from utilities.errors import STATUSES, ConfigError
 from utilities.joincodes import masked
 from utilities.joinoptions import add_server_options, check_open
@@ -137,6 +128,7 @@ class ServerOptions:
     runs: Path = RUNS
     resume: bool = False
     resume_number: int | None = None  # None: the newest run
+    start_from: int | None = None  # number of a run, whose model a new one begins with
     salvage: bool = False  # go on without what is damaged
     local_clients: int = 0
     page: int | None = None  # port of the live page; None: no page
@@ -348,10 +340,23 @@ def _add_run(parser: Parser) -> None:
     )
     parser.option(
         run,
+        "startFrom",
+        type=ranged(int, 0, 1 << 31),
+        metavar="N",
+        help="begin a new run with the model, keys and text of run N; a larger "
+        "--hiddenSize makes it grow",
+    )
+    parser.option(
+        run,
         "salvage",
         action="store_true",
         help="with --resume: go on without files that are damaged, and keep them aside",
     )
+    _add_limits(parser, run)
+
+
+def _add_limits(parser: Parser, run: Any) -> None:
+    """Add what a session may take, its seed, and how much it says."""
     parser.option(
         run,
         "maxSteps",
@@ -425,6 +430,8 @@ def parse_server(arguments: Sequence[str]) -> ServerOptions:
             raise ConfigError(f"--resume: {error}") from None
     if values["salvage"] and resume is False:
         raise ConfigError("--salvage: mends a run that is resumed; add --resume [N]")
+    if resume is not False and values["startFrom"] is not None:
+        raise ConfigError("--startFrom: begins a new run; --resume goes on with an old")
     parse_keys(keys)  # a wrong flag is refused before anything is read
     decoding = Decoding(values["encoding"], values["errors"])
     if decoding != UTF_8 and not values["data"]:
@@ -444,6 +451,7 @@ def parse_server(arguments: Sequence[str]) -> ServerOptions:
         runs=values["runs"],
         resume=resume is not False,
         resume_number=number,
+        start_from=values["startFrom"],
         salvage=values["salvage"],
         local_clients=values["localClients"],
         page=values["page"],
@@ -455,62 +463,3 @@ def parse_server(arguments: Sequence[str]) -> ServerOptions:
         debug=values["debug"],
         keys=keys,
     )
-
-
-def read_config_file(path: Path, ignored: Sequence[str]) -> dict[str, object]:
-    """Return the keys of a JSON file.
-
-    Args:
-        path: of the file; a run's own config.json will do, but for its step: that is
-            where that run is, not where another begins.
-        ignored: keys that a run's config.json has besides.
-
-    Raises:
-        ConfigError: the file cannot be read, or is not an object of known keys.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"--config: cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"--config: {path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"--config: expected an object of keys in {path}")
-    keys = {key: value for key, value in content.items() if key not in ignored}
-    if len(keys) < len(content):
-        keys.pop("stepNum", None)
-    try:
-        parse_keys(keys)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return keys
-
-
-def merged(
-    flags: Mapping[str, object], file: Mapping[str, object], resumed: Config | None
-) -> Config:
-    """Return the configuration: flag, then file, then the resumed run, then default.
-
-    Raises:
-        ConfigError: a value is not accepted, or would change what a resumed run is.
-    """
-    keys = {**file, **flags}
-    if resumed is None:
-        return from_json(keys)
-    if str(keys.get("vocabSize", "null")) in ("null", "none", "None"):
-        keys.pop("vocabSize", None)  # all characters: those of the run
-    if "stepNum" in flags and int(str(flags["stepNum"])) != resumed.step_num:
-        raise ConfigError(
-            f"stepNum: --resume continues at step {resumed.step_num}, "
-            f"got {flags['stepNum']}"
-        )
-    keys.pop("stepNum", None)
-    config = from_json(keys, resumed)
-    changed = changed_shape(resumed, config)
-    if changed is not None:
-        name = KEYS[changed]
-        raise ConfigError(
-            f"{changed}: the resumed run has {getattr(resumed, name)} and cannot "
-            f"change to {getattr(config, name)}; start a new run for that"
-        )
-    return config

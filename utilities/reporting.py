@@ -107,6 +107,8 @@ class Report:
         config, run = p.setting.config, p.run
         verb = f"resumes at step {p.state.step}" if p.resumed else "begins"
         say(f"Run {run.number} {verb} in {run.path}  (version {VERSION})")
+        if p.origin:
+            say(f"It begins with {p.origin}")
         for note in p.notes:
             self._display.warn(note)
         if p.entries:

@@ -151,7 +151,9 @@ class Server:
         """
         self._report.greet()
         verb = "goes on" if self._prepared.resumed else "begins"
-        self._tell(f"the run {verb} at step {self._coordinator.step}", "session")
+        text = f"the run {verb} at step {self._coordinator.step}"
+        text += f" with {self._prepared.origin}" if self._prepared.origin else ""
+        self._tell(text, "session")
         address = place(dialable(self._options.listens_on), self._hub.port)
         locals_ = local_clients(self._options.local_clients, address, self._gate.code)
         with contextlib.ExitStack() as stack:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utilities.checkpoints import Checkpoint
+from utilities.configfiles import merged, read_config_file
 from utilities.data import (
     Corpus,
     Text,
@@ -22,9 +23,10 @@ from utilities.data import (
 from utilities.disk import DISK, Disk
 from utilities.errors import ConfigError, DataError
 from utilities.evolution import Setting, TrainState, initial_state
+from utilities.growth import grown
 from utilities.history import Entry
 from utilities.journal import Journal
-from utilities.options import ServerOptions, merged, read_config_file
+from utilities.options import ServerOptions
 from utilities.recovery import OnStep, Recovered, journal_of, recover
 from utilities.runlogs import RunLog, StepMetrics
 from utilities.runs import CONFIG, EXTRA_KEYS, Run, RunRecord, RunStore
@@ -50,6 +52,7 @@ class Prepared:
     journal: Journal
     saved: int  # step of the newest checkpoint
     unknown: Unknown  # characters of the text
+    origin: str = ""  # whose model a new run has begun with
     entries: tuple[Entry, ...] = ()  # of steps since that checkpoint
     notes: tuple[str, ...] = ()  # what the recovery found
 
@@ -68,9 +71,12 @@ def prepare(
         TrainingError: the options, the text or the run's folder do not allow it.
     """
     store = RunStore(options.runs, disk)
-    file = _given_keys(options.config, store)
+    keys_of = options.start_from if options.config is None else options.config
+    file = _given_keys(keys_of, store)
     if options.resume:
         return _resume(options, file, store, on_step)
+    if options.start_from is not None:
+        return _begin_with(options, file, store)
     return _begin(options, file, store)
 
 
@@ -91,22 +97,92 @@ def _begin(
     config = replace(config, vocab_size=vocabulary.size)
     corpus = build_corpus(text, vocabulary, config.sequence_length)
     setting = Setting(config, text.sha256)
-    seed = secrets.randbits(64) if options.seed is None else options.seed
+    seed = _seed(options)
     frequencies = log_frequencies(corpus.train, vocabulary.size)
     state = initial_state(setting, seed, frequencies)
-    record = RunRecord(
-        config, seed, text.name, text.sha256, _absolute(options.data), VERSION
-    )
     stored = None if _read_again(options) else text
-    start = Checkpoint(state, state.digest(setting.fingerprint), 0.0)
-    run = store.create(record, vocabulary, stored, start)
-    journal = journal_of(run, setting)
+    files = _Text(text, _absolute(options.data), stored)
+    return _created(store, seed, setting, corpus, files, _Start(state))
+
+
+def _begin_with(
+    options: ServerOptions, file: dict[str, object], store: RunStore
+) -> Prepared:
+    """Return a new run that begins with the model of another one."""
+    with store.open(options.start_from, lock=False) as earlier:
+        config = merged(options.keys, file, None)
+        vocabulary = earlier.vocabulary
+        config = replace(config, vocab_size=config.vocab_size or vocabulary.size)
+        files = _text_with(options, earlier)
+        before = Setting(earlier.record.config, earlier.record.text_sha256)
+        setting, seed = Setting(config, files.text.sha256), _seed(options)
+        found = earlier.load_checkpoint(before.fingerprint)
+    state = grown(before, found.state, setting, seed)
+    if "stepNum" in {**file, **options.keys}:
+        state = replace(state, step=config.step_num)
+    setting = Setting(replace(config, step_num=state.step), files.text.sha256)
+    corpus = build_corpus(files.text, vocabulary, config.sequence_length)
+    origin = f"the model of run {earlier.number}, step {found.state.step}"
+    units = before.config.hidden_size, config.hidden_size
+    if units[0] < units[1]:
+        origin += ", grown from {} to {} units".format(*units)
+    start = _Start(state, found.seconds, origin)
+    return _created(store, seed, setting, corpus, files, start)
+
+
+@dataclass(frozen=True)
+class _Text:
+    """The text of a new run, and how it is found again."""
+
+    text: Text
+    paths: tuple[str, ...]
+    stored: Text | None
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a new run begins with."""
+
+    state: TrainState
+    seconds: float = 0.0  # that it was trained before
+    origin: str = ""
+
+
+def _seed(options: ServerOptions) -> int:
+    return secrets.randbits(64) if options.seed is None else options.seed
+
+
+def _text_with(options: ServerOptions, earlier: Run) -> _Text:
+    """Return the text that is given, or that of the run whose model is taken."""
+    if not options.data:
+        text = text_of(earlier, ())
+        return _Text(text, earlier.record.text_paths, earlier.stored_text())
+    text = read_text(options.data, options.decoding)
+    stored = None if _read_again(options) else text
+    return _Text(text, _absolute(options.data), stored)
+
+
+def _created(
+    store: RunStore,
+    seed: int,
+    setting: Setting,
+    corpus: Corpus,
+    files: _Text,
+    start: _Start,
+) -> Prepared:
+    """Make the folder of a new run."""
+    text, state = files.text, start.state
+    about = text.name, text.sha256, files.paths, VERSION
+    record = RunRecord(setting.config, seed, *about)
+    first = Checkpoint(state, state.digest(setting.fingerprint), start.seconds)
+    run = store.create(record, corpus.vocabulary, files.stored, first)
     return Prepared(
-        *(run, setting, corpus, state, 0.0),
+        *(run, setting, corpus, state, start.seconds),
         resumed=False,
-        journal=journal,
+        journal=journal_of(run, setting),
         saved=state.step,
         unknown=_unknown(text, corpus),
+        origin=start.origin,
     )
 
 

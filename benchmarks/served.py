@@ -85,12 +85,20 @@ def serve(data: Path, seconds: float, clients: int, more: Iterable[str]) -> Serv
     with tempfile.TemporaryDirectory() as folder:
         words = [*arguments(Path(folder), data, seconds, clients), *more]
         usage = watched([sys.executable, str(ROOT / "basicServer.py"), *words])
-        with RunStore(Path(folder)).open(lock=False) as run:
-            metrics = read_metrics(run)
+        metrics = logged(RunStore(Path(folder)))
     served = Served(metrics, usage, usage[-1].time - usage[0].time)
     if not served.steps:
         raise SystemExit("no step was finished; give more --seconds")
     return served
+
+
+def logged(store: RunStore) -> list[dict[str, Any]]:
+    """Return the lines of a session; a model that grew has left two runs or more."""
+    lines: list[dict[str, Any]] = []
+    for number in store.numbers():
+        with store.open(number, lock=False) as run:
+            lines += read_metrics(run)
+    return lines
 
 
 def arguments(runs: Path, data: Path, seconds: float, clients: int) -> list[str]:

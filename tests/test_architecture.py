@@ -54,7 +54,7 @@ ROWS = (
     ),
     (
         *("joinoptions", "options", "clientoptions", "configfiles"),
-        *("setup", "admission", "display"),
+        *("setup", "stages", "admission", "display"),
         *(
             "reporting",
             "crashlog",
@@ -147,6 +147,7 @@ WITHIN = {
     "options": {"joinoptions"},
     "clientoptions": {"options", "joinoptions"},
     "setup": {"options", "configfiles"},
+    "stages": {"options"},
     "admission": {"clientoptions", "options"},
     "reporting": {"options", "setup", "admission", "display"},
     "crashlog": {"setup"},
@@ -158,7 +159,10 @@ WITHIN = {
         *("clientoptions", "setup", "admission", "display", "processes", "team"),
         "identity",
     },
-    "serving": {"options", "setup", "admission", "display", "reporting", "processes"},
+    "serving": {
+        *("options", "setup", "stages", "admission", "display", "reporting"),
+        "processes",
+    },
 }
 # The same within the package inspect, for its modules by their short names.
 WITHIN_INSPECT = {

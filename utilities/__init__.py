@@ -59,6 +59,7 @@ clientoptions            what a client's user types
 configfiles              keys from files, and which of several values counts
 display                  what is seen: bars and lines
 setup, admission         from options to a run; and to a join code, on both ends
+stages                   a run that has outgrown its model, and the one after it
 reporting                what the server says
 crashlog                 what is left of an error that nobody expected
 processes                signals, local clients, exit codes

@@ -25,6 +25,7 @@ AUTO_RATE_UNSCALED = 0.32  # where noise and steps are the same everywhere
 MOST_COUNTED = 65_536  # trials of a step that its rate still grows with: a factor of 8
 AUTO_TRIALS = 2_800_000  # after which an endless decay has fallen to 1 / sqrt 2
 AUTO_TRIALS_NEWEST = 700_000  # the same where weights are not averaged: noise stays
+MOST_UNITS, MOST_TRIALS = 4096, 1 << 62
 MAX_PARAMETERS = 1 << 26  # 268 MB for each of weights, m and v: absurd for ES already
 
 
@@ -181,19 +182,61 @@ class Decay:
         return f"{self.span:.12g} {self.unit}" if self.span else self.unit
 
 
+@dataclass(frozen=True)
+class Growth:
+    """When a run goes on with more units."""
+
+    units: int = 0  # 0: never
+    trials: int = 0  # of the run, after which it does
+
+    @classmethod
+    def parse(cls, text: str) -> "Growth":
+        """Read ``none``, or units and trials like ``128@400000000`` or ``128@4e8``.
+
+        Raises:
+            ConfigError: the text is neither.
+        """
+        if text == "none":
+            return cls()
+        units, _, after = text.partition("@")
+        try:
+            found = cls(int(units), int(float(after)))
+        except (ValueError, OverflowError):
+            found = cls()
+        if 1 <= found.units <= MOST_UNITS and 1 <= found.trials <= MOST_TRIALS:
+            return found
+        raise ConfigError(
+            "growth: expected none, or units and the trials after which there are so "
+            f"many, such as 128@4e8, got {text}"
+        )
+
+    def due(self, units: int, trials: int) -> bool:
+        """Return whether a model of some units is to grow after some trials."""
+        return self.units > units and trials >= self.trials
+
+    def __str__(self) -> str:
+        return f"{self.units}@{self.trials}" if self.units else "none"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """All keys of a run, valid by construction."""
 
-    # The model. 32 units learn most in 120 core-seconds, 64 in 6,000, 128 in hours.
+    # The model. 32 units learn most in 120 core-seconds, 64 until it pays to grow.
     model_type: str = _choice("rnn", ("rnn", "gru"), "recurrent cell", shapes=True)
     hidden_size: int = _whole(
         32,
         1,
-        4096,
+        MOST_UNITS,
         "units of each recurrent layer; where it is not given: 32 where --maxSeconds "
-        "times --localClients is 120 or less, 128 where it is above 6000, else 64",
+        "times --localClients is 120 or less, else 64 with a growth of 128@4e8",
         shapes=True,
+    )
+    growth: str = _key(
+        "none",
+        str,
+        "units that a new run goes on with, and the trials after which it does, such "
+        "as 128@4e8; none",
     )
     n_layers: int = _whole(1, 1, 16, "recurrent layers", shapes=True)
     vocab_size: int | None = _whole(
@@ -327,6 +370,7 @@ class Config:
             value = rule.parse(camel_case(name), getattr(self, name))
             object.__setattr__(self, name, value)
         object.__setattr__(self, "decay", str(Decay.parse(self.decay)))
+        object.__setattr__(self, "growth", str(Growth.parse(self.growth)))
         self._check_together()
 
     def _check_together(self) -> None:

@@ -52,6 +52,12 @@ class CreditLog:
         self._clients = {credit.name: credit for credit in clients}
         self._pending: list[tuple[int, tuple[Contribution, ...]]] = []
 
+    @property
+    def trials(self) -> int:
+        """Return the trials of all steps so far."""
+        pending = (n for _, given in self._pending for _, n, _ in given)
+        return sum(credit.trials for credit in self._clients.values()) + sum(pending)
+
     def add(self, step: int, contributions: Iterable[Contribution]) -> None:
         """Count what clients gave to a step that has closed; steps ascend.
 

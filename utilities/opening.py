@@ -25,6 +25,11 @@ class Limits:
         last, end = self.last_step, self.end
         return (last is not None and step >= last) or (end is not None and now >= end)
 
+    def left(self, step: int, now: float) -> tuple[int | None, float | None]:
+        """Return the steps and the seconds that are left; None: without an end."""
+        steps = None if self.last_step is None else max(0, self.last_step - step)
+        return steps, None if self.end is None else max(0.0, self.end - now)
+
 
 class Opening:
     """Opens the steps of a run."""

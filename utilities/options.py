@@ -43,7 +43,7 @@ def exit_codes(*left_out: int, changed: Mapping[int, str] | None = None) -> str:
 EXIT_CODES = exit_codes()
 DOCTOR_HINT = "problems? python basicClient.py --doctor HOST"
 GROUPS = {
-    "model": ("modelType", "hiddenSize", "nLayers", "vocabSize"),
+    "model": ("modelType", "hiddenSize", "growth", "nLayers", "vocabSize"),
     "perturbations": (
         "sigma",
         "noise",

@@ -15,6 +15,7 @@ from typing import Any
 
 from utilities.addresses import ANY, DEFAULT_PORT, only_here, place, public
 from utilities.admission import secret_origin
+from utilities.config import Growth
 from utilities.data import baselines
 from utilities.display import WIDTH, Display, bits, duration
 from utilities.generation import Sampling, generate_text
@@ -272,6 +273,15 @@ class Report:
         """Say that the first signal was understood."""
         self._display.say(
             f"Finishing step {step} and saving. Ctrl-C again: quit now, without saving."
+        )
+
+    def growing(self) -> None:
+        """Say why this run ends and another one begins."""
+        run = self._prepared.run
+        growth = Growth.parse(run.record.config.growth)
+        self._display.say(
+            f"Run {run.number} has had {growth.trials:,} trials: it is saved, and goes "
+            f"on as a new run with {growth.units} units (growth {growth})"
         )
 
     # At the end.

@@ -40,6 +40,7 @@ from utilities.page import Page, machine_names
 from utilities.pageserver import PageServer, page_open
 from utilities.plots import Level
 from utilities.processes import QUIT, local_clients, signals
+from utilities.protocol import End
 from utilities.reach import addresses
 from utilities.recovery import OnStep
 from utilities.reporting import Report, sample_text
@@ -56,6 +57,7 @@ from utilities.selftest import (
 )
 from utilities.sessionfiles import SessionLog, client_lines
 from utilities.setup import Prepared, prepare
+from utilities.stages import COME_BACK, larger, outgrown
 from utilities.summing import Compute, Computed
 from utilities.tally import NO_AUDITS, Append, Closed
 from utilities.wire import encode
@@ -94,7 +96,7 @@ class Server:
         self._hub = hub
         self._clock = time.monotonic
         now = self._clock()
-        limits = Limits(
+        self._limits = Limits(
             options.max_steps and prepared.state.step + options.max_steps,
             options.max_seconds and now + options.max_seconds,
         )
@@ -105,22 +107,24 @@ class Server:
             prepared.state,
             now,
             prepared.seconds,
-            limits,
+            self._limits,
             prepared.saved,
             random.SystemRandom(),  # --seed may be known, and foretells no audits
             prepared.entries,
         )
+        self._port = hub.port
         self._journal, self._writing = prepared.journal, Pace()
         self._log = RunLog(prepared.run)
         self._credits = CreditLog(prepared.run)
         for entry in prepared.entries:
             self._credits.add(entry.step, entry.contributions)
+        self._trials = self._credits.trials  # of all sessions
         lines = client_lines(
             *(options.listens_on, hub.port, addresses()), open_to_all=gate.code.open
         )
         self._session = SessionLog(
             *(prepared.run.path, lines),
-            last_step=limits.last_step,
+            last_step=self._limits.last_step,
             seconds=options.max_seconds,
         )
         self._rows = validation_rows(prepared.corpus.validation)
@@ -135,7 +139,7 @@ class Server:
         self._audits = NO_AUDITS  # as of the newest step
         self._trouble: RunError | None = None  # with the logs
         self._signals = 0
-        self._stopping = False
+        self._stopping = self._outgrown = self._grows = False
         self._finished = False
         total = options.max_steps or options.max_seconds
         self._display = Display(quiet=options.quiet, total=total)
@@ -178,7 +182,15 @@ class Server:
                 self._log.close()
             raise self._trouble
         self._log.close()
-        self._report.summary()
+        if self.following() is None:
+            self._report.summary()
+
+    def following(self) -> ServerOptions | None:
+        """Return how a larger model goes on from the end; None: the run has ended."""
+        if not self._grows or self._signals:
+            return None
+        left = self._limits.left(self._coordinator.step, self._clock())
+        return larger(self._options, self._prepared.run, self._port, *left)
 
     def _turn(self) -> None:
         """Take all that has come, then act upon it once.
@@ -205,9 +217,13 @@ class Server:
 
     def _consider_stopping(self) -> None:
         """Have the step finished and saved after a signal, or where logs are full."""
-        if self._stopping or not (self._signals or self._trouble):
+        if self._stopping or not (self._signals or self._trouble or self._outgrown):
             return
         self._stopping = True
+        self._grows = not (self._signals or self._trouble)
+        if self._grows:
+            self._tell("the model has been trained enough to grow", "session")
+            self._report.growing()
         if self._signals:
             self._report.stopping(self._coordinator.step)
         self._take(Stop())
@@ -249,7 +265,9 @@ class Server:
                 bundles = [b for m in command.messages for b in encoded[id(m)]]
                 self._hub.send(command.client, bundles)
             case Drop():
-                self._hub.drop(command.client, command.goodbye)
+                ends = command.goodbye.end == End.FINISHED.value
+                goodbye = COME_BACK if ends and self._grows else command.goodbye
+                self._hub.drop(command.client, goodbye)
             case Replay():
                 self._replaying = True
                 self._start(self._threads, lambda: self._replay(command))
@@ -360,6 +378,8 @@ class Server:
         self._audits = closed.audits
         self._held.append((closed, moment))
         self._credits.add(closed.step, closed.contributions)
+        self._trials += closed.trials
+        self._outgrown = outgrown(self._prepared.setting.config, self._trials)
         self._session.closed(closed, self._coordinator.clients)
         self._report.step(closed)
 
@@ -448,19 +468,24 @@ def serve(options: ServerOptions) -> None:
     check_machine()
     tls, code = tls_of(options), known_code(options)
     listener = listen(options.listens_on, options.port)
+    following: ServerOptions | None = options
     with contextlib.ExitStack() as stack:
         stack.callback(listener.close)
         page = stack.enter_context(_page(options))
-        prepared = prepare(options, _tell_replay(options))
-        stack.callback(prepared.run.close)
-        record = prepared.run.record
-        name = f"{prepared.run.number} {record.text_sha256}"
-        gate = gate_of(options, code, tls, name)
-        hub = Hub(listener, gate, prepared.setting.layout.size, time.monotonic)
-        server = Server(options, prepared, hub, gate)
-        if page is not None:
-            _show(page, options, prepared)
-        server.run()
+        while following is not None:
+            options = following
+            prepared = prepare(options, _tell_replay(options))
+            with contextlib.closing(prepared.run):
+                if page is not None:
+                    _show(page, options, prepared)
+                name = f"{prepared.run.number} {prepared.run.record.text_sha256}"
+                gate = gate_of(options, code, tls, name)
+                # A copy, so that who comes between two runs finds somebody who listens.
+                size = prepared.setting.layout.size
+                hub = Hub(listener.dup(), gate, size, time.monotonic)
+                server = Server(options, prepared, hub, gate)
+                server.run()
+            following = server.following()
 
 
 def _page(

@@ -277,12 +277,10 @@ class Report:
 
     def growing(self) -> None:
         """Say why this run ends and another one begins."""
-        run = self._prepared.run
+        run, say = self._prepared.run, self._display.say
         growth = Growth.parse(run.record.config.growth)
-        self._display.say(
-            f"Run {run.number} has had {growth.trials:,} trials: it is saved, and goes "
-            f"on as a new run with {growth.units} units (growth {growth})"
-        )
+        say(f"Run {run.number} has had {growth.trials:,} trials: it is saved, and goes")
+        say(f"on as a new run with {growth.units} units (growth {growth})")
 
     # At the end.
 

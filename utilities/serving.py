@@ -24,7 +24,7 @@ from utilities.audits import Rescore, Rescored, Resum, Resummed
 from utilities.communication import Gate, Hub
 from utilities.coordinator import Coordinator
 from utilities.credits import CreditLog
-from utilities.data import validation_rows
+from utilities.data import Corpus, validation_rows
 from utilities.disk import Pace
 from utilities.display import Display
 from utilities.errors import IncompatibleError, ProtocolError, RunError
@@ -469,12 +469,14 @@ def serve(options: ServerOptions) -> None:
     tls, code = tls_of(options), known_code(options)
     listener = listen(options.listens_on, options.port)
     following: ServerOptions | None = options
+    corpus: Corpus | None = None
     with contextlib.ExitStack() as stack:
         stack.callback(listener.close)
         page = stack.enter_context(_page(options))
         while following is not None:
             options = following
-            prepared = prepare(options, _tell_replay(options))
+            prepared = prepare(options, _tell_replay(options), known=corpus)
+            corpus = prepared.corpus
             with contextlib.closing(prepared.run):
                 if page is not None:
                     _show(page, options, prepared)

@@ -7,10 +7,11 @@ started or a step taken.
 import secrets
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from utilities.checkpoints import Checkpoint
+from utilities.config import Config
 from utilities.configfiles import merged, read_config_file
 from utilities.data import (
     Corpus,
@@ -58,7 +59,10 @@ class Prepared:
 
 
 def prepare(
-    options: ServerOptions, on_step: OnStep | None = None, disk: Disk = DISK
+    options: ServerOptions,
+    on_step: OnStep | None = None,
+    disk: Disk = DISK,
+    known: Corpus | None = None,
 ) -> Prepared:
     """Return the run that the options ask for.
 
@@ -66,6 +70,8 @@ def prepare(
         options: what was typed.
         on_step: is told how far a replay is, where there is one.
         disk: takes what is written.
+        known: text of the run whose model is taken, if it was just trained: files may
+            have changed since it was read.
 
     Raises:
         TrainingError: the options, the text or the run's folder do not allow it.
@@ -76,7 +82,7 @@ def prepare(
     if options.resume:
         return _resume(options, file, store, on_step)
     if options.start_from is not None:
-        return _begin_with(options, file, store)
+        return _begin_with(options, file, store, known)
     return _begin(options, file, store)
 
 
@@ -102,43 +108,44 @@ def _begin(
     seed = _seed(options)
     frequencies = log_frequencies(corpus.train, vocabulary.size)
     state = initial_state(setting, seed, frequencies)
-    stored = None if _read_again(options) else text
-    files = _Text(text, _absolute(options.data), stored)
-    return _created(store, seed, setting, corpus, files, _Start(state))
+    return _created(store, seed, setting, _given(options, text, corpus), _Start(state))
 
 
 def _begin_with(
-    options: ServerOptions, file: dict[str, object], store: RunStore
+    options: ServerOptions,
+    file: dict[str, object],
+    store: RunStore,
+    known: Corpus | None,
 ) -> Prepared:
     """Return a new run that begins with the model of another one."""
     with store.open(options.start_from, lock=False) as earlier:
         config = merged(options.keys, file, None)
-        vocabulary = earlier.vocabulary
-        config = replace(config, vocab_size=config.vocab_size or vocabulary.size)
-        files = _text_with(options, earlier)
+        size = config.vocab_size or earlier.vocabulary.size
+        config = replace(config, vocab_size=size)
+        source = _source_with(options, earlier, config, known)
         before = Setting(earlier.record.config, earlier.record.text_sha256)
-        setting, seed = Setting(config, files.text.sha256), _seed(options)
+        setting, seed = Setting(config, source.corpus.sha256), _seed(options)
         found = earlier.load_checkpoint(before.fingerprint)
     state = grown(before, found.state, setting, seed)
     if "stepNum" in {**file, **options.keys}:
         state = replace(state, step=config.step_num)
-    setting = Setting(replace(config, step_num=state.step), files.text.sha256)
-    corpus = build_corpus(files.text, vocabulary, config.sequence_length)
+    setting = Setting(replace(config, step_num=state.step), source.corpus.sha256)
     origin = f"the model of run {earlier.number}, step {found.state.step}"
     units = before.config.hidden_size, config.hidden_size
     if units[0] < units[1]:
         origin += ", grown from {} to {} units".format(*units)
     start = _Start(state, found.seconds, origin)
-    return _created(store, seed, setting, corpus, files, start)
+    return _created(store, seed, setting, source, start)
 
 
 @dataclass(frozen=True)
-class _Text:
+class _Source:
     """The text of a new run, and how it is found again."""
 
-    text: Text
+    corpus: Corpus
     paths: tuple[str, ...]
-    stored: Text | None
+    stored: Text | None  # where the paths alone would not give it
+    unknown: Unknown = field(default_factory=Unknown)  # characters of it
 
 
 @dataclass(frozen=True)
@@ -154,36 +161,43 @@ def _seed(options: ServerOptions) -> int:
     return secrets.randbits(64) if options.seed is None else options.seed
 
 
-def _text_with(options: ServerOptions, earlier: Run) -> _Text:
-    """Return the text that is given, or that of the run whose model is taken."""
-    if not options.data:
-        text = text_of(earlier, ())
-        return _Text(text, earlier.record.text_paths, earlier.stored_text())
-    text = read_text(options.data, options.decoding)
+def _given(options: ServerOptions, text: Text, corpus: Corpus) -> _Source:
+    """Return the text that was asked for."""
     stored = None if _read_again(options) else text
-    return _Text(text, _absolute(options.data), stored)
+    return _Source(corpus, _absolute(options.data), stored, _unknown(text, corpus))
+
+
+def _source_with(
+    options: ServerOptions, earlier: Run, config: Config, known: Corpus | None
+) -> _Source:
+    """Return the text that is given, or that of the run whose model is taken."""
+    about = earlier.vocabulary, config.sequence_length
+    if options.data:
+        text = read_text(options.data, options.decoding)
+        return _given(options, text, build_corpus(text, *about))
+    same = earlier.record.text_paths, earlier.stored_text()
+    if known is not None:
+        return _Source(known, *same)
+    text = text_of(earlier, ())
+    corpus = build_corpus(text, *about)
+    return _Source(corpus, *same, _unknown(text, corpus))
 
 
 def _created(
-    store: RunStore,
-    seed: int,
-    setting: Setting,
-    corpus: Corpus,
-    files: _Text,
-    start: _Start,
+    store: RunStore, seed: int, setting: Setting, source: _Source, start: _Start
 ) -> Prepared:
     """Make the folder of a new run."""
-    text, state = files.text, start.state
-    about = text.name, text.sha256, files.paths, VERSION
+    corpus, state = source.corpus, start.state
+    about = corpus.name, corpus.sha256, source.paths, VERSION
     record = RunRecord(setting.config, seed, *about)
     first = Checkpoint(state, state.digest(setting.fingerprint), start.seconds)
-    run = store.create(record, corpus.vocabulary, files.stored, first)
+    run = store.create(record, corpus.vocabulary, source.stored, first)
     return Prepared(
         *(run, setting, corpus, state, start.seconds),
         resumed=False,
         journal=journal_of(run, setting),
         saved=state.step,
-        unknown=_unknown(text, corpus),
+        unknown=source.unknown,
         origin=start.origin,
     )
 

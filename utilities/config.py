@@ -184,14 +184,18 @@ class Decay:
 
 @dataclass(frozen=True)
 class Growth:
-    """When a run goes on with more units."""
+    """When a run goes on with more units.
+
+    Of a step no more trials count than its rate grows with: of many clients each step
+    has more, but a model is not trained in a hundred steps.
+    """
 
     units: int = 0  # 0: never
-    trials: int = 0  # of the run, after which it does
+    trials: int = 0  # that count, after which it does
 
     @classmethod
     def parse(cls, text: str) -> "Growth":
-        """Read ``none``, or units and trials like ``128@400000000`` or ``128@4e8``.
+        """Read ``none``, or units and trials like ``128@300000000`` or ``128@3e8``.
 
         Raises:
             ConfigError: the text is neither.
@@ -207,12 +211,19 @@ class Growth:
             return found
         raise ConfigError(
             "growth: expected none, or units and the trials after which there are so "
-            f"many, such as 128@4e8, got {text}"
+            f"many, such as 128@3e8, got {text}"
         )
 
-    def due(self, units: int, trials: int) -> bool:
-        """Return whether a model of some units is to grow after some trials."""
-        return self.units > units and trials >= self.trials
+    def due(self, units: int, trials: int, steps: int) -> bool:
+        """Return whether a model of some units is to grow.
+
+        Args:
+            units: that it has.
+            trials: that it has had.
+            steps: that it has had them in.
+        """
+        counted = min(trials, steps * MOST_COUNTED)
+        return self.units > units and counted >= self.trials
 
     def __str__(self) -> str:
         return f"{self.units}@{self.trials}" if self.units else "none"
@@ -229,14 +240,14 @@ class Config:
         1,
         MOST_UNITS,
         "units of each recurrent layer; where it is not given: 32 where --maxSeconds "
-        "times --localClients is 120 or less, else 64 with a growth of 128@4e8",
+        "times --localClients is 120 or less, else 64 with a growth of 128@3e8",
         shapes=True,
     )
     growth: str = _key(
         "none",
         str,
-        "units that a new run goes on with, and the trials after which it does, such "
-        "as 128@4e8; none",
+        "units that a new run goes on with, and the trials after which it does, of a "
+        "step 65536 at most, such as 128@3e8; none",
     )
     n_layers: int = _whole(1, 1, 16, "recurrent layers", shapes=True)
     vocab_size: int | None = _whole(

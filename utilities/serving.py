@@ -379,7 +379,8 @@ class Server:
         self._held.append((closed, moment))
         self._credits.add(closed.step, closed.contributions)
         self._trials += closed.trials
-        self._outgrown = outgrown(self._prepared.setting.config, self._trials)
+        steps = closed.step + 1 - self._prepared.run.first_step
+        self._outgrown = outgrown(self._prepared.setting.config, self._trials, steps)
         self._session.closed(closed, self._coordinator.clients)
         self._report.step(closed)
 

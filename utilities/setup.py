@@ -37,7 +37,7 @@ from utilities.unknown import Unknown, unknown_characters
 VERSION = "1.0"
 SHORT_SECONDS = 120.0  # core-seconds up to which the smallest model learns most
 SHORT: dict[str, object] = {"hiddenSize": 32}
-LONG: dict[str, object] = {"hiddenSize": 64, "growth": "128@4e8"}
+LONG: dict[str, object] = {"hiddenSize": 64, "growth": "128@3e8"}
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def fitting(options: ServerOptions) -> dict[str, object]:
     """Return keys that fit the announced length of a new run.
 
     A small model learns faster, a larger one further: as measured, 64 units overtake 32
-    after about 120 core-seconds; grown to 128 they learn more from 400 million trials
+    after about 120 core-seconds; grown to 128 they learn more from 300 million trials
     on. Of clients elsewhere nothing is known yet.
     """
     seconds, cores = options.max_seconds, max(1, options.local_clients)

@@ -18,9 +18,9 @@ SETTLED = ("growth", "hiddenSize", "stepNum", "vocabSize")  # by the run before
 LEAST_SECONDS = 1.0  # that are worth another run
 
 
-def outgrown(config: Config, trials: int) -> bool:
-    """Return whether a run of so many trials is to go on with more units."""
-    return Growth.parse(config.growth).due(config.hidden_size, trials)
+def outgrown(config: Config, trials: int, steps: int) -> bool:
+    """Return whether a run of so many trials and steps is to go on with more units."""
+    return Growth.parse(config.growth).due(config.hidden_size, trials, steps)
 
 
 def larger(

@@ -23,7 +23,7 @@ ROWS = (
         *("machine", "complaints", "joincodes"),
     ),
     ("hints", "doctor"),
-    ("config",),
+    ("progress", "config"),
     ("model", "noise", "data"),  # these three do not know each other
     (
         *("outputs", "population", "whitening", "rewards", "products"),
@@ -80,6 +80,7 @@ ROWS = (
     ),
 )
 WITHIN = {
+    "config": {"progress"},
     "addresses": {"errors"},
     "doctor": {"hints"},
     "joincodes": {"errors", "misc"},

@@ -13,16 +13,15 @@ from hypothesis import strategies as st
 from utilities.config import (
     FORMER,
     KEYS,
-    LAST_RATE,
     RULES,
     Config,
-    Decay,
     changed_shape,
     from_json,
     nearest,
     parse_keys,
 )
 from utilities.errors import ConfigError
+from utilities.progress import LAST_RATE, Decay
 
 DEFAULTS: dict[str, object] = {
     "modelType": "rnn",

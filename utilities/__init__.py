@@ -8,7 +8,7 @@ descriptors, causes      how many connections; why an address cannot be used
 manners, machine         when a guest works; priority, mains, a folder for settings
 hints, doctor            what keeps clients away, with the commands that help; checks
 complaints, joincodes    lines that a log can bear; the shared secret as people type it
-config                   the keys of a run: defaults, ranges, spelling
+progress, config         what changes as a run goes on; the keys of a run
 model, noise, data       the network and its optimizers; random signs; the text
 outputs, population      losses of many perturbed copies; of their output layer alone
 generation               text from a trained model

@@ -27,7 +27,8 @@ import statistics
 from collections import deque
 from dataclasses import dataclass
 
-from utilities.config import MOST_COUNTED, Config
+from utilities.config import Config
+from utilities.progress import MOST_COUNTED
 
 FIRST_SECONDS = 0.1
 SHORTEST, LONGEST = 0.05, 60.0  # seconds

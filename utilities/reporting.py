@@ -15,7 +15,6 @@ from typing import Any
 
 from utilities.addresses import ANY, DEFAULT_PORT, only_here, place, public
 from utilities.admission import secret_origin
-from utilities.config import Growth
 from utilities.data import baselines
 from utilities.display import WIDTH, Display, bits, duration
 from utilities.generation import Sampling, generate_text
@@ -24,6 +23,7 @@ from utilities.joincodes import Code
 from utilities.misc import RUNS
 from utilities.model import Floats
 from utilities.options import ServerOptions
+from utilities.progress import Growth
 from utilities.reach import addresses
 from utilities.setup import VERSION, Prepared
 from utilities.tally import Closed

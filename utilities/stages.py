@@ -7,8 +7,9 @@ due and what is passed on. Does not own how a state grows: that is `growth`.
 
 from dataclasses import replace
 
-from utilities.config import Config, Growth
+from utilities.config import Config
 from utilities.options import ServerOptions
+from utilities.progress import Growth
 from utilities.protocol import End, Goodbye
 from utilities.runs import Run
 from utilities.textfiles import UTF_8

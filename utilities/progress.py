@@ -1,0 +1,117 @@
+"""What changes as a run goes on: its optimizer's rate, and the size of its model."""
+
+import math
+from dataclasses import dataclass
+
+from utilities.errors import ConfigError
+
+LAST_RATE = 0.02  # share of the rate that a linear decay ends at
+MOST_COUNTED = 65_536  # trials of a step that its rate still grows with: a factor of 8
+AUTO_TRIALS = 2_800_000  # after which an endless decay has fallen to 1 / sqrt 2
+AUTO_TRIALS_NEWEST = 700_000  # the same where weights are not averaged: noise stays
+MOST_UNITS = 4096  # of a layer
+MOST_TRIALS = 1 << 62
+
+
+@dataclass(frozen=True)
+class Decay:
+    """How the rate falls as a run goes on."""
+
+    unit: str = "none"  # none, auto, steps or seconds
+    span: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> "Decay":
+        """Read ``auto``, ``none``, ``5000 steps`` or ``3600seconds``.
+
+        Raises:
+            ConfigError: the text is none of these.
+        """
+        if text in ("auto", "none"):
+            return cls(text)
+        for unit in ("steps", "seconds"):
+            if text.endswith(unit):
+                try:
+                    span = float(text.removesuffix(unit))
+                except ValueError:
+                    continue
+                if 0 < span <= 1e12:
+                    return cls(unit, span)
+        raise ConfigError(
+            "decay: expected auto, none, or a length such as 5000 steps or "
+            f"3600 seconds, got {text}"
+        )
+
+    def factor(
+        self, step: int, seconds: float, trials: int, half: int = AUTO_TRIALS
+    ) -> float:
+        """Return the share of the rate that is left.
+
+        Over steps or seconds it falls from 1 to `LAST_RATE`. With ``auto`` it falls as
+        one over the square root of the trials so far, which need not know an end.
+
+        Args:
+            step: that is about to be applied.
+            seconds: that the run has trained.
+            trials: of this step, taken for those of all before.
+            half: trials after which an endless decay has fallen to 1 / sqrt 2.
+        """
+        if self.unit == "none":
+            return 1.0
+        if self.unit == "auto":
+            # Beyond the bound the rate grows no more with the trials of a step, so it
+            # must not fall with them either: who joins would slow the others down.
+            counted = step * min(trials, MOST_COUNTED)
+            return 1.0 / math.sqrt(1.0 + counted / half)
+        done = (step if self.unit == "steps" else seconds) / self.span
+        return 1.0 - (1.0 - LAST_RATE) * min(1.0, done)
+
+    def __str__(self) -> str:
+        return f"{self.span:.12g} {self.unit}" if self.span else self.unit
+
+
+@dataclass(frozen=True)
+class Growth:
+    """When a run goes on with more units.
+
+    Of a step no more trials count than its rate grows with: of many clients each step
+    has more, but a model is not trained in a hundred steps.
+    """
+
+    units: int = 0  # 0: never
+    trials: int = 0  # that count, after which it does
+
+    @classmethod
+    def parse(cls, text: str) -> "Growth":
+        """Read ``none``, or units and trials like ``128@300000000`` or ``128@3e8``.
+
+        Raises:
+            ConfigError: the text is neither.
+        """
+        if text == "none":
+            return cls()
+        units, _, after = text.partition("@")
+        try:
+            found = cls(int(units), int(float(after)))
+        except (ValueError, OverflowError):
+            found = cls()
+        if 1 <= found.units <= MOST_UNITS and 1 <= found.trials <= MOST_TRIALS:
+            return found
+        raise ConfigError(
+            "growth: expected none, or units and the trials after which there are so "
+            f"many, such as 128@3e8, got {text}"
+        )
+
+    def due(self, units: int, trials: int, steps: int) -> bool:
+        """Return whether a model of some units is to grow.
+
+        Args:
+            units: that it has.
+            trials: that it has had.
+            steps: that it has had them in.
+        """
+        counted = min(trials, steps * MOST_COUNTED)
+        return self.units > units and counted >= self.trials
+
+    def __str__(self) -> str:
+        return f"{self.units}@{self.trials}" if self.units else "none"

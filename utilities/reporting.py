@@ -279,10 +279,9 @@ class Report:
         """Say why this run ends and another one begins."""
         run = self._prepared.run
         growth = Growth.parse(run.record.config.growth)
-        self._display.say(
-            f"Run {run.number} has had {growth.trials:,} trials: it is saved, and goes "
-            f"on as a new run with {growth.units} units (growth {growth})"
-        )
+        say = self._display.say
+        say(f"Run {run.number} has had {growth.trials:,} trials (growth {growth}):")
+        say(f"it is saved now and goes on as a new run with {growth.units} units.")
 
     # At the end.
 

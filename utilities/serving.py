@@ -57,7 +57,7 @@ from utilities.selftest import (
 )
 from utilities.sessionfiles import SessionLog, client_lines
 from utilities.setup import Prepared, prepare
-from utilities.stages import COME_BACK, larger, outgrown
+from utilities.stages import COME_BACK, larger, outgrown, worthwhile
 from utilities.summing import Compute, Computed
 from utilities.tally import NO_AUDITS, Append, Closed
 from utilities.wire import encode
@@ -216,16 +216,21 @@ class Server:
             self._report.waiting(len(self._coordinator.clients), now)
 
     def _consider_stopping(self) -> None:
-        """Have the step finished and saved after a signal, or where logs are full."""
-        if self._stopping or not (self._signals or self._trouble or self._outgrown):
+        """Have the step finished and saved: after a signal, on full logs, to grow."""
+        ends = bool(self._signals or self._trouble)
+        if self._stopping and not (ends and self._grows):
+            return
+        step = self._coordinator.step
+        left = self._limits.left(step + 1, self._clock())  # after the open step
+        self._grows = self._outgrown and not ends and worthwhile(*left)
+        if not (ends or self._grows):
             return
         self._stopping = True
-        self._grows = not (self._signals or self._trouble)
         if self._grows:
             self._tell("the model has been trained enough to grow", "session")
             self._report.growing()
         if self._signals:
-            self._report.stopping(self._coordinator.step)
+            self._report.stopping(step)
         self._take(Stop())
 
     def _signal(self) -> None:

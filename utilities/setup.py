@@ -71,12 +71,12 @@ def prepare(
         TrainingError: the options, the text or the run's folder do not allow it.
     """
     store = RunStore(options.runs, disk)
-    keys_of = options.start_from if options.config is None else options.config
-    file = _given_keys(keys_of, store)
+    file = _given_keys(options.config, store)
     if options.resume:
         return _resume(options, file, store, on_step)
     if options.start_from is not None:
-        return _begin_with(options, file, store)
+        keys = _given_keys(options.start_from, store)
+        return _begin_with(options, {**keys, **file}, store)
     return _begin(options, file, store)
 
 

@@ -17,6 +17,7 @@ from utilities.config import (
     RULES,
     Config,
     Decay,
+    Growth,
     changed_shape,
     from_json,
     nearest,
@@ -27,6 +28,7 @@ from utilities.errors import ConfigError
 DEFAULTS: dict[str, object] = {
     "modelType": "rnn",
     "hiddenSize": 32,
+    "growth": "none",
     "nLayers": 1,
     "vocabSize": None,
     "sigma": 0.02,
@@ -106,6 +108,7 @@ SHAPING: dict[str, object] = {
     "beta2": 0.999,
 }
 NOT_SHAPING: dict[str, object] = {
+    "growth": "64@1000",
     "sigma": 0.03,
     "learningRate": 0.02,
     "decay": "10 steps",
@@ -447,6 +450,68 @@ def test_without_decay_the_rate_stays() -> None:
     assert Decay.parse("none").factor(10**9, 1e9, 16) == 1.0
 
 
+# --- growth ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "units", "trials", "shown"),
+    [
+        ("none", 0, 0, "none"),
+        ("128@400000000", 128, 400_000_000, "128@400000000"),
+        ("128@4e8", 128, 400_000_000, "128@400000000"),
+        ("1@1", 1, 1, "1@1"),
+        ("128@2.9", 128, 2, "128@2"),
+        ("4096@1e15", 4096, 10**15, "4096@1000000000000000"),
+        ("128@999999999999999", 128, 10**15 - 1, "128@999999999999999"),
+    ],
+)
+def test_growth_is_none_or_units_and_the_trials_before_them(
+    text: str, units: int, trials: int, shown: str
+) -> None:
+    assert Growth.parse(text) == Growth(units, trials)
+    assert str(Growth.parse(text)) == shown
+    assert Growth.parse(shown) == Growth(units, trials)
+    assert Config(growth=text).growth == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "None", "auto", "128", "128@", "@5", "@", "4e8@128@5", "x@5", "64@x"),
+        *("0@5", "-1@5", "4097@5", "1.5@5", "128@0", "128@-1", "128@0.9"),
+        *("128@inf", "128@-inf", "128@nan", "128@1e400", "128@1000000000000001"),
+        *(f"128@{'9' * 5000}", f"{'9' * 5000}@5"),
+    ],
+)
+def test_any_other_growth_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(growth=text)
+
+    assert str(caught.value) == (
+        "growth: expected none, or units and the trials after which there are so many, "
+        f"such as 128@4e8, got {text}"
+    )
+
+
+@pytest.mark.parametrize("value", [None, 128, 4e8, True, ["128@5"]])
+def test_a_growth_that_is_no_text_is_refused(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"^growth: expected "):
+        from_json({"growth": value})
+
+
+def test_growth_is_due_once_there_are_the_trials_and_fewer_units() -> None:
+    growth = Growth.parse("128@1000")
+
+    assert [growth.due(64, trials) for trials in (0, 999, 1000, 1001)] == [
+        *(False, False),
+        *(True, True),
+    ]
+    assert growth.due(127, 1000)
+    assert not growth.due(128, 10**9)
+    assert not growth.due(256, 10**9)
+    assert not Growth().due(1, 10**9)
+
+
 # --- keys that must fit together ------------------------------------------------------
 
 
@@ -567,6 +632,10 @@ MADE = st.fixed_dictionaries(
         "directionsPerWindow": st.sampled_from([0, 1, 2, 16, 256, 1024]),
         "decay": st.sampled_from(["auto", "none"])
         | st.floats(1e-3, 1e11).map(lambda x: f"{x} steps"),
+        "growth": st.just("none")
+        | st.tuples(st.integers(1, 4096), st.integers(1, 10**15)).map(
+            lambda pair: "{}@{}".format(*pair)
+        ),
     },
 )
 

@@ -25,7 +25,7 @@ AUTO_RATE_UNSCALED = 0.32  # where noise and steps are the same everywhere
 MOST_COUNTED = 65_536  # trials of a step that its rate still grows with: a factor of 8
 AUTO_TRIALS = 2_800_000  # after which an endless decay has fallen to 1 / sqrt 2
 AUTO_TRIALS_NEWEST = 700_000  # the same where weights are not averaged: noise stays
-MOST_UNITS, MOST_TRIALS = 4096, 1 << 62
+MOST_UNITS, MOST_TRIALS = 4096, 10**15  # which a float still counts one by one
 MAX_PARAMETERS = 1 << 26  # 268 MB for each of weights, m and v: absurd for ES already
 
 

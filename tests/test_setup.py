@@ -435,6 +435,40 @@ def test_a_model_whose_text_has_changed_is_taken_with_another_one_only(
         assert new.corpus.train.size == int(0.9 * (len(WORDS) + 1))
 
 
+def test_what_has_just_been_trained_goes_on_with_its_text_whatever_files_say(
+    own: str, runs: Path, text: Path
+) -> None:
+    with prepared(f"{own} --vocabSize 6") as old:
+        trained(old, 7)
+    text.write_text("something else", encoding="utf-8")
+    line = options(f"--runs {runs} --startFrom 0 --hiddenSize 5")
+    with prepare(line, before=old).run as run:
+        assert run.record.text_sha256 == old.corpus.sha256
+        assert run.record.text_paths == (str(text.resolve()),)
+    with pytest.raises(DataError, match="was begun with another text"):
+        prepare(line)
+    text.write_text(WORDS, encoding="utf-8")
+    with prepared(f"--runs {runs} --resume") as again:
+        assert again.unknown == old.unknown
+
+
+def test_a_text_that_is_given_or_of_another_run_is_read(
+    own: str, runs: Path, text: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text(WORDS, encoding="utf-8")
+    with prepared(own) as first, prepared(f"{own} --data {other}") as second:
+        pass
+    for line, before, name in (
+        (f"--startFrom 0 --data {other}", first, "other.txt"),
+        ("--startFrom 1", first, "cat.txt, other.txt"),
+        ("--startFrom 0", second, "cat.txt"),
+    ):
+        new = prepare(options(f"--runs {runs} {line}"), before=before)
+        with new.run:
+            assert new.corpus.name == new.run.record.text_name == name
+
+
 # Resumed runs.
 
 

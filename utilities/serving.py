@@ -139,8 +139,7 @@ class Server:
         self._audits = NO_AUDITS  # as of the newest step
         self._trouble: RunError | None = None  # with the logs
         self._signals = 0
-        self._stopping = self._outgrown = self._grows = False
-        self._finished = False
+        self._stopping = self._finished = self._outgrown = self._grows = False
         total = options.max_steps or options.max_seconds
         self._display = Display(quiet=options.quiet, total=total)
         self._report = Report(self._display, options, prepared, hub.port, gate.code)
@@ -474,12 +473,13 @@ def serve(options: ServerOptions) -> None:
     tls, code = tls_of(options), known_code(options)
     listener = listen(options.listens_on, options.port)
     following: ServerOptions | None = options
+    prepared: Prepared | None = None
     with contextlib.ExitStack() as stack:
         stack.callback(listener.close)
         page = stack.enter_context(_page(options))
         while following is not None:
             options = following
-            prepared = prepare(options, _tell_replay(options))
+            prepared = prepare(options, _tell_replay(options), before=prepared)
             with contextlib.closing(prepared.run):
                 if page is not None:
                     _show(page, options, prepared)

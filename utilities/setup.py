@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utilities.checkpoints import Checkpoint
+from utilities.config import Config
 from utilities.configfiles import merged, read_config_file
 from utilities.data import (
     Corpus,
@@ -58,7 +59,11 @@ class Prepared:
 
 
 def prepare(
-    options: ServerOptions, on_step: OnStep | None = None, disk: Disk = DISK
+    options: ServerOptions,
+    on_step: OnStep | None = None,
+    disk: Disk = DISK,
+    *,
+    before: Prepared | None = None,
 ) -> Prepared:
     """Return the run that the options ask for.
 
@@ -66,6 +71,8 @@ def prepare(
         options: what was typed.
         on_step: is told how far a replay is, where there is one.
         disk: takes what is written.
+        before: what has just been trained; a run that begins with its model and names
+            no text goes on with this one, whatever has become of the files since.
 
     Raises:
         TrainingError: the options, the text or the run's folder do not allow it.
@@ -76,7 +83,7 @@ def prepare(
         return _resume(options, file, store, on_step)
     if options.start_from is not None:
         keys = _given_keys(options.start_from, store)
-        return _begin_with(options, {**keys, **file}, store)
+        return _begin_with(options, {**keys, **file}, store, before)
     return _begin(options, file, store)
 
 
@@ -103,40 +110,43 @@ def _begin(
     frequencies = log_frequencies(corpus.train, vocabulary.size)
     state = initial_state(setting, seed, frequencies)
     stored = None if _read_again(options) else text
-    files = _Text(text, _absolute(options.data), stored)
-    return _created(store, seed, setting, corpus, files, _Start(state))
+    read = _Read(corpus, _unknown(text, corpus), _absolute(options.data), stored)
+    return _created(store, seed, setting, read, _Start(state))
 
 
 def _begin_with(
-    options: ServerOptions, file: dict[str, object], store: RunStore
+    options: ServerOptions,
+    file: dict[str, object],
+    store: RunStore,
+    last: Prepared | None,
 ) -> Prepared:
     """Return a new run that begins with the model of another one."""
     with store.open(options.start_from, lock=False) as earlier:
         config = merged(options.keys, file, None)
         vocabulary = earlier.vocabulary
         config = replace(config, vocab_size=config.vocab_size or vocabulary.size)
-        files = _text_with(options, earlier)
+        read = _read_with(options, config, earlier, last)
         before = Setting(earlier.record.config, earlier.record.text_sha256)
-        setting, seed = Setting(config, files.text.sha256), _seed(options)
+        setting, seed = Setting(config, read.corpus.sha256), _seed(options)
         found = earlier.load_checkpoint(before.fingerprint)
     state = grown(before, found.state, setting, seed)
     if "stepNum" in {**file, **options.keys}:
         state = replace(state, step=config.step_num)
-    setting = Setting(replace(config, step_num=state.step), files.text.sha256)
-    corpus = build_corpus(files.text, vocabulary, config.sequence_length)
+    setting = Setting(replace(config, step_num=state.step), read.corpus.sha256)
     origin = f"the model of run {earlier.number}, step {found.state.step}"
     units = before.config.hidden_size, config.hidden_size
     if units[0] < units[1]:
         origin += ", grown from {} to {} units".format(*units)
     start = _Start(state, found.seconds, origin)
-    return _created(store, seed, setting, corpus, files, start)
+    return _created(store, seed, setting, read, start)
 
 
 @dataclass(frozen=True)
-class _Text:
+class _Read:
     """The text of a new run, and how it is found again."""
 
-    text: Text
+    corpus: Corpus
+    unknown: Unknown
     paths: tuple[str, ...]
     stored: Text | None
 
@@ -154,36 +164,38 @@ def _seed(options: ServerOptions) -> int:
     return secrets.randbits(64) if options.seed is None else options.seed
 
 
-def _text_with(options: ServerOptions, earlier: Run) -> _Text:
+def _read_with(
+    options: ServerOptions, config: Config, earlier: Run, last: Prepared | None
+) -> _Read:
     """Return the text that is given, or that of the run whose model is taken."""
-    if not options.data:
+    stored = None if options.data else earlier.stored_text()
+    paths = _absolute(options.data) if options.data else earlier.record.text_paths
+    if last is not None and last.run.path == earlier.path and not options.data:
+        return _Read(last.corpus, last.unknown, paths, stored)
+    if options.data:
+        text = read_text(options.data, options.decoding)
+        stored = None if _read_again(options) else text
+    else:
         text = text_of(earlier, ())
-        return _Text(text, earlier.record.text_paths, earlier.stored_text())
-    text = read_text(options.data, options.decoding)
-    stored = None if _read_again(options) else text
-    return _Text(text, _absolute(options.data), stored)
+    corpus = build_corpus(text, earlier.vocabulary, config.sequence_length)
+    return _Read(corpus, _unknown(text, corpus), paths, stored)
 
 
 def _created(
-    store: RunStore,
-    seed: int,
-    setting: Setting,
-    corpus: Corpus,
-    files: _Text,
-    start: _Start,
+    store: RunStore, seed: int, setting: Setting, read: _Read, start: _Start
 ) -> Prepared:
     """Make the folder of a new run."""
-    text, state = files.text, start.state
-    about = text.name, text.sha256, files.paths, VERSION
+    corpus, state = read.corpus, start.state
+    about = corpus.name, corpus.sha256, read.paths, VERSION
     record = RunRecord(setting.config, seed, *about)
     first = Checkpoint(state, state.digest(setting.fingerprint), start.seconds)
-    run = store.create(record, corpus.vocabulary, files.stored, first)
+    run = store.create(record, corpus.vocabulary, read.stored, first)
     return Prepared(
         *(run, setting, corpus, state, start.seconds),
         resumed=False,
         journal=journal_of(run, setting),
         saved=state.step,
-        unknown=_unknown(text, corpus),
+        unknown=read.unknown,
         origin=start.origin,
     )
 

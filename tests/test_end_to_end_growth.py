@@ -120,3 +120,19 @@ def test_a_run_that_is_due_to_grow_at_its_end_does_so_later(lab: Lab) -> None:
     assert resumed.ended() == 0, resumed
     assert [m["step"] for m in lab.metrics(0)] == list(range(13))
     assert [m["step"] for m in lab.metrics(1)] == [13, 14]
+
+
+def test_ctrl_c_while_a_run_is_about_to_grow_ends_it_for_good(lab: Lab) -> None:
+    server = lab.server(f"{lab.small} --timePerStep 1.5 --growth 12@1 --maxSteps 50")
+    client = lab.recorded(server.port, "separate")
+    server.has_said(r"^Run 0 has had 1 trials \(growth 12@1\):$")
+    server.signal(signal.SIGINT)  # while step 1 is worked on
+    assert server.ended() == 0, server
+
+    assert client.program.ended() == 0
+    assert "Finishing step 1 and saving." in server.out
+    assert "Run 0: 2 steps and " in server.out
+    assert COME_BACK.reason not in client.program.out
+    assert lab.last_checkpoint() == (2, client.digests[2])
+    assert not (lab.runs / "1").exists()
+    assert server.err == client.program.err == ""

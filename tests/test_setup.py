@@ -221,6 +221,12 @@ def test_the_number_of_a_run_stands_for_its_keys(
         ("--trialsPerStep 7", ConfigError, "multiple of twice directionsPerWindow"),
         ("--hiddenSize 4096 --nLayers 16", ConfigError, "at most 67108864 weights"),
         ("--sequenceLength 400", DataError, "expected at least 4456 characters"),
+        ("--growth 128", ConfigError, "growth: expected none, or units and the trials"),
+        (
+            "--growth 4096@4e8 --nLayers 16",
+            ConfigError,
+            "growth: with 4096 units: hiddenSize, nLayers, vocabSize: expected at most",
+        ),
     ],
 )
 def test_what_cannot_be_trained_leaves_no_folder(
@@ -412,6 +418,30 @@ def test_a_model_that_cannot_be_taken_is_refused_in_one_line_and_leaves_no_folde
     assert [path.name for path in runs.iterdir()] == ["0"]
 
 
+@pytest.mark.usefixtures("source")
+def test_a_grown_state_that_cannot_be_saved_leaves_no_folder(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise RunError("the disk is full")
+
+    monkeypatch.setattr(Checkpoint, "to_bytes", full)
+    with pytest.raises(RunError, match="full"):
+        prepare(options(f"--runs {runs} --startFrom 0 --hiddenSize 6"))
+    assert [path.name for path in runs.iterdir()] == ["0"]
+
+
+def test_a_run_that_could_not_grow_is_not_resumed_with_that(
+    own: str, runs: Path
+) -> None:
+    with prepared(f"{own} --nLayers 16"):
+        pass
+    with pytest.raises(ConfigError, match="growth: with 4096 units: hiddenSize, "):
+        prepare(options(f"--runs {runs} --resume --growth 4096@5"))
+    with prepared(f"--runs {runs} --resume --growth 5@5") as resumed:
+        assert config_of(resumed.run)["growth"] == "5@5"
+
+
 def test_a_damaged_model_is_not_taken(runs: Path, source: Path) -> None:
     newest = source / "checkpoints" / "step-000007.npz"
     content = bytearray(newest.read_bytes())
@@ -548,6 +578,7 @@ def test_what_came_after_the_checkpoint_is_cut_off(own: str, runs: Path) -> None
         ("--hiddenSize 8", "hiddenSize: the resumed run has 4 and cannot change to 8"),
         ("--seed 6", "--seed: a resumed run keeps the seed"),
         ("--stepNum 9", "stepNum: --resume continues at step 0, got 9"),
+        ("--growth x@5", "growth: expected none, or units and the trials after which"),
     ],
 )
 def test_what_would_make_it_another_run_is_refused_and_nothing_is_held(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utilities.checkpoints import Checkpoint
-from utilities.config import Config
+from utilities.config import Config, Growth
 from utilities.configfiles import merged, read_config_file
 from utilities.data import (
     Corpus,
@@ -27,6 +27,7 @@ from utilities.evolution import Setting, TrainState, initial_state
 from utilities.growth import grown
 from utilities.history import Entry
 from utilities.journal import Journal
+from utilities.model import Layout
 from utilities.options import ServerOptions
 from utilities.recovery import OnStep, Recovered, journal_of, recover
 from utilities.runlogs import RunLog, StepMetrics
@@ -185,6 +186,7 @@ def _created(
     store: RunStore, seed: int, setting: Setting, read: _Read, start: _Start
 ) -> Prepared:
     """Make the folder of a new run."""
+    _check_growth(setting)
     corpus, state = read.corpus, start.state
     about = corpus.name, corpus.sha256, read.paths, VERSION
     record = RunRecord(setting.config, seed, *about)
@@ -198,6 +200,16 @@ def _created(
         unknown=read.unknown,
         origin=start.origin,
     )
+
+
+def _check_growth(setting: Setting) -> None:
+    """Raise ConfigError, now and not after hours, where a model could not grow."""
+    config = setting.config
+    units = max(config.hidden_size, Growth.parse(config.growth).units)
+    try:
+        Layout(replace(config, hidden_size=units))
+    except ConfigError as error:
+        raise ConfigError(f"growth: with {units} units: {error}") from error
 
 
 def _unknown(text: Text, corpus: Corpus) -> Unknown:
@@ -246,6 +258,7 @@ def _resume(
         text = text_of(run, options.data, options.decoding)
         corpus = build_corpus(text, run.vocabulary, config.sequence_length)
         setting = Setting(config, text.sha256)
+        _check_growth(setting)
         found = recover(run, setting, corpus, salvage=options.salvage, on_step=on_step)
         state = found.state
         run.update_config(replace(config, step_num=state.step))

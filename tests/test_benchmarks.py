@@ -19,14 +19,17 @@ from benchmarks.served import (
     Usage,
     add_options,
     arguments,
+    logged,
     parse_stat,
     tree_seconds,
     watched,
 )
 from benchmarks.step_overhead import Step, counted, described, figures
 from benchmarks.time_to_loss import Point, curve, trials_before
+from tests.small_runs import log, metrics, new_run
 from utilities.model import Floats, Tokens
 from utilities.options import parse_server
+from utilities.runs import RunStore
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = sorted(
@@ -122,6 +125,18 @@ def test_a_command_is_watched_to_its_end() -> None:
 def test_a_server_that_fails_ends_the_benchmark() -> None:
     with pytest.raises(SystemExit, match="exit code 2"):
         watched([sys.executable, "-c", "raise SystemExit(2)"])
+
+
+def test_the_lines_of_a_model_that_grew_are_those_of_all_its_runs(
+    tmp_path: Path,
+) -> None:
+    store = RunStore(tmp_path)
+    assert logged(store) == []
+    for steps in (range(3), range(3, 5)):
+        with new_run(tmp_path) as run:
+            log(run, map(metrics, steps))
+
+    assert [entry["step"] for entry in logged(store)] == [0, 1, 2, 3, 4]
 
 
 def stat(process: int, parent: int, ticks: int, name: str = "python3") -> str:

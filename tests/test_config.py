@@ -21,11 +21,11 @@ from utilities.config import (
     parse_keys,
 )
 from utilities.errors import ConfigError
-from utilities.progress import LAST_RATE, Decay
 
 DEFAULTS: dict[str, object] = {
     "modelType": "rnn",
     "hiddenSize": 32,
+    "growth": "none",
     "nLayers": 1,
     "vocabSize": None,
     "sigma": 0.02,
@@ -105,6 +105,7 @@ SHAPING: dict[str, object] = {
     "beta2": 0.999,
 }
 NOT_SHAPING: dict[str, object] = {
+    "growth": "64@1000",
     "sigma": 0.03,
     "learningRate": 0.02,
     "decay": "10 steps",
@@ -350,78 +351,7 @@ def test_nearest_ignores_case_and_gives_nothing_where_nothing_is_near() -> None:
     assert nearest("port", []) == ""
 
 
-# --- decay ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "unit", "span", "shown"),
-    [
-        ("none", "none", 0.0, "none"),
-        ("5000 steps", "steps", 5000.0, "5000 steps"),
-        ("5000steps", "steps", 5000.0, "5000 steps"),
-        ("3600 seconds", "seconds", 3600.0, "3600 seconds"),
-        ("  2.5  seconds", "seconds", 2.5, "2.5 seconds"),
-        ("1e3 steps", "steps", 1000.0, "1000 steps"),
-        ("1e12 steps", "steps", 1e12, "1e+12 steps"),
-    ],
-)
-def test_decay_is_none_or_a_length_in_steps_or_seconds(
-    text: str, unit: str, span: float, shown: str
-) -> None:
-    assert Decay.parse(text) == Decay(unit, span)
-    assert str(Decay.parse(text)) == shown
-    assert Decay.parse(shown) == Decay(unit, span)
-    assert Config(decay=text).decay == shown
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "None", "steps", "5000", "5000 minutes", "5000 steps ", "x steps"),
-        *("0 steps", "-1 seconds", "nan steps", "inf seconds", "1.1e12 steps"),
-    ],
-)
-def test_any_other_decay_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        Config(decay=text)
-
-    assert str(caught.value) == (
-        "decay: expected auto, none, or a length such as 5000 steps or 3600 seconds, "
-        f"got {text}"
-    )
-
-
-@pytest.mark.parametrize("value", [None, 5000, 1.5, True, ["none"]])
-def test_a_decay_that_is_no_text_is_refused(value: object) -> None:
-    with pytest.raises(ConfigError, match=r"^decay: expected "):
-        from_json({"decay": value})
-
-
-def test_the_rate_falls_linearly_to_two_percent_and_stays_there() -> None:
-    decay = Decay.parse("200 steps")
-
-    factors = [decay.factor(step, 1e9, 16) for step in (0, 50, 100, 200, 201, 10**9)]
-
-    assert pytest.approx([1.0, 0.755, 0.51, 0.02, 0.02, 0.02]) == factors
-    assert LAST_RATE == 0.02
-
-
-def test_a_decay_over_seconds_looks_at_the_seconds_alone() -> None:
-    decay = Decay.parse("40 seconds")
-
-    assert decay.factor(10**9, 10.0, 16) == pytest.approx(0.755)
-    assert decay.factor(0, 40.0, 16) == pytest.approx(0.02)
-
-
-def test_without_an_end_the_rate_falls_with_the_root_of_the_trials_so_far() -> None:
-    decay = Decay.parse("auto")
-
-    # 1 / sqrt(1 + step trials / 2,800,000): half after three times as many trials.
-    assert decay.factor(0, 1e9, 28_000) == 1.0
-    assert decay.factor(100, 1e9, 28_000) == pytest.approx(0.5**0.5)
-    assert decay.factor(300, 1e9, 28_000) == 0.5
-    assert decay.factor(600, 0.0, 14_000) == 0.5
-    assert decay.factor(9900, 0.0, 28_000) == pytest.approx(0.1)
+# --- the rate -------------------------------------------------------------------------
 
 
 def test_where_weights_are_not_averaged_the_rate_falls_sooner() -> None:
@@ -440,10 +370,6 @@ def test_more_clients_never_lower_the_rate() -> None:
     assert rates == [rates[0]] * 3
     assert rates[0] == pytest.approx(0.08 / (1 + 65.536e6 / 2.8e6) ** 0.5)
     assert config.rate(32_768, 1000, 0.0) < rates[0]
-
-
-def test_without_decay_the_rate_stays() -> None:
-    assert Decay.parse("none").factor(10**9, 1e9, 16) == 1.0
 
 
 # --- keys that must fit together ------------------------------------------------------
@@ -566,6 +492,10 @@ MADE = st.fixed_dictionaries(
         "directionsPerWindow": st.sampled_from([0, 1, 2, 16, 256, 1024]),
         "decay": st.sampled_from(["auto", "none"])
         | st.floats(1e-3, 1e11).map(lambda x: f"{x} steps"),
+        "growth": st.just("none")
+        | st.tuples(st.integers(1, 4096), st.integers(1, 10**15)).map(
+            lambda pair: "{}@{}".format(*pair)
+        ),
     },
 )
 

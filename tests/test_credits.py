@@ -65,6 +65,24 @@ def test_a_resume_goes_on_and_counts_no_step_twice(run: Run) -> None:
     assert read_credits(run.path)[0] == 7
 
 
+def test_trials_are_those_of_all_steps_saved_or_not(run: Run) -> None:
+    log = CreditLog(run)
+    assert log.trials == 0
+    log.add(0, [("a", 100, 1.0), ("b", 50, 1.0)])
+    assert log.trials == 150
+    log.save(1)
+    log.add(1, [("a", 30, 1.0)])
+    log.add(2, [])
+    assert log.trials == 180
+    log.save(3)
+    assert log.trials == 180
+
+    resumed = CreditLog(run)
+    resumed.add(2, [("a", 7, 1.0)])  # was counted before
+    resumed.add(3, [("c", 5, 1.0)])
+    assert resumed.trials == 185
+
+
 def test_a_full_disk_loses_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

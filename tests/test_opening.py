@@ -85,3 +85,22 @@ def test_a_session_is_over_at_its_last_step_or_moment(
     limits: Limits, over: bool
 ) -> None:
     assert limits.over(5, 9.0) == over
+
+
+@pytest.mark.parametrize(
+    ("limits", "left"),
+    [
+        (Limits(), (None, None)),
+        (Limits(last_step=7), (2, None)),
+        (Limits(last_step=5), (0, None)),
+        (Limits(last_step=4), (0, None)),
+        (Limits(end=9.5), (None, 0.5)),
+        (Limits(end=9.0), (None, 0.0)),
+        (Limits(end=8.0), (None, 0.0)),
+        (Limits(last_step=6, end=12.0), (1, 3.0)),
+    ],
+)
+def test_what_is_left_of_a_session_is_counted_from_its_step_and_moment(
+    limits: Limits, left: tuple[int | None, float | None]
+) -> None:
+    assert limits.left(5, 9.0) == left

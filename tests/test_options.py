@@ -142,9 +142,27 @@ def test_a_run_is_resumed_by_its_number(number: str) -> None:
     assert parse_server([f"--resume={number}"]).resume_number == int(number)
 
 
+@pytest.mark.parametrize("number", [0, 7])
+def test_a_run_begins_with_the_model_of_another_by_its_number(number: int) -> None:
+    assert parse_server([]).start_from is None
+    for flag in ("--startFrom", "--start-from"):
+        given = parse_server([flag, str(number), "--hiddenSize", "128"])
+        assert given == ServerOptions(start_from=number, keys={"hiddenSize": "128"})
+
+
+@pytest.mark.parametrize("resume", ["--resume", "--resume 1"])
+def test_a_new_run_is_not_an_old_one(resume: str) -> None:
+    message = "--startFrom: begins a new run; --resume goes on with an old one"
+    assert refusal("--startFrom", "0", *resume.split()) == message
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ("--startFrom", "argument --startFrom: expected one argument"),
+        ("--startFrom -1", "--startFrom: expected a whole number from 0 to 2147483648"),
+        ("--startFrom last", "--startFrom: expected a whole number from 0"),
+        ("--startFrom 0 --salvage", "--salvage: mends a run that is resumed"),
         (
             "--port 65536",
             "argument --port: expected a whole number from 0 to 65535, got",

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from tests.journaled_runs import entry_of, update_of
+from tests.small_runs import CONFIG, new_run
 from utilities import reporting
 from utilities.display import WIDTH, Display
 from utilities.joincodes import OPEN, Code
@@ -186,6 +187,20 @@ def test_the_greeting_of_a_resumed_run_names_its_step(
     old.report.greet()
 
     assert old.said().startswith("Run 0 resumes at step 1234 in ")
+
+
+def test_the_greeting_of_a_run_that_begins_with_the_model_of_another_names_it(
+    speaker: Any,
+) -> None:
+    grown = speaker(origin="the model of run 7, step 500, grown from 4 to 8 units")
+    grown.report.greet()
+
+    assert grown.said().splitlines()[1] == (
+        "It begins with the model of run 7, step 500, grown from 4 to 8 units"
+    )
+    plain = speaker()
+    plain.report.greet()
+    assert "It begins" not in plain.said()
 
 
 def test_unknown_characters_are_told(speaker: Any, prepared: Prepared) -> None:
@@ -525,6 +540,19 @@ def test_a_stop_is_confirmed(speaker: Any) -> None:
     stopping.report.stopping(9)
 
     assert stopping.said().startswith("Finishing step 9 and saving.")
+
+
+def test_a_run_that_grows_says_why_and_what_comes_next(tmp_path: Path) -> None:
+    spoken, options = Spoken(), ServerOptions()
+    config = replace(CONFIG, growth="128@4e8")
+    with new_run(tmp_path, config=config) as run:
+        grows = SimpleNamespace(run=run, state=SimpleNamespace(step=0))
+        Report(spoken, options, cast(Prepared, grows), 4711, CODE).growing()
+
+    assert spoken.lines == [
+        "Run 0 has had 400,000,000 trials (growth 128@400000000):",
+        "it is saved now and goes on as a new run with 128 units.",
+    ]
 
 
 # At the end.

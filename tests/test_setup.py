@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.small_runs import snapshot
 from utilities import setup
 from utilities.checkpoints import Checkpoint
 from utilities.data import Text
-from utilities.errors import ConfigError, DataError, RunError
-from utilities.evolution import TrainState
+from utilities.errors import CheckpointError, ConfigError, DataError, RunError
+from utilities.evolution import Setting, TrainState
 from utilities.options import ServerOptions, parse_server
-from utilities.runs import Run
+from utilities.runs import Run, RunStore
 from utilities.setup import Prepared, prepare
 
 WORDS = "the cat sat on the mat and saw a rat. " * 60  # 2,280 characters
@@ -141,36 +142,50 @@ def test_equal_seeds_give_equal_runs_and_others_do_not(own: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "units"),
+    ("more", "units", "growth"),
     [
-        ("--maxSeconds 60", 32),
-        ("--maxSeconds 60 --localClients 2", 32),
-        ("--maxSeconds 120", 32),
-        ("--maxSeconds 61 --localClients 2", 64),
-        ("--maxSeconds 121", 64),
-        ("--maxSeconds 3000 --localClients 2", 64),
-        ("--maxSeconds 3600 --localClients 2", 128),
-        ("--maxSeconds 6000", 64),
-        ("--maxSeconds 6001", 128),
-        ("", 64),
-        ("--maxSeconds 9999 --hiddenSize 5", 5),
+        ("--maxSeconds 60", 32, "none"),
+        ("--maxSeconds 60 --localClients 2", 32, "none"),
+        ("--maxSeconds 120", 32, "none"),
+        ("--maxSeconds 61 --localClients 2", 64, "128@300000000"),
+        ("--maxSeconds 121", 64, "128@300000000"),
+        ("--maxSeconds 9999 --localClients 2", 64, "128@300000000"),
+        ("--maxSteps 1", 64, "128@300000000"),
+        ("", 64, "128@300000000"),
+        ("--growth none", 64, "none"),
+        ("--growth 96@5", 64, "96@5"),
+        ("--maxSeconds 60 --growth 96@5", 32, "96@5"),
+        ("--maxSeconds 9999 --hiddenSize 5", 5, "none"),
+        ("--hiddenSize 5 --growth 7@5", 5, "7@5"),
     ],
 )
 def test_the_model_fits_the_announced_length(
-    runs: Path, text: Path, more: str, units: int
+    runs: Path, text: Path, more: str, units: int, growth: str
 ) -> None:
     with prepared(f"--runs {runs} --data {text} --sequenceLength 8 {more}") as new:
-        assert new.setting.config.hidden_size == units
+        config = new.setting.config
+        assert (config.hidden_size, config.growth) == (units, growth)
+        assert config_of(new.run)["growth"] == growth
 
 
+@pytest.mark.parametrize(
+    ("keys", "units", "growth"),
+    [
+        ('{"hiddenSize": 7}', 7, "none"),
+        ('{"hiddenSize": 7, "growth": "9@5"}', 7, "9@5"),
+        ('{"growth": "99@5"}', 64, "99@5"),
+        ('{"sigma": 1}', 64, "128@300000000"),
+    ],
+)
 def test_a_file_of_keys_wins_over_what_fits(
-    runs: Path, text: Path, tmp_path: Path
+    runs: Path, text: Path, tmp_path: Path, keys: str, units: int, growth: str
 ) -> None:
     path = tmp_path / "keys.json"
-    path.write_text('{"hiddenSize": 7}', encoding="utf-8")
+    path.write_text(keys, encoding="utf-8")
     line = f"--runs {runs} --data {text} --sequenceLength 8 --config {path}"
     with prepared(line) as new:
-        assert new.setting.config.hidden_size == 7
+        config = new.setting.config
+        assert (config.hidden_size, config.growth) == (units, growth)
 
 
 def test_keys_of_a_file_count_where_no_flag_is_given(own: str, tmp_path: Path) -> None:
@@ -206,6 +221,12 @@ def test_the_number_of_a_run_stands_for_its_keys(
         ("--trialsPerStep 7", ConfigError, "multiple of twice directionsPerWindow"),
         ("--hiddenSize 4096 --nLayers 16", ConfigError, "at most 67108864 weights"),
         ("--sequenceLength 400", DataError, "expected at least 4456 characters"),
+        ("--growth 128", ConfigError, "growth: expected none, or units and the trials"),
+        (
+            "--growth 4096@3e8 --nLayers 16",
+            ConfigError,
+            "growth: with 4096 units: hiddenSize, nLayers, vocabSize: expected at most",
+        ),
     ],
 )
 def test_what_cannot_be_trained_leaves_no_folder(
@@ -235,6 +256,247 @@ def test_a_run_whose_first_state_cannot_be_saved_leaves_no_folder(
     with pytest.raises(RunError, match="full"):
         prepare(options(own))
     assert list(runs.iterdir()) == []
+
+
+# New runs that begin with the model of another.
+
+
+@pytest.fixture
+def source(own: str, runs: Path) -> Path:
+    """Return the folder of a run that has come to step 7 within 12.5 seconds."""
+    with prepared(f"{own} --sigma 0.5 --growth 9@1e12") as old:
+        trained(old, 7)
+        return old.run.path
+
+
+@pytest.mark.usefixtures("source")
+def test_a_run_begins_with_the_model_the_keys_and_the_text_of_another(
+    runs: Path, text: Path
+) -> None:
+    with RunStore(runs).open(0, lock=False) as old:
+        setting = Setting(old.record.config, old.record.text_sha256)
+        state = old.load_checkpoint(setting.fingerprint).state
+    with prepared(f"--runs {runs} --startFrom 0") as new:
+        assert (new.run.number, new.resumed) == (1, False)
+        assert new.origin == "the model of run 0, step 7"
+        assert (new.state.step, new.state.count, new.saved) == (7, 7, 7)
+        assert new.seconds == 12.5
+        assert [a.tobytes() for a in new.state.arrays] == [
+            a.tobytes() for a in state.arrays
+        ]
+        config = new.setting.config
+        assert (config.hidden_size, config.sigma, config.growth) == (
+            *(4, 0.5),
+            "9@1000000000000",
+        )
+        assert (new.run.first_step, config_of(new.run)["stepNum"]) == (7, 7)
+        assert new.run.record.run_seed != 5
+        assert new.run.record.text_paths == (str(text.resolve()),)
+        assert new.run.vocabulary == old.vocabulary
+        first = new.run.load_checkpoint(new.setting.fingerprint)
+        assert (first.state.step, first.seconds) == (7, 12.5)
+        assert first.digest == new.state.digest(new.setting.fingerprint)
+
+
+def test_the_run_whose_model_is_taken_stays_as_it_is(runs: Path, source: Path) -> None:
+    before = snapshot(source)
+    with prepared(f"--runs {runs} --startFrom 0 --hiddenSize 6") as new:
+        assert new.run.path != source
+    assert snapshot(source) == before
+
+
+@pytest.mark.usefixtures("source")
+def test_more_units_make_the_model_grow_and_flags_change_keys(runs: Path) -> None:
+    line = f"--runs {runs} --startFrom 0 --hiddenSize 6 --sigma 1 --seed 8 --growth"
+    with prepared(f"{line} none") as new:
+        assert new.origin == ("the model of run 0, step 7, grown from 4 to 6 units")
+        config = new.setting.config
+        assert (config.hidden_size, config.sigma, config.growth) == (6, 1.0, "none")
+        assert new.state.fits(new.setting)
+        assert new.run.record.run_seed == 8
+        weights = new.state.weights.tobytes()
+    with prepared(f"{line} 7@5") as again:
+        assert again.state.weights.tobytes() == weights, "by the seed alone"
+        assert again.setting.config.growth == "7@5"
+    with prepared(f"--runs {runs} --resume") as resumed:
+        assert resumed.state.step == 7
+        assert resumed.state.weights.tobytes() == weights
+
+
+@pytest.mark.usefixtures("source")
+def test_a_model_may_go_on_from_another_step(runs: Path) -> None:
+    with prepared(f"--runs {runs} --startFrom 0 --stepNum 100") as new:
+        assert (new.state.step, new.state.count, new.run.first_step) == (100, 7, 100)
+        assert new.origin == "the model of run 0, step 7"
+    with prepared(f"--runs {runs} --startFrom 0 --stepNum 0") as new:
+        assert (new.state.step, new.state.count) == (0, 7)
+
+
+@pytest.mark.usefixtures("source")
+def test_keys_of_a_file_count_over_those_of_the_run_whose_model_is_taken(
+    runs: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text('{"sigma": 0.25, "stepNum": 50}', encoding="utf-8")
+    with prepared(f"--runs {runs} --startFrom 0 --config {path}") as new:
+        config = new.setting.config
+        assert (config.hidden_size, config.sequence_length) == (4, 8)
+        assert (config.sigma, new.state.step) == (0.25, 50)
+
+
+def test_another_text_is_read_with_the_vocabulary_of_the_model(
+    runs: Path, source: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("a cat that sat, " * 100, encoding="utf-8")
+    with prepared(f"--runs {runs} --startFrom 0 --data {other}") as new:
+        assert new.run.vocabulary.size == len(set(WORDS)) + 2
+        assert new.corpus.unknown_share == pytest.approx(1 / 16)
+        assert new.unknown.shares[0][0] == ","
+        assert new.run.record.text_paths == (str(other.resolve()),)
+        assert new.run.record.text_sha256 == new.corpus.sha256
+    with prepared(f"--runs {runs} --resume") as again:
+        assert again.corpus.sha256 == new.corpus.sha256
+
+
+def test_another_text_from_standard_input_is_kept_with_the_new_run(
+    runs: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stdin = SimpleNamespace(buffer=io.BytesIO(WORDS.upper().encode()))
+    monkeypatch.setattr("sys.stdin", stdin)
+    with prepared(f"--runs {runs} --startFrom 0 --data -") as new:
+        assert new.corpus.name == "standard input"
+    # What was stored once is stored with whatever begins with that run's model.
+    with prepared(f"--runs {runs} --startFrom 1 --hiddenSize 5") as grown:
+        assert grown.run.stored_text() is not None
+        assert grown.corpus.sha256 == new.corpus.sha256
+
+
+@pytest.mark.usefixtures("source")
+@pytest.mark.parametrize("size", ["none", str(len(set(WORDS)) + 2)])
+def test_all_characters_are_those_of_the_model_that_is_taken(
+    runs: Path, size: str
+) -> None:
+    with prepared(f"--runs {runs} --startFrom 0 --vocabSize {size}") as new:
+        assert new.setting.config.vocab_size == len(set(WORDS)) + 2
+
+
+def test_the_model_of_a_run_that_is_being_trained_may_be_taken(
+    own: str, runs: Path
+) -> None:
+    with prepared(own) as old:
+        trained(old, 3)
+        with prepared(f"--runs {runs} --startFrom 0") as new:
+            assert new.origin == "the model of run 0, step 3"
+        trained(old, 4)  # it goes on
+
+
+@pytest.mark.usefixtures("source")
+@pytest.mark.parametrize(
+    ("line", "error", "message"),
+    [
+        ("0 --hiddenSize 3", ConfigError, "a model of 4 units can grow, not shrink to"),
+        ("0 --nLayers 2", ConfigError, "nLayers: the model that is taken has 1, got 2"),
+        ("0 --modelType gru", ConfigError, "modelType: the model that is taken has rn"),
+        (
+            "0 --vocabSize 9",
+            ConfigError,
+            "vocabSize: the model that is taken has 16, g",
+        ),
+        ("0 --hiddenSize 4096 --growth 128", ConfigError, "growth: expected none, or"),
+        ("0 --data none.txt", DataError, r"none\.txt"),
+        ("0 --sequenceLength 400", DataError, "expected at least 4456 characters"),
+        ("1", RunError, "expected run 1, found run 0; name another one"),
+    ],
+)
+def test_a_model_that_cannot_be_taken_is_refused_in_one_line_and_leaves_no_folder(
+    runs: Path, line: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        prepare(options(f"--runs {runs} --startFrom {line}"))
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in runs.iterdir()] == ["0"]
+
+
+@pytest.mark.usefixtures("source")
+def test_a_grown_state_that_cannot_be_saved_leaves_no_folder(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise RunError("the disk is full")
+
+    monkeypatch.setattr(Checkpoint, "to_bytes", full)
+    with pytest.raises(RunError, match="full"):
+        prepare(options(f"--runs {runs} --startFrom 0 --hiddenSize 6"))
+    assert [path.name for path in runs.iterdir()] == ["0"]
+
+
+def test_a_run_that_could_not_grow_is_not_resumed_with_that(
+    own: str, runs: Path
+) -> None:
+    with prepared(f"{own} --nLayers 16"):
+        pass
+    with pytest.raises(ConfigError, match="growth: with 4096 units: hiddenSize, "):
+        prepare(options(f"--runs {runs} --resume --growth 4096@5"))
+    with prepared(f"--runs {runs} --resume --growth 5@5") as resumed:
+        assert config_of(resumed.run)["growth"] == "5@5"
+
+
+def test_a_damaged_model_is_not_taken(runs: Path, source: Path) -> None:
+    newest = source / "checkpoints" / "step-000007.npz"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+
+    with pytest.raises(CheckpointError, match=r"step-000007\.npz") as caught:
+        prepare(options(f"--runs {runs} --startFrom 0"))
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in runs.iterdir()] == ["0"]
+
+
+def test_a_model_whose_text_has_changed_is_taken_with_another_one_only(
+    runs: Path, source: Path, text: Path
+) -> None:
+    text.write_text(WORDS + "!", encoding="utf-8")
+
+    with pytest.raises(DataError, match="run 0 was begun with another text"):
+        prepare(options(f"--runs {runs} --startFrom 0"))
+    with prepared(f"--runs {runs} --startFrom 0 --data {text}") as new:
+        assert new.corpus.train.size == int(0.9 * (len(WORDS) + 1))
+
+
+def test_what_has_just_been_trained_goes_on_with_its_text_whatever_files_say(
+    own: str, runs: Path, text: Path
+) -> None:
+    with prepared(f"{own} --vocabSize 6") as old:
+        trained(old, 7)
+    text.write_text("something else", encoding="utf-8")
+    line = options(f"--runs {runs} --startFrom 0 --hiddenSize 5")
+    with prepare(line, before=old).run as run:
+        assert run.record.text_sha256 == old.corpus.sha256
+        assert run.record.text_paths == (str(text.resolve()),)
+    with pytest.raises(DataError, match="was begun with another text"):
+        prepare(line)
+    text.write_text(WORDS, encoding="utf-8")
+    with prepared(f"--runs {runs} --resume") as again:
+        assert again.unknown == old.unknown
+
+
+def test_a_text_that_is_given_or_of_another_run_is_read(
+    own: str, runs: Path, text: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text(WORDS, encoding="utf-8")
+    with prepared(own) as first, prepared(f"{own} --data {other}") as second:
+        pass
+    for line, before, name in (
+        (f"--startFrom 0 --data {other}", first, "other.txt"),
+        ("--startFrom 1", first, "cat.txt, other.txt"),
+        ("--startFrom 0", second, "cat.txt"),
+    ):
+        new = prepare(options(f"--runs {runs} {line}"), before=before)
+        with new.run:
+            assert new.corpus.name == new.run.record.text_name == name
 
 
 # Resumed runs.
@@ -316,6 +578,7 @@ def test_what_came_after_the_checkpoint_is_cut_off(own: str, runs: Path) -> None
         ("--hiddenSize 8", "hiddenSize: the resumed run has 4 and cannot change to 8"),
         ("--seed 6", "--seed: a resumed run keeps the seed"),
         ("--stepNum 9", "stepNum: --resume continues at step 0, got 9"),
+        ("--growth x@5", "growth: expected none, or units and the trials after which"),
     ],
 )
 def test_what_would_make_it_another_run_is_refused_and_nothing_is_held(

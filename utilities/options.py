@@ -431,7 +431,9 @@ def parse_server(arguments: Sequence[str]) -> ServerOptions:
     if values["salvage"] and resume is False:
         raise ConfigError("--salvage: mends a run that is resumed; add --resume [N]")
     if resume is not False and values["startFrom"] is not None:
-        raise ConfigError("--startFrom: begins a new run; --resume goes on with an old")
+        raise ConfigError(
+            "--startFrom: begins a new run; --resume goes on with an old one"
+        )
     parse_keys(keys)  # a wrong flag is refused before anything is read
     decoding = Decoding(values["encoding"], values["errors"])
     if decoding != UTF_8 and not values["data"]:

@@ -10,7 +10,7 @@ MOST_COUNTED = 65_536  # trials of a step that its rate still grows with: a fact
 AUTO_TRIALS = 2_800_000  # after which an endless decay has fallen to 1 / sqrt 2
 AUTO_TRIALS_NEWEST = 700_000  # the same where weights are not averaged: noise stays
 MOST_UNITS = 4096  # of a layer
-MOST_TRIALS = 1 << 62
+MOST_TRIALS = 10**15  # which a float still counts one by one
 
 
 @dataclass(frozen=True)

@@ -277,10 +277,11 @@ class Report:
 
     def growing(self) -> None:
         """Say why this run ends and another one begins."""
-        run, say = self._prepared.run, self._display.say
+        run = self._prepared.run
         growth = Growth.parse(run.record.config.growth)
-        say(f"Run {run.number} has had {growth.trials:,} trials: it is saved, and goes")
-        say(f"on as a new run with {growth.units} units (growth {growth})")
+        say = self._display.say
+        say(f"Run {run.number} has had {growth.trials:,} trials (growth {growth}):")
+        say(f"it is saved now and goes on as a new run with {growth.units} units.")
 
     # At the end.
 

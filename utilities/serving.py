@@ -24,7 +24,7 @@ from utilities.audits import Rescore, Rescored, Resum, Resummed
 from utilities.communication import Gate, Hub
 from utilities.coordinator import Coordinator
 from utilities.credits import CreditLog
-from utilities.data import Corpus, validation_rows
+from utilities.data import validation_rows
 from utilities.disk import Pace
 from utilities.display import Display
 from utilities.errors import IncompatibleError, ProtocolError, RunError
@@ -57,7 +57,7 @@ from utilities.selftest import (
 )
 from utilities.sessionfiles import SessionLog, client_lines
 from utilities.setup import Prepared, prepare
-from utilities.stages import COME_BACK, larger, outgrown
+from utilities.stages import COME_BACK, larger, outgrown, worthwhile
 from utilities.summing import Compute, Computed
 from utilities.tally import NO_AUDITS, Append, Closed
 from utilities.wire import encode
@@ -139,8 +139,7 @@ class Server:
         self._audits = NO_AUDITS  # as of the newest step
         self._trouble: RunError | None = None  # with the logs
         self._signals = 0
-        self._stopping = self._outgrown = self._grows = False
-        self._finished = False
+        self._stopping = self._finished = self._outgrown = self._grows = False
         total = options.max_steps or options.max_seconds
         self._display = Display(quiet=options.quiet, total=total)
         self._report = Report(self._display, options, prepared, hub.port, gate.code)
@@ -155,9 +154,8 @@ class Server:
         """
         self._report.greet()
         verb = "goes on" if self._prepared.resumed else "begins"
-        text = f"the run {verb} at step {self._coordinator.step}"
-        text += f" with {self._prepared.origin}" if self._prepared.origin else ""
-        self._tell(text, "session")
+        begun = f" with {self._prepared.origin}" if self._prepared.origin else ""
+        self._tell(f"the run {verb} at step {self._coordinator.step}{begun}", "session")
         address = place(dialable(self._options.listens_on), self._hub.port)
         locals_ = local_clients(self._options.local_clients, address, self._gate.code)
         with contextlib.ExitStack() as stack:
@@ -216,16 +214,21 @@ class Server:
             self._report.waiting(len(self._coordinator.clients), now)
 
     def _consider_stopping(self) -> None:
-        """Have the step finished and saved after a signal, or where logs are full."""
-        if self._stopping or not (self._signals or self._trouble or self._outgrown):
+        """Have the step finished and saved: after a signal, on full logs, to grow."""
+        ends = bool(self._signals or self._trouble)
+        if self._stopping and not (ends and self._grows):
+            return
+        step = self._coordinator.step
+        left = self._limits.left(step + 1, self._clock())  # after the open step
+        self._grows = self._outgrown and not ends and worthwhile(*left)
+        if not (ends or self._grows):
             return
         self._stopping = True
-        self._grows = not (self._signals or self._trouble)
         if self._grows:
             self._tell("the model has been trained enough to grow", "session")
             self._report.growing()
         if self._signals:
-            self._report.stopping(self._coordinator.step)
+            self._report.stopping(step)
         self._take(Stop())
 
     def _signal(self) -> None:
@@ -470,14 +473,13 @@ def serve(options: ServerOptions) -> None:
     tls, code = tls_of(options), known_code(options)
     listener = listen(options.listens_on, options.port)
     following: ServerOptions | None = options
-    corpus: Corpus | None = None
+    prepared: Prepared | None = None
     with contextlib.ExitStack() as stack:
         stack.callback(listener.close)
         page = stack.enter_context(_page(options))
         while following is not None:
             options = following
-            prepared = prepare(options, _tell_replay(options), known=corpus)
-            corpus = prepared.corpus
+            prepared = prepare(options, _tell_replay(options), before=prepared)
             with contextlib.closing(prepared.run):
                 if page is not None:
                     _show(page, options, prepared)

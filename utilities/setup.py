@@ -7,7 +7,7 @@ started or a step taken.
 import secrets
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utilities.checkpoints import Checkpoint
@@ -27,7 +27,9 @@ from utilities.evolution import Setting, TrainState, initial_state
 from utilities.growth import grown
 from utilities.history import Entry
 from utilities.journal import Journal
+from utilities.model import Layout
 from utilities.options import ServerOptions
+from utilities.progress import Growth
 from utilities.recovery import OnStep, Recovered, journal_of, recover
 from utilities.runlogs import RunLog, StepMetrics
 from utilities.runs import CONFIG, EXTRA_KEYS, Run, RunRecord, RunStore
@@ -62,7 +64,8 @@ def prepare(
     options: ServerOptions,
     on_step: OnStep | None = None,
     disk: Disk = DISK,
-    known: Corpus | None = None,
+    *,
+    before: Prepared | None = None,
 ) -> Prepared:
     """Return the run that the options ask for.
 
@@ -70,19 +73,19 @@ def prepare(
         options: what was typed.
         on_step: is told how far a replay is, where there is one.
         disk: takes what is written.
-        known: text of the run whose model is taken, if it was just trained: files may
-            have changed since it was read.
+        before: what has just been trained; a run that begins with its model and names
+            no text goes on with this one, whatever has become of the files since.
 
     Raises:
         TrainingError: the options, the text or the run's folder do not allow it.
     """
     store = RunStore(options.runs, disk)
-    keys_of = options.start_from if options.config is None else options.config
-    file = _given_keys(keys_of, store)
+    file = _given_keys(options.config, store)
     if options.resume:
         return _resume(options, file, store, on_step)
     if options.start_from is not None:
-        return _begin_with(options, file, store, known)
+        keys = _given_keys(options.start_from, store)
+        return _begin_with(options, {**keys, **file}, store, before)
     return _begin(options, file, store)
 
 
@@ -108,44 +111,46 @@ def _begin(
     seed = _seed(options)
     frequencies = log_frequencies(corpus.train, vocabulary.size)
     state = initial_state(setting, seed, frequencies)
-    return _created(store, seed, setting, _given(options, text, corpus), _Start(state))
+    stored = None if _read_again(options) else text
+    read = _Read(corpus, _unknown(text, corpus), _absolute(options.data), stored)
+    return _created(store, seed, setting, read, _Start(state))
 
 
 def _begin_with(
     options: ServerOptions,
     file: dict[str, object],
     store: RunStore,
-    known: Corpus | None,
+    last: Prepared | None,
 ) -> Prepared:
     """Return a new run that begins with the model of another one."""
     with store.open(options.start_from, lock=False) as earlier:
         config = merged(options.keys, file, None)
-        size = config.vocab_size or earlier.vocabulary.size
-        config = replace(config, vocab_size=size)
-        source = _source_with(options, earlier, config, known)
+        vocabulary = earlier.vocabulary
+        config = replace(config, vocab_size=config.vocab_size or vocabulary.size)
+        read = _read_with(options, config, earlier, last)
         before = Setting(earlier.record.config, earlier.record.text_sha256)
-        setting, seed = Setting(config, source.corpus.sha256), _seed(options)
+        setting, seed = Setting(config, read.corpus.sha256), _seed(options)
         found = earlier.load_checkpoint(before.fingerprint)
     state = grown(before, found.state, setting, seed)
     if "stepNum" in {**file, **options.keys}:
         state = replace(state, step=config.step_num)
-    setting = Setting(replace(config, step_num=state.step), source.corpus.sha256)
+    setting = Setting(replace(config, step_num=state.step), read.corpus.sha256)
     origin = f"the model of run {earlier.number}, step {found.state.step}"
     units = before.config.hidden_size, config.hidden_size
     if units[0] < units[1]:
         origin += ", grown from {} to {} units".format(*units)
     start = _Start(state, found.seconds, origin)
-    return _created(store, seed, setting, source, start)
+    return _created(store, seed, setting, read, start)
 
 
 @dataclass(frozen=True)
-class _Source:
+class _Read:
     """The text of a new run, and how it is found again."""
 
     corpus: Corpus
+    unknown: Unknown
     paths: tuple[str, ...]
-    stored: Text | None  # where the paths alone would not give it
-    unknown: Unknown = field(default_factory=Unknown)  # characters of it
+    stored: Text | None
 
 
 @dataclass(frozen=True)
@@ -161,45 +166,51 @@ def _seed(options: ServerOptions) -> int:
     return secrets.randbits(64) if options.seed is None else options.seed
 
 
-def _given(options: ServerOptions, text: Text, corpus: Corpus) -> _Source:
-    """Return the text that was asked for."""
-    stored = None if _read_again(options) else text
-    return _Source(corpus, _absolute(options.data), stored, _unknown(text, corpus))
-
-
-def _source_with(
-    options: ServerOptions, earlier: Run, config: Config, known: Corpus | None
-) -> _Source:
+def _read_with(
+    options: ServerOptions, config: Config, earlier: Run, last: Prepared | None
+) -> _Read:
     """Return the text that is given, or that of the run whose model is taken."""
-    about = earlier.vocabulary, config.sequence_length
+    stored = None if options.data else earlier.stored_text()
+    paths = _absolute(options.data) if options.data else earlier.record.text_paths
+    if last is not None and last.run.path == earlier.path and not options.data:
+        return _Read(last.corpus, last.unknown, paths, stored)
     if options.data:
         text = read_text(options.data, options.decoding)
-        return _given(options, text, build_corpus(text, *about))
-    same = earlier.record.text_paths, earlier.stored_text()
-    if known is not None:
-        return _Source(known, *same)
-    text = text_of(earlier, ())
-    corpus = build_corpus(text, *about)
-    return _Source(corpus, *same, _unknown(text, corpus))
+        stored = None if _read_again(options) else text
+    else:
+        text = text_of(earlier, ())
+    corpus = build_corpus(text, earlier.vocabulary, config.sequence_length)
+    return _Read(corpus, _unknown(text, corpus), paths, stored)
 
 
 def _created(
-    store: RunStore, seed: int, setting: Setting, source: _Source, start: _Start
+    store: RunStore, seed: int, setting: Setting, read: _Read, start: _Start
 ) -> Prepared:
     """Make the folder of a new run."""
-    corpus, state = source.corpus, start.state
-    about = corpus.name, corpus.sha256, source.paths, VERSION
+    _check_growth(setting)
+    corpus, state = read.corpus, start.state
+    about = corpus.name, corpus.sha256, read.paths, VERSION
     record = RunRecord(setting.config, seed, *about)
     first = Checkpoint(state, state.digest(setting.fingerprint), start.seconds)
-    run = store.create(record, corpus.vocabulary, source.stored, first)
+    run = store.create(record, corpus.vocabulary, read.stored, first)
     return Prepared(
         *(run, setting, corpus, state, start.seconds),
         resumed=False,
         journal=journal_of(run, setting),
         saved=state.step,
-        unknown=source.unknown,
+        unknown=read.unknown,
         origin=start.origin,
     )
+
+
+def _check_growth(setting: Setting) -> None:
+    """Raise ConfigError, now and not after hours, where a model could not grow."""
+    config = setting.config
+    units = max(config.hidden_size, Growth.parse(config.growth).units)
+    try:
+        Layout(replace(config, hidden_size=units))
+    except ConfigError as error:
+        raise ConfigError(f"growth: with {units} units: {error}") from error
 
 
 def _unknown(text: Text, corpus: Corpus) -> Unknown:
@@ -248,6 +259,7 @@ def _resume(
         text = text_of(run, options.data, options.decoding)
         corpus = build_corpus(text, run.vocabulary, config.sequence_length)
         setting = Setting(config, text.sha256)
+        _check_growth(setting)
         found = recover(run, setting, corpus, salvage=options.salvage, on_step=on_step)
         state = found.state
         run.update_config(replace(config, step_num=state.step))

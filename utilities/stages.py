@@ -24,14 +24,21 @@ def outgrown(config: Config, trials: int, steps: int) -> bool:
     return Growth.parse(config.growth).due(config.hidden_size, trials, steps)
 
 
+def worthwhile(steps: int | None, seconds: float | None) -> bool:
+    """Return whether what is left is enough for another run; None: without an end."""
+    return steps != 0 and (seconds is None or seconds >= LEAST_SECONDS)
+
+
 def larger(
     options: ServerOptions,
     run: Run,
     port: int,
     steps: int | None,
     seconds: float | None,
-) -> ServerOptions | None:
-    """Return the options of the run that follows; None where no time is left for it.
+) -> ServerOptions:
+    """Return the options of the run that follows.
+
+    It has a step and a second at least: clients have been asked to come back.
 
     Args:
         options: of the run that has ended.
@@ -40,8 +47,6 @@ def larger(
         steps: that are left; None: without an end.
         seconds: that are left; None: without an end.
     """
-    if steps == 0 or (seconds is not None and seconds < LEAST_SECONDS):
-        return None
     units = str(Growth.parse(run.record.config.growth).units)
     keys = {key: text for key, text in options.keys.items() if key not in SETTLED}
     return replace(
@@ -54,7 +59,7 @@ def larger(
         resume_number=None,
         salvage=False,
         start_from=run.number,
-        max_steps=steps,
-        max_seconds=seconds,
+        max_steps=None if steps is None else max(1, steps),
+        max_seconds=None if seconds is None else max(LEAST_SECONDS, seconds),
         keys={**keys, "hiddenSize": units, "growth": "none"},
     )

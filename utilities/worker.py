@@ -121,7 +121,7 @@ class Worker:
         """
         if isinstance(message, Welcome | Resume | Recall):
             self._next = None  # of a session that has ended, or of a state that differs
-        self._take()
+        self.take()
         match message:
             case Welcome():
                 self._adopt(message)
@@ -218,8 +218,8 @@ class Worker:
         self._pending.clear()  # their step has been closed
         self.update_seconds = self._clock() - began
 
-    def _take(self) -> None:
-        """Make the state of what the last update leads to, if there was one."""
+    def take(self) -> None:
+        """Make the state of what the last update leads to: something has followed it."""
         if self._next is None:
             return
         setting, _ = self._here()

@@ -219,7 +219,7 @@ class Worker:
         self.update_seconds = self._clock() - began
 
     def take(self) -> None:
-        """Make the state of what the last update leads to: something has followed it."""
+        """Make the state of what the last update leads to: it was followed."""
         if self._next is None:
             return
         setting, _ = self._here()

@@ -29,6 +29,7 @@ from tests.desk import (
 from utilities.audits import Rescore, Resum, Resummed
 from utilities.errors import ProtocolError
 from utilities.events import Drop, Joined, Left, Received, Send, Tick
+from utilities.evolution import TrainState
 from utilities.ledger import Replay, Replayed, Save, Saved
 from utilities.opening import Limits
 from utilities.orders import Command, Event, ahead
@@ -84,15 +85,23 @@ class Node:
         self._time += self.block_seconds
 
     def corrupt(self) -> None:
-        """Change the last bit of one weight, another one in every machine."""
-        state = self.worker._state
+        """Change the last bit of one weight, another one in every machine.
+
+        The state that an update leads to has it, too, where that is not taken yet.
+        """
+        state, following = self.worker._state, self.worker._next
         assert state is not None
+        self.worker._state = self._flipped(state)
+        if following is not None:
+            self.worker._next = following[0], self._flipped(following[1])
+        self.worker._digest = b""
+        self.deviates = True
+
+    def _flipped(self, state: TrainState) -> TrainState:
         weights = state.weights.copy()
         place = self._wire.nodes.index(self)
         weights[place] = np.nextafter(weights[place], np.float32(np.inf))
-        self.worker._state = replace(state, weights=weights)
-        self.worker._digest = b""
-        self.deviates = True
+        return replace(state, weights=weights)
 
     def arrive(self, message: Message) -> None:
         """Queue a message and read it when there is time."""

@@ -122,12 +122,14 @@ class Bench:
 
         def regenerate() -> None:
             self.worker.handle(replace(by_seeds, step=self.worker.step or 0))
+            self.worker.take()
 
         def add_up() -> None:
             step = self.worker.step or 0
             self.worker.handle(replace(shares, step=step))
             self.worker.work()
             self.worker.handle(replace(by_sums, step=step))
+            self.worker.take()
 
         own, size = len(shares.rewards), self.setting.layout.size
         load = Load(clients * own, own, clients, clients, size)

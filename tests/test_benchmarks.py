@@ -3,6 +3,7 @@
 import argparse
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import backpropagation, step_overhead, time_to_loss
+from benchmarks import backpropagation, common, step_overhead, time_to_loss
 from benchmarks.backpropagation import Recipe, moments, rate_at, scored, use_torch
 from benchmarks.common import Prototype, example, prototype_figures, scored_prototype
 from benchmarks.prototype import full_loss
@@ -26,6 +27,7 @@ from benchmarks.served import (
 )
 from benchmarks.step_overhead import Step, counted, described, figures
 from benchmarks.time_to_loss import Point, curve, trials_before
+from benchmarks.update_cost import Bench
 from tests.small_runs import log, metrics, new_run
 from utilities.model import Floats, Tokens
 from utilities.options import parse_server
@@ -421,3 +423,29 @@ def test_torch_learns(text: Path) -> None:
         adam.step(rows, 0.02)
 
     assert network.loss(rows).item() < before - 0.5
+
+
+# The cost of updates.
+
+
+def twice(work: Callable[[], object], _: float) -> float:
+    """Call what is to be timed two times; return a time that is known."""
+    work()
+    work()
+    return 0.5
+
+
+@pytest.mark.parametrize("way", ["seeds", "sums"])
+def test_an_update_is_taken_each_time_that_it_is_measured(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(common, "fastest", twice)
+    text = tmp_path / "text.txt"
+    text.write_text("a few words, again and again. " * 300, encoding="utf-8")
+    bench = Bench(text, 0.1, 0.001)
+
+    cost = bench.measure(3, way)
+
+    assert (cost.clients, cost.way, cost.update) == (3, way, 0.5)
+    assert cost.trials == 3 * 32 * bench.groups
+    assert bench.worker.step == 2

@@ -1,7 +1,15 @@
-"""What holds for all tests: nothing of theirs reaches the user's own files."""
+"""What holds for all tests: nothing of theirs reaches the user's own files.
+
+And the folder of those that start real processes.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.processes_under_test import Lab
 
 # How long one example takes says more about the machine than about the program.
 settings.register_profile("any machine", deadline=None)
@@ -19,3 +27,11 @@ def _own_configuration(tmp_path_factory: pytest.TempPathFactory) -> None:
         patch.setenv(variable, folder)
     for variable in ("ES_JOIN_CODE", "ES_SERVER"):
         patch.delenv(variable, raising=False)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    """Return a folder with runs; what was started there ends with the test."""
+    lab = Lab(tmp_path)
+    yield lab
+    lab.close()

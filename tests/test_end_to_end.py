@@ -4,9 +4,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
@@ -28,13 +26,6 @@ communication.SHAKE_SECONDS = 1.0
 import basicServer
 sys.exit(basicServer.main())
 """
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    lab = Lab(tmp_path)
-    yield lab
-    lab.close()
 
 
 def together(clients: list[Recorded]) -> dict[int, set[str]]:

@@ -1,19 +1,10 @@
 """Who has taught a run: from the clients' processes to what is printed."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.processes_under_test import ROOT, Lab
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    lab = Lab(tmp_path)
-    yield lab
-    lab.close()
 
 
 @pytest.mark.parametrize("way", ["seeds", "sums"])

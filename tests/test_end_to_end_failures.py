@@ -17,13 +17,6 @@ from tests.processes_under_test import CLIENT, ROOT, SERVER, Lab, Program
 SHORT = "--timePerStep 0.02 "
 
 
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    lab = Lab(tmp_path)
-    yield lab
-    lab.close()
-
-
 def complaint(program: Program, code: int) -> str:
     """Return the one line with which a program has ended."""
     assert program.ended() == code, program

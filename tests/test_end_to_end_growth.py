@@ -4,10 +4,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from tests.processes_under_test import ROOT, Lab
 from utilities.stages import COME_BACK
@@ -16,13 +12,6 @@ from utilities.stages import COME_BACK
 FIXED = "--trialsPerStep 64 --seed 3 "
 GROWS = "--growth 12@640 "
 GROWN = "the model of run 0, step 11, grown from 8 to 12 units"
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    lab = Lab(tmp_path)
-    yield lab
-    lab.close()
 
 
 def units(lab: Lab, run: int) -> int:

@@ -4,7 +4,6 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,13 +21,6 @@ pytestmark = [
 PLACE = re.compile(r"^The page: (http://127\.0\.0\.1:(\d+)/)", re.MULTILINE)
 SCRIPT = "<script>alert(1)</script>"
 IMAGE = '<img src=/x onerror="alert(2)">'
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    lab = Lab(tmp_path)
-    yield lab
-    lab.close()
 
 
 @pytest.fixture(scope="module")

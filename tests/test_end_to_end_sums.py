@@ -1,21 +1,10 @@
 """Real servers and clients whose steps are summed up by the clients."""
 
 import signal
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from tests.processes_under_test import Lab
 
 FIXED = "--trialsPerStep 1024 --batchSize 2 --seed 3 "  # two blocks a step
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    lab = Lab(tmp_path)
-    yield lab
-    lab.close()
 
 
 def test_seeds_and_sums_give_the_same_digests_with_two_clients(lab: Lab) -> None:

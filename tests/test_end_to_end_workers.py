@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,6 @@ SHORT = "--timePerStep 0.05 "
 # A first step is as many trials as anybody gets: such a model needs long for them.
 LONG = "--timePerStep 50 --hiddenSize 128 --sequenceLength 512"
 FIXED = "--trialsPerStep 3072 --batchSize 2 --seed 3 "  # six blocks a step
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    lab = Lab(tmp_path)
-    yield lab
-    lab.close()
 
 
 def recorded(lab: Lab, port: int, name: str, workers: int) -> Recorded:

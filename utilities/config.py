@@ -19,8 +19,8 @@ from utilities.misc import camel_case, sha256
 from utilities.progress import (
     AUTO_TRIALS,
     AUTO_TRIALS_NEWEST,
+    LARGEST_LAYER,
     MOST_COUNTED,
-    MOST_UNITS,
     Decay,
     Growth,
 )
@@ -137,7 +137,7 @@ class Config:
     hidden_size: int = _whole(
         32,
         1,
-        MOST_UNITS,
+        LARGEST_LAYER,
         "units of each recurrent layer; where it is not given: 32 where --maxSeconds "
         "times --localClients is 120 or less, else 64 with a growth of 128@3e8",
         shapes=True,

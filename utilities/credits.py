@@ -51,12 +51,7 @@ class CreditLog:
         self._counted, clients = read_credits(run.path)
         self._clients = {credit.name: credit for credit in clients}
         self._pending: list[tuple[int, tuple[Contribution, ...]]] = []
-
-    @property
-    def trials(self) -> int:
-        """Return the trials of all steps so far."""
-        pending = (n for _, given in self._pending for _, n, _ in given)
-        return sum(credit.trials for credit in self._clients.values()) + sum(pending)
+        self.trials = sum(credit.trials for credit in clients)  # of all steps so far
 
     def add(self, step: int, contributions: Iterable[Contribution]) -> None:
         """Count what clients gave to a step that has closed; steps ascend.
@@ -64,7 +59,9 @@ class CreditLog:
         After a resume from an older checkpoint steps come again: they count once.
         """
         if step >= self._counted:
-            self._pending.append((step, tuple(contributions)))
+            given = tuple(contributions)
+            self._pending.append((step, given))
+            self.trials += sum(trials for _, trials, _ in given)
 
     def save(self, step: int) -> None:
         """Write what the steps before this one have got; call after its checkpoint.

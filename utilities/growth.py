@@ -40,7 +40,7 @@ def grown(old: Setting, state: TrainState, new: Setting, seed: int) -> TrainStat
     first = widened(old.layout, state.first, new.layout, silent)
     means = tensor_means(old.layout, state.second, new.layout)
     second = _placed(old.layout, state.second, new.layout, means)
-    average = silent[:0].copy()
+    average = np.zeros(0, np.float32)
     if new.config.averages:
         average = widened(old.layout, state.trained, new.layout, drawn)
     return TrainState(state.step, state.count, weights, first, second, average)
@@ -85,7 +85,7 @@ def tensor_means(old: Layout, values: Floats, new: Layout) -> Floats:
 
 def _placed(old: Layout, values: Floats, new: Layout, result: Floats) -> Floats:
     """Put the values of the smaller model where its units are in the larger one."""
-    before, after = old.views(np.ascontiguousarray(values)), new.views(result)
+    before, after = old.views(values), new.views(result)
     for tensor in new.tensors:
         after[tensor.name][np.ix_(*_axes(old, new, tensor))] = before[tensor.name]
     return result

@@ -9,7 +9,7 @@ LAST_RATE = 0.02  # share of the rate that a linear decay ends at
 MOST_COUNTED = 65_536  # trials of a step that its rate still grows with: a factor of 8
 AUTO_TRIALS = 2_800_000  # after which an endless decay has fallen to 1 / sqrt 2
 AUTO_TRIALS_NEWEST = 700_000  # the same where weights are not averaged: noise stays
-MOST_UNITS = 4096  # of a layer
+LARGEST_LAYER = 4096  # units
 MOST_TRIALS = 10**15  # which a float still counts one by one
 
 
@@ -95,7 +95,7 @@ class Growth:
             found = cls(int(units), int(float(after)))
         except (ValueError, OverflowError):
             found = cls()
-        if 1 <= found.units <= MOST_UNITS and 1 <= found.trials <= MOST_TRIALS:
+        if 1 <= found.units <= LARGEST_LAYER and 1 <= found.trials <= MOST_TRIALS:
             return found
         raise ConfigError(
             "growth: expected none, or units and the trials after which there are so "

@@ -118,7 +118,6 @@ class Server:
         self._credits = CreditLog(prepared.run)
         for entry in prepared.entries:
             self._credits.add(entry.step, entry.contributions)
-        self._trials = self._credits.trials  # of all sessions
         lines = client_lines(
             *(options.listens_on, hub.port, addresses()), open_to_all=gate.code.open
         )
@@ -381,9 +380,8 @@ class Server:
         self._audits = closed.audits
         self._held.append((closed, moment))
         self._credits.add(closed.step, closed.contributions)
-        self._trials += closed.trials
-        steps = closed.step + 1 - self._prepared.run.first_step
-        self._outgrown = outgrown(self._prepared.setting.config, self._trials, steps)
+        had = self._credits.trials, closed.step + 1 - self._prepared.run.first_step
+        self._outgrown = outgrown(self._prepared.setting.config, *had)
         self._session.closed(closed, self._coordinator.clients)
         self._report.step(closed)
 

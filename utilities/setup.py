@@ -111,9 +111,7 @@ def _begin(
     seed = _seed(options)
     frequencies = log_frequencies(corpus.train, vocabulary.size)
     state = initial_state(setting, seed, frequencies)
-    stored = None if _read_again(options) else text
-    read = _Read(corpus, _unknown(text, corpus), _absolute(options.data), stored)
-    return _created(store, seed, setting, read, _Start(state))
+    return _created(store, seed, setting, _given(options, text, corpus), _Start(state))
 
 
 def _begin_with(
@@ -166,21 +164,26 @@ def _seed(options: ServerOptions) -> int:
     return secrets.randbits(64) if options.seed is None else options.seed
 
 
+def _given(options: ServerOptions, text: Text, corpus: Corpus) -> _Read:
+    """Return the text that was asked for."""
+    stored = None if _read_again(options) else text
+    return _Read(corpus, _unknown(text, corpus), _absolute(options.data), stored)
+
+
 def _read_with(
     options: ServerOptions, config: Config, earlier: Run, last: Prepared | None
 ) -> _Read:
     """Return the text that is given, or that of the run whose model is taken."""
-    stored = None if options.data else earlier.stored_text()
-    paths = _absolute(options.data) if options.data else earlier.record.text_paths
-    if last is not None and last.run.path == earlier.path and not options.data:
-        return _Read(last.corpus, last.unknown, paths, stored)
+    about = earlier.vocabulary, config.sequence_length
     if options.data:
         text = read_text(options.data, options.decoding)
-        stored = None if _read_again(options) else text
-    else:
-        text = text_of(earlier, ())
-    corpus = build_corpus(text, earlier.vocabulary, config.sequence_length)
-    return _Read(corpus, _unknown(text, corpus), paths, stored)
+        return _given(options, text, build_corpus(text, *about))
+    same = earlier.record.text_paths, earlier.stored_text()
+    if last is not None and last.run.path == earlier.path:
+        return _Read(last.corpus, last.unknown, *same)
+    text = text_of(earlier, ())
+    corpus = build_corpus(text, *about)
+    return _Read(corpus, _unknown(text, corpus), *same)
 
 
 def _created(

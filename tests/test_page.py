@@ -200,7 +200,9 @@ def test_nothing_else_is_there(target: str, page: Page) -> None:
     assert got(page, target).status == 404
 
 
-@pytest.mark.parametrize("target", ["", "page.js", "http://a/", "*", "/" + "a" * 200])
+@pytest.mark.parametrize(
+    "target", ["", "page.js", "http://a/", "*", "//[", "/" + "a" * 200]
+)
 def test_what_is_no_request_is_refused(target: str, page: Page) -> None:
     assert got(page, target).status == 400
 

@@ -218,7 +218,10 @@ class Page:
             return refusal(421, "ask for this page by address, or as localhost")
         if len(target) > LONGEST_TARGET or not target.startswith("/"):
             return refusal(400, "no such request")
-        parts = urlsplit(target)
+        try:
+            parts = urlsplit(target)
+        except ValueError:  # such as //[ that begins an address and does not end it
+            return refusal(400, "no such request")
         route = self._routes.get(parts.path)
         if route is None:
             return refusal(404, "there is nothing here")

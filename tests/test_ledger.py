@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from tests.desk import START as NOW
-from tests.desk import lesson
+from tests.desk import lesson, replayed
 from utilities import ledger as module
-from utilities.evolution import Segment, TrainState, Update
+from utilities.evolution import Segment, Setting, TrainState, Update, advance
 from utilities.history import SEGMENT_BYTES
-from utilities.ledger import Archive, Check, Ledger, Purpose
+from utilities.ledger import Archive, Check, Ledger, Purpose, Replayer
 from utilities.peers import REMEMBERED_STEPS
 
 LESSON = lesson()
@@ -259,6 +259,70 @@ def test_two_checks_of_a_step_are_one_for_what_both_want(queued: bool) -> None:
 def test_a_replay_that_nobody_ordered_is_a_fault_of_the_shell() -> None:
     with pytest.raises(AssertionError, match="no replay was under way"):
         filled(1).replayed()
+
+
+# --- replays --------------------------------------------------------------------------
+
+
+def trained(steps: int) -> Ledger:
+    """Return a ledger whose updates change the weights."""
+    ledger = Ledger(LESSON.setting, STATE)
+    for step in range(steps):
+        rewards = np.array([126, -126, 42, 0], np.int8)
+        update = Update(step, 0, 4, 0.1, (Segment(step, 0, 1),), rewards)
+        ledger.append(update, bytes([step]) * 32)
+    return ledger
+
+
+def test_a_replay_comes_to_the_state_that_the_updates_lead_to() -> None:
+    replay = trained(3).before(2)
+
+    state = Replayer(LESSON.setting, LESSON.corpus).state(replay)
+
+    assert state.step == 2
+    true = replayed(LESSON, replay)
+    assert state.weights.tobytes() == true.weights.tobytes()
+    assert state.weights.tobytes() != STATE.weights.tobytes()
+
+
+def test_a_replay_goes_on_where_the_last_one_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    applied: list[int] = []
+
+    def counted(setting: Setting, state: TrainState, *rest: Any) -> TrainState:
+        applied.append(state.step)
+        return advance(setting, state, *rest)
+
+    monkeypatch.setattr(module, "advance", counted)
+    ledger, replayer = trained(6), Replayer(LESSON.setting, LESSON.corpus)
+    digests = []
+    for step in (3, 3, 5, 4):  # further, as far, and back again
+        state = replayer.state(ledger.before(step))
+        assert state.step == step
+        digests.append(state.digest(LESSON.setting.fingerprint))
+
+    assert applied == [0, 1, 2, 3, 4, 0, 1, 2, 3]
+    replays = [ledger.before(step) for step in (3, 3, 5, 4)]
+    true = [replayed(LESSON, replay) for replay in replays]
+    assert digests == [each.digest(LESSON.setting.fingerprint) for each in true]
+
+
+def test_a_replay_from_another_state_begins_there() -> None:
+    ledger, replayer = trained(5), Replayer(LESSON.setting, LESSON.corpus)
+    replayer.state(ledger.before(3))
+    weights = STATE.weights + np.float32(1)
+    ledger.accept(replace(at(2), weights=weights), b"2" * 32)
+
+    state = replayer.state(ledger.before(4))
+
+    assert state.step == 4
+    true = replayed(LESSON, ledger.before(4))
+    assert state.weights.tobytes() == true.weights.tobytes()
+    assert (
+        state.weights.tobytes()
+        != replayed(LESSON, trained(5).before(4)).weights.tobytes()
+    )
 
 
 # --- the archive ----------------------------------------------------------------------

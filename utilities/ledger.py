@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from utilities.config import Config
-from utilities.evolution import Setting, TrainState, Update
+from utilities.data import Corpus
+from utilities.evolution import Setting, TrainState, Update, advance
 from utilities.history import Entry, Recent, held
 from utilities.peers import REMEMBERED_STEPS, Peer
 
@@ -218,6 +219,32 @@ class Ledger:
         check, self._running = self._running, None
         assert check is not None, "no replay was under way"
         return check
+
+
+class Replayer:
+    """Replays, each from where the last one came to if that is on its way.
+
+    Sums that depend on weights need the state of nearly every step, so that no update
+    may be applied again for each of them. May be called from several threads.
+    """
+
+    def __init__(self, setting: Setting, corpus: Corpus) -> None:
+        """Begin with nothing known."""
+        self._setting = setting
+        self._corpus = corpus
+        self._last: tuple[TrainState, TrainState] | None = None  # from where to where
+
+    def state(self, replay: Replay) -> TrainState:
+        """Return what a replay comes to."""
+        first = state = replay.state
+        last, end = self._last, first.step + len(replay.updates)
+        if last is not None and last[0] is first and last[1].step <= end:
+            state = last[1]
+        for update in replay.updates[state.step - first.step :]:
+            tokens = self._corpus.token_batch(update.token_batch)
+            state = advance(self._setting, state, update, tokens)
+        self._last = first, state
+        return state
 
 
 class Archive:

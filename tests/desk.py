@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tests.messages import comparable
-from utilities.audits import Rescore, Rescored, Resum
+from utilities.audits import Rescore, Rescored, Resum, Resummed
 from utilities.config import Config
 from utilities.coordinator import Coordinator
 from utilities.data import Corpus, Text, build_corpus, build_vocabulary, log_frequencies
@@ -25,9 +25,11 @@ from utilities.evolution import (
     Update,
     advance,
     initial_state,
+    projection_of,
     total,
 )
 from utilities.ledger import Replay, Replayed, Save, Saved
+from utilities.model import Tokens
 from utilities.noise import Floats
 from utilities.opening import Limits
 from utilities.orders import Command, Event
@@ -43,6 +45,7 @@ from utilities.protocol import (
     Sum,
     Welcome,
 )
+from utilities.rewards import Rewards
 from utilities.scheduling import losses_per_group
 from utilities.scoring import score
 from utilities.selftest import ARITHMETIC_EXPECTED, NOISE_EXPECTED
@@ -51,6 +54,13 @@ from utilities.tally import Append, Closed
 
 TEXT = "the cat sat on the mat. a dog did not. so it goes, day by day, for ever.\n" * 20
 RUN_SEED = 5
+# A run whose sums need the weights: 63 states of a group, and 525 rows of a block.
+PROJECTS: dict[str, Any] = {
+    "batch_size": 21,
+    "sequence_length": 2,
+    "burn_in": 2,
+    "directions_per_window": 24,
+}
 START = 100.0  # the clock does not begin at zero
 
 
@@ -68,9 +78,11 @@ def lesson(batch_limit: int | None = None, **keys: Any) -> Lesson:
     defaults: dict[str, Any] = {
         "hidden_size": 4,
         "sequence_length": 8,
+        "burn_in": 0,
         "directions_per_window": 4,
         "output_trials": "none",
-        "batch_size": 129,  # 516 rows: no second group fits a block of 1,024
+        "batch_size": 129,  # 516 rows: no second group fits a block of 1,024; and more
+        # states than directions are projected on, so that sums need no weights
         "time_per_step": 1.0,
         "check_point_time": 1e6,
         "aggregation": "seeds",  # a desk has to answer sums by hand
@@ -78,7 +90,7 @@ def lesson(batch_limit: int | None = None, **keys: Any) -> Lesson:
     text = Text("tiny", (TEXT,))
     vocabulary = build_vocabulary(text, None)
     config = Config(**(defaults | {"vocab_size": vocabulary.size} | keys))
-    corpus = build_corpus(text, vocabulary, config.sequence_length)
+    corpus = build_corpus(text, vocabulary, config.window_length)
     if batch_limit is not None:
         corpus = replace(corpus, token_batch_limit=batch_limit)
     setting = Setting(config, text.sha256)
@@ -170,7 +182,8 @@ class Truth:
         rewards = np.frombuffer(b"".join(each for _, each in rewarded), np.int8)
         segments = [segment for segment, _ in rewarded]
         tokens = self.start.corpus.token_batch(update.token_batch)
-        expected = total(self.start.setting, tokens, segments, rewards)
+        trials = tokens, segments, rewards
+        expected = total_of(self.start, self.state(update.step), *trials)
         assert update.total.tolist() == expected.tolist()
         assert (update.segments, len(update.rewards)) == ((), 0)
         assert update.trials == len(rewards)
@@ -409,7 +422,8 @@ class Desk:
     def sum(self, client: int, *, seconds: float = 0.01, **changes: Any) -> Sum:
         """Return the sum of the trials that a client was last given rewards of."""
         shares = self.log.shares[client]
-        sums = added(self.start, shares).astype(np.int32)
+        state = self.truth.state(shares.step)
+        sums = added(self.start, shares, state).astype(np.int32)
         return replace(Sum(shares.step, seconds, sums), **changes)
 
     def add_up(self, client: int, after: float = 0.0, **how: Any) -> None:
@@ -476,15 +490,39 @@ class Desk:
         return next(peer for peer in self.coordinator.clients if peer.id == client)
 
 
-def added(start: Lesson, part: Shares | Compute | Resum) -> Totals:
-    """Return the sum over trials of reward times perturbation."""
+def total_of(
+    start: Lesson,
+    state: TrainState,
+    tokens: Tokens,
+    segments: Sequence[Segment],
+    rewards: Rewards,
+) -> Totals:
+    """Return the sum over trials of reward times what their windows could feel."""
+    projection = projection_of(start.setting, state.weights, tokens)
+    return total(start.setting, projection, tokens, segments, rewards)
+
+
+def added(start: Lesson, part: Shares | Compute | Resum, state: TrainState) -> Totals:
+    """Return the sum of some trials that were scored on a state."""
     tokens = start.corpus.token_batch(part.token_batch)
-    return total(start.setting, tokens, part.segments, part.rewards)
+    return total_of(start, state, tokens, part.segments, part.rewards)
 
 
 def computed(start: Lesson, command: Compute) -> Computed:
     """Return what the server's own sum comes to."""
-    return Computed(command.step, command.half, added(start, command))
+    return Computed(command.step, command.half, added_again(start, command))
+
+
+def resummed(start: Lesson, command: Resum) -> Resummed:
+    """Return what the server finds when it adds up trials itself."""
+    return Resummed(added_again(start, command))
+
+
+def added_again(start: Lesson, command: Compute | Resum) -> Totals:
+    """Return a sum that is ordered; by the state that is replayed if that matters."""
+    projects = start.setting.span is not None
+    state = replayed(start, command.replay) if projects else start.state
+    return added(start, command, state)
 
 
 def rescored(start: Lesson, command: Rescore) -> Rescored:

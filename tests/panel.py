@@ -10,8 +10,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tests.desk import Desk, added, first_groups, lesson, new_coordinator, rescored
-from utilities.audits import Record, Resummed
+from tests.desk import (
+    Desk,
+    first_groups,
+    lesson,
+    new_coordinator,
+    rescored,
+    resummed,
+)
+from utilities.audits import Record
 from utilities.data import validation_rows
 from utilities.evolution import Scores, Segment
 from utilities.protocol import Begin
@@ -165,7 +172,7 @@ class Panel:
             while log.rescores:
                 desk.do(rescored(LESSON, log.rescores.pop(0)))
             while log.resums:
-                desk.do(Resummed(added(LESSON, log.resums.pop(0))))
+                desk.do(resummed(LESSON, log.resums.pop(0)))
             while log.replays:
                 desk.replay()
             desk.write()

@@ -11,10 +11,11 @@ import hashlib
 import math
 import statistics
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
+from operator import mul
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -224,27 +225,50 @@ def next_hidden(
     return np.asarray((1 - z) * n + z * h)
 
 
+def before(config: Config) -> int:
+    """Return how many characters before a window the clean weights read."""
+    return config.burn_in if config.noise == "lowRank" else 0
+
+
 def window_logits(
-    config: Config, w: dict[str, Doubles], inputs: Iterable[int]
+    config: Config,
+    w: dict[str, Doubles],
+    inputs: Iterable[int],
+    clean: dict[str, Doubles] | None = None,
 ) -> list[Doubles]:
-    """Return the logits after each character of a window, from a zero state."""
+    """Return the logits after each character of a window.
+
+    From a zero state; where clean weights are given, after those before it.
+    """
     state = [np.zeros(config.hidden_size) for _ in range(config.n_layers)]
     logits = []
-    for character in inputs:
+    for place, character in enumerate(inputs):
+        left = clean is not None and place < before(config)
+        tensors = clean if clean is not None and left else w
         x = np.eye(len(w["bo"]))[character]
         for layer in range(config.n_layers):
-            state[layer] = x = next_hidden(config, w, layer, x, state[layer])
-        logits.append(x @ w["Wo"] + w["bo"])
+            state[layer] = x = next_hidden(config, tensors, layer, x, state[layer])
+        if not left:
+            logits.append(x @ w["Wo"] + w["bo"])
     return logits
 
 
-def window_loss(config: Config, w: dict[str, Doubles], window: Sequence[int]) -> float:
-    """Return the mean negative log-likelihood of all characters but the first."""
+def window_loss(
+    config: Config,
+    w: dict[str, Doubles],
+    window: Sequence[int],
+    clean: dict[str, Doubles] | None = None,
+) -> float:
+    """Return the mean negative log-likelihood of all characters but the first.
+
+    Where clean weights are given, of those after the first that the others read.
+    """
+    first = 1 if clean is None else before(config) + 1
     losses = [
         math.log(sum(math.exp(y - max(logits)) for y in logits))
         + float(max(logits) - logits[target])
         for logits, target in zip(
-            window_logits(config, w, window[:-1]), window[1:], strict=True
+            window_logits(config, w, window[:-1], clean), window[first:], strict=True
         )
     ]
     return statistics.fmean(losses)
@@ -253,8 +277,12 @@ def window_loss(config: Config, w: dict[str, Doubles], window: Sequence[int]) ->
 def group_windows(
     config: Config, tokens: Sequence[int], seed: int, group: int
 ) -> list[list[int]]:
-    """Return the windows of one group, each sequenceLength + 1 characters."""
-    blocks, length = (config.batch_size + 3) // 4, config.sequence_length
+    """Return the windows of one group, each sequenceLength + 1 characters.
+
+    Those before them come first.
+    """
+    blocks = (config.batch_size + 3) // 4
+    length = before(config) + config.sequence_length
     chosen = words(seed, WINDOWS, group * blocks, blocks)[: config.batch_size]
     starts = [word % (len(tokens) - length) for word in chosen]
     return [[int(c) for c in tokens[s : s + length + 1]] for s in starts]
@@ -301,7 +329,7 @@ def bundle_signs(config: Config, tokens: Sequence[int], seed: int, trial: int) -
     """Return a trial's signs of all bundles, unread characters silenced."""
     group = trial // group_trials(config)
     windows = group_windows(config, tokens, seed, group)
-    read = {character for window in windows for character in window[:-1]}
+    read = {c for window in windows for c in window[before(config) : -1]}
     drawn = parts(bundles_of(config), seed, direction(config, trial))
     drawn["characters"] = [
         sign if character in read else 0
@@ -310,12 +338,21 @@ def bundle_signs(config: Config, tokens: Sequence[int], seed: int, trial: int) -
     return drawn
 
 
-def trial_signs(config: Config, tokens: Sequence[int], seed: int, trial: int) -> Signs:
-    """Return what rewards multiply, as it is drawn: a sign, or 0, of each weight."""
+def trial_signs(
+    config: Config,
+    weights: Iterable[float],
+    tokens: Sequence[int],
+    seed: int,
+    trial: int,
+) -> Signs:
+    """Return what rewards multiply: a sign, or 0, of each weight, or an integer."""
     if config.noise == "full":
         return full_signs(config, seed, trial)
-    signs = rank_one(config, bundle_signs(config, tokens, seed, trial))
-    return moved(config, trial, signs)
+    signs = bundle_signs(config, tokens, seed, trial)
+    if projects(config):
+        windows = group_windows(config, tokens, seed, trial // group_trials(config))
+        signs |= projected(config, weights, tokens, windows, signs)
+    return moved(config, trial, rank_one(config, signs))
 
 
 def trial_perturbation(
@@ -350,11 +387,11 @@ def perturbed_loss(
     windows: Iterable[Sequence[int]],
 ) -> float:
     """Return the mean loss over windows of perturbed weights, each in its unit."""
-    w = tensors_of(config, weights)
+    w, clean = tensors_of(config, weights), tensors_of(config, weights)
     for name, flat in perturbation.items():
         step = sigma * scale_of(config, name)
         w[name] += step * np.array(flat, np.float64).reshape(w[name].shape)
-    return statistics.fmean(window_loss(config, w, window) for window in windows)
+    return statistics.fmean(window_loss(config, w, each, clean) for each in windows)
 
 
 def trial_loss(
@@ -404,11 +441,15 @@ def quotients(numbers: Iterable[int], divisor: int) -> list[int]:
     return [round(Fraction(int(number), divisor)) for number in numbers]
 
 
-def looked_up(sums: Integers, *, logistic: bool = False) -> Integers:
-    """Return a function of sums in units of 2^-22, times 1024."""
+def looked_up(
+    sums: Integers, *, logistic: bool = False, one: int = 1024, fine: int = 4096
+) -> Integers:
+    """Return a function of sums in units of 1 / (one fine), times one."""
     values, end = table(logistic=logistic), 8 * 512
-    entries = [min(max(entry, -end), end) for entry in quotients(sums, 1 << 13)]
-    return np.array([values[entry + end] for entry in entries], np.int64)
+    steps = quotients(sums, one * fine // 512)
+    entries = [min(max(entry, -end), end) for entry in steps]
+    chosen = [values[entry + end] for entry in entries]
+    return np.array(quotients(chosen, 1024 // one), np.int64)
 
 
 def fixed_tensors(config: Config, weights: Iterable[float]) -> dict[str, Integers]:
@@ -425,19 +466,49 @@ def fixed_tensors(config: Config, weights: Iterable[float]) -> dict[str, Integer
 
 
 def next_fixed(
-    config: Config, w: dict[str, Integers], layer: int, x: Integers, h: Integers
+    config: Config,
+    w: dict[str, Integers],
+    layer: int,
+    x: Integers,
+    h: Integers,
+    one: int = 1024,
+    fine: int = 4096,
 ) -> Integers:
-    """Return a layer's state after one more input, both in units of 1/1024."""
-    wx, wh, b = w[f"Wx{layer}"], w[f"Wh{layer}"], 1024 * w[f"b{layer}"]
+    """Return a layer's state after one more input, both in units of 1 / one."""
+    wx, wh, b = w[f"Wx{layer}"], w[f"Wh{layer}"], one * w[f"b{layer}"]
+    look = partial(looked_up, one=one, fine=fine)
     if config.model_type == "rnn":
-        return looked_up(x @ wx + h @ wh + b)
+        return look(x @ wx + h @ wh + b)
     (wxr, wxz, wxn), (whr, whz, whn) = np.split(wx, 3, 1), np.split(wh, 3, 1)
     br, bz, bn = np.split(b, 3)
-    r = looked_up(x @ wxr + h @ whr + br, logistic=True)
-    z = looked_up(x @ wxz + h @ whz + bz, logistic=True)
-    inner = r * quotients(h @ whn + 1024 * w[f"bn{layer}"], 1024)
-    n = looked_up(inner + x @ wxn + bn)
-    return np.asarray(n + quotients(z * (h - n), 1024))
+    r = look(x @ wxr + h @ whr + br, logistic=True)
+    z = look(x @ wxz + h @ whz + bz, logistic=True)
+    inner = r * quotients(h @ whn + one * w[f"bn{layer}"], one)
+    n = look(inner + x @ wxn + bn)
+    return np.asarray(n + quotients(z * (h - n), one))
+
+
+def coarse_tensors(
+    config: Config, weights: Iterable[float]
+) -> tuple[dict[str, Integers], int]:
+    """Return the tensors where states are in units of 1/128, and the weights' unit.
+
+    As fine as 24 bits hold what can be summed up, unless that is too coarse.
+    """
+    w, fine, most = fixed_tensors(config, weights), 4096, 0
+    for name, (inputs, _) in joins_of(config).items():
+        if name not in ("Wo", "bo"):
+            sizes, state = abs(w[name]), (inputs or "").startswith("state")
+            most += int((sizes.sum(axis=0) if state else sizes).max())
+    while fine > 1 and most * 128 * fine > 2**23 * 4096:
+        fine //= 2
+    if fine * 128 < 512:
+        return w, 4096
+    coarse = {
+        name: np.array(quotients(part.ravel(), 4096 // fine)).reshape(part.shape)
+        for name, part in w.items()
+    }
+    return coarse, fine
 
 
 def fixed_states(
@@ -453,6 +524,22 @@ def fixed_states(
             for layer, states in enumerate(every):
                 state[layer] = x = next_fixed(config, w, layer, x, state[layer])
                 states.append(x)
+    return every
+
+
+def coarse_states(
+    config: Config, weights: Iterable[float], window: Iterable[int]
+) -> list[list[Integers]]:
+    """Return each layer's states after the characters of a window, times 128."""
+    w, fine = coarse_tensors(config, weights)
+    every: list[list[Integers]] = [[] for _ in range(config.n_layers)]
+    state = [np.zeros(config.hidden_size, np.int64) for _ in every]
+    for character in window:
+        x = 128 * np.eye(len(w["bo"]), dtype=np.int64)[character]
+        for layer, states in enumerate(every):
+            h = state[layer]
+            state[layer] = x = next_fixed(config, w, layer, x, h, 128, fine)
+            states.append(x)
     return every
 
 
@@ -530,6 +617,116 @@ def _whiteners(
     return [whitener(each) for each in states]
 
 
+# --- what a window can feel -----------------------------------------------------------
+
+
+def states_of(config: Config) -> int:
+    """Return how many states a group's directions are projected on."""
+    first = max(0, before(config) - 1)
+    each = before(config) + config.sequence_length - first
+    return each * config.batch_size
+
+
+def projects(config: Config) -> bool:
+    """Return whether directions are projected."""
+    asked = (config.projection, config.noise) == ("auto", "lowRank")
+    return asked and states_of(config) <= 64
+
+
+def projection_unit(config: Config) -> float:
+    """Return what integers are divided by to be projected directions."""
+    return 3 * 2 / rooted(min(1.0, states_of(config) / config.hidden_size))
+
+
+def clipped(number: float | Fraction, most: int) -> int:
+    """Return the nearest integer within bounds."""
+    return min(max(round(number), -most), most)
+
+
+def white_states(
+    integers: Matrix, states: Sequence[Integers], size: int
+) -> list[list[int]]:
+    """Return R h in units of 1/32, up to 127: of R times 256 and states times 128."""
+    most, shift = max(sum(abs(x) for x in row) for row in integers), 1
+    while most * 128 / shift + size * 64 > 2**24:
+        shift *= 2
+    rows = [quotients(row, shift) for row in integers]
+    unit = 128 * 256 // 32
+    top = 127 if size <= 1024 else 63
+    return [
+        [
+            clipped(Fraction(sum(map(mul, row, h.tolist())) * shift, unit), top)
+            for row in rows
+        ]
+        for h in states
+    ]
+
+
+def inverse_by_elimination(gram: Matrix) -> tuple[Matrix, float]:
+    """Return (G + m)^-1 in integers and their unit, all operations in float32."""
+    count = len(gram)
+    mean = 0.0
+    for j in range(count):
+        mean = float32(mean + gram[j][j])
+    mean = float32(float32(mean * float32(1 / count)) + 1)
+    rows = [[float(x) for x in row] for row in gram]
+    for j in range(count):
+        rows[j][j] = float32(rows[j][j] + mean)
+    for j in range(count):
+        pivot = float32(1 / rows[j][j])
+        rows[j][j] = 1.0
+        rows[j] = [float32(x * pivot) for x in rows[j]]
+        for i in range(count):
+            if i != j:
+                factor, rows[i][j] = rows[i][j], 0.0
+                rows[i] = [
+                    float32(x - float32(factor * y))
+                    for x, y in zip(rows[i], rows[j], strict=True)
+                ]
+    scale = float32(mean * 65536)
+    whole = [[round(float32(x * scale)) for x in row] for row in rows]
+    return whole, float32(1 / scale)
+
+
+def projected(
+    config: Config,
+    weights: Iterable[float],
+    tokens: Sequence[int],
+    windows: Sequence[Sequence[int]],
+    signs: Signs,
+) -> Signs:
+    """Return the integers in place of the signs that read a state, of one trial."""
+    size, first = config.hidden_size, max(0, before(config) - 1)
+    flat = tuple(map(float, weights))
+    unit = [[256 * (i == k) for k in range(size)] for i in range(size)]
+    shaping = whiteners(config, flat, tokens) or [unit] * config.n_layers
+    layers: list[list[Integers]] = [[] for _ in range(config.n_layers)]
+    each = [coarse_states(config, flat, window[:-1]) for window in windows]
+    for t in range(first, len(windows[0]) - 1):
+        for states in each:
+            for layer, found in enumerate(layers):
+                found.append(states[layer][t])
+    result = {}
+    for layer, found in enumerate(layers):
+        white = white_states(shaping[layer], found, size)
+        result[f"state{layer}"] = on_span(config, white, signs[f"state{layer}"])
+    return result
+
+
+def on_span(config: Config, white: Matrix, direction: Sequence[int]) -> list[int]:
+    """Return a direction's projection onto white states, in integers."""
+    count = len(white)
+    gram = [[sum(map(mul, h, other)) for other in white] for h in white]
+    inverse, unit = inverse_by_elimination(gram)
+    seen = [sum(map(mul, h, direction)) for h in white]
+    most = 2**24 // (127 * count) - 1
+    shares = [sum(map(mul, row, seen)) for row in inverse]
+    shares = [clipped(Fraction(share, 1 << 14), most) for share in shares]
+    scale = float32(unit * float32((1 << 14) * projection_unit(config)))
+    sums = [sum(map(mul, shares, column)) for column in zip(*white, strict=True)]
+    return [clipped(float32(x * scale), 15) for x in sums]
+
+
 # --- rewards and update ---------------------------------------------------------------
 
 
@@ -543,7 +740,9 @@ def rewards(changes: Sequence[float]) -> list[int] | None:
     return [-round(42 * min(3.0, max(-3.0, each))) for each in scaled]
 
 
-def total(config: Config, tokens: Sequence[int], update: Update) -> list[int]:
+def total(
+    config: Config, weights: Iterable[float], tokens: Sequence[int], update: Update
+) -> list[int]:
     """Return the sum of reward times signs over all trials."""
     trials = (
         (segment.seed, group * each + offset)
@@ -553,8 +752,9 @@ def total(config: Config, tokens: Sequence[int], update: Update) -> list[int]:
         for offset in range(each)
     )
     sums = [0] * sum(math.prod(shape) for shape in shapes_of(config).values())
+    here = tuple(map(float, weights))
     for (seed, trial), reward in zip(trials, update.rewards.tolist(), strict=True):
-        e = trial_signs(config, tokens, seed, trial)
+        e = trial_signs(config, here, tokens, seed, trial)
         flat = [sign for tensor in e.values() for sign in tensor]
         sums = [s + int(reward) * sign for s, sign in zip(sums, flat, strict=True)]
     return sums
@@ -565,22 +765,26 @@ def shaped_total(
 ) -> list[float]:
     """Return the sum of reward times perturbation over all trials, rounded once."""
     result: list[float] = []
-    sums = total(config, tokens, update)
+    sums = total(config, weights, tokens, update)
     every = whiteners(config, weights, tokens)
     start = 0
     for name, shape in shapes_of(config).items():
         size = math.prod(shape)
         part, start = sums[start : start + size], start + size
         inputs = joins_of(config)[name][0]
-        if not every or inputs is None or not inputs.startswith("state"):
+        if inputs is None or not inputs.startswith("state"):
             result += map(float, part)
+            continue
+        unit = projection_unit(config) if projects(config) else 1.0
+        if not every:
+            result += [each / unit for each in part]
             continue
         integers, (rows, columns) = every[int(inputs.removeprefix("state"))], shape
         for k in range(rows):
             for n in range(columns):
                 column = part[n::columns]
                 exact = sum(integers[i][k] * column[i] for i in range(rows))
-                result.append(exact / 256)
+                result.append(exact / 256 / unit)
     return result
 
 
@@ -668,6 +872,7 @@ def example_setting(**keys: Any) -> Setting:
         "hidden_size": 4,
         "vocab_size": 9,
         "sequence_length": 5,
+        "burn_in": 2,
         "directions_per_window": 3,
     }
     return Setting(Config(**(small | keys)), "0" * 64)
@@ -711,15 +916,19 @@ def example_segments(step: int) -> list[Segment]:
     return [Segment(5 + step, 0, 3), Segment(1 << 63, 7 * step, 2), Segment(WORD, 1, 1)]
 
 
-def threads_digest() -> str:
-    """Return the digest after a step that is large enough for threads in a product."""
-    setting = example_setting(
-        hidden_size=96, vocab_size=80, directions_per_window=16, sequence_length=16
-    )
-    tokens = example_tokens(setting.config, 2000)
-    update = example_update(setting, 0, [Segment(11, 0, 150), Segment(12, 9, 50)])
-    state = advance(setting, example_state(setting), update, tokens)
-    return state.digest(bytes(32)).hex()
+def threads_digest() -> Iterator[str]:
+    """Yield digests after a step that is large enough for threads in a product.
+
+    Without projection, and with it.
+    """
+    large = {"hidden_size": 96, "vocab_size": 80, "directions_per_window": 16}
+    former = {"projection": "none", "burn_in": 0, "sequence_length": 16}
+    for keys in (former, {"burn_in": 16, "sequence_length": 8}):
+        setting = example_setting(**large, **keys)
+        tokens = example_tokens(setting.config, 2000)
+        update = example_update(setting, 0, [Segment(11, 0, 150), Segment(12, 9, 50)])
+        state = advance(setting, example_state(setting), update, tokens)
+        yield state.digest(bytes(32)).hex()
 
 
 def silenced(

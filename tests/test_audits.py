@@ -431,7 +431,7 @@ def test_a_client_that_has_left_before_the_verdict_has_no_strikes() -> None:
 
 # --- sums -----------------------------------------------------------------------------
 
-TRIALS = Resum(7, 0, (SEGMENT,), np.ones(12, np.int8))
+TRIALS = Resum(Replay(STATE, ()), 7, 0, (SEGMENT,), np.ones(12, np.int8))
 
 
 def test_sums_are_added_up_again_one_at_a_time() -> None:

@@ -33,9 +33,11 @@ DEFAULTS: dict[str, object] = {
     "whitening": "auto",
     "scales": "auto",
     "outputTrials": "auto",
+    "projection": "auto",
     "directionsPerWindow": 16,
     "batchSize": 1,
-    "sequenceLength": 32,
+    "sequenceLength": 8,
+    "burnIn": 16,
     "optimizer": "adam",
     "learningRate": "auto",
     "beta1": 0.9,
@@ -62,6 +64,7 @@ WHOLE: list[tuple[str, Any, Any, Any, Any]] = [
     ("directionsPerWindow", 0, 1024, -1, 1025),
     ("batchSize", 1, 1024, 0, 1025),
     ("sequenceLength", 1, 4096, 0, 4097),
+    ("burnIn", 0, 4096, -1, 4097),
     ("trialsPerStep", 1, 2**24, 0, 2**24 + 1),
     ("stepNum", 0, 2**48, -1, 2**48 + 1),
     ("newTokensInterval", 1, 2**32, 0, 2**32 + 1),
@@ -83,6 +86,7 @@ CHOICES = [
     ("whitening", ("auto", "none")),
     ("scales", ("auto", "none")),
     ("outputTrials", ("auto", "none")),
+    ("projection", ("auto", "none")),
     ("averaging", ("auto", "none")),
     ("optimizer", ("adam", "sgd")),
     ("aggregation", ("auto", "seeds", "sums")),
@@ -96,10 +100,12 @@ SHAPING: dict[str, object] = {
     "whitening": "none",
     "scales": "none",
     "outputTrials": "none",
+    "projection": "none",
     "averaging": "none",
     "directionsPerWindow": 8,
     "batchSize": 2,
     "sequenceLength": 65,
+    "burnIn": 15,
     "optimizer": "sgd",
     "beta1": 0.91,
     "beta2": 0.999,
@@ -472,6 +478,15 @@ def test_decay_and_trials_multiply() -> None:
     assert config.rate(4096, 999, 5.0) == pytest.approx(0.5 * 2 * 0.51)
 
 
+def test_clean_weights_read_before_a_window_unless_noise_is_full() -> None:
+    lengths = [
+        (each.before, each.window_length)
+        for each in (Config(), Config(noise="full"), Config(burn_in=0))
+    ]
+
+    assert lengths == [(16, 24), (0, 8), (0, 8)]
+
+
 # --- JSON and fingerprints ------------------------------------------------------------
 
 NUMBERS: dict[str, st.SearchStrategy[Any]] = {
@@ -534,10 +549,10 @@ def test_any_text_and_number_is_accepted_or_refused_with_its_key(
 def test_the_fingerprint_is_the_hash_of_the_shaping_keys_and_the_text() -> None:
     content = (
         '[{"averaging": "auto", "batchSize": 1, "beta1": 0.9, "beta2": 0.99, '
-        '"directionsPerWindow": 16, '
+        '"burnIn": 16, "directionsPerWindow": 16, '
         '"hiddenSize": 32, "modelType": "rnn", "nLayers": 1, "noise": "lowRank", '
-        '"optimizer": "adam", "outputTrials": "auto", "scales": "auto", '
-        '"sequenceLength": 32, '
+        '"optimizer": "adam", "outputTrials": "auto", "projection": "auto", '
+        '"scales": "auto", "sequenceLength": 8, '
         '"vocabSize": 65, "whitening": "auto"}, "abc"]'
     )
 
@@ -557,15 +572,15 @@ def test_what_runs_did_before_there_was_a_key_has_the_fingerprint_of_then(
         f'{json.dumps(vocabulary)}}}, "abc"]'
     )
 
-    config = from_json(FORMER | {"vocabSize": vocabulary})
+    config = from_json(FORMER | {"vocabSize": vocabulary, "sequenceLength": 32})
     fingerprint = config.fingerprint("abc")
 
     assert fingerprint == hashlib.sha256(content.encode()).digest()
 
 
 def test_what_runs_did_before_there_was_a_key_is_a_value_of_it() -> None:
-    keys = "whitening", "scales", "outputTrials", "averaging"
-    assert dict.fromkeys(keys, "none") == FORMER
+    keys = "whitening", "scales", "outputTrials", "projection", "averaging"
+    assert dict.fromkeys(keys, "none") | {"burnIn": 0} == FORMER
     assert from_json(FORMER).to_json() == Config().to_json() | FORMER
     assert all(RULES[KEYS[key]].shapes for key in FORMER)
 

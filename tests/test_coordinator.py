@@ -19,7 +19,8 @@ from tests.desk import (
 from tests.messages import comparable
 from utilities.data import Tokens
 from utilities.events import Drop, Joined, Left, Received
-from utilities.evolution import Scores, Segment, Update, segment_seed, shape
+from utilities.evolution import Scores, Segment, Update, segment_seed
+from utilities.losses import shape
 from utilities.protocol import (
     PROTOCOL_VERSION,
     Begin,

@@ -6,7 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.desk import Desk, answer_wrongly, changed, lesson, together
+from tests.desk import (
+    PROJECTS,
+    Desk,
+    added,
+    answer_wrongly,
+    changed,
+    lesson,
+    replayed,
+    together,
+)
 from utilities.aggregation import SETTLED, STEPS, Aggregation
 from utilities.config import Config
 from utilities.errors import ProtocolError
@@ -642,6 +651,48 @@ def test_a_step_whose_sums_all_were_computed_teaches_nothing_about_them() -> Non
     assert set(sums) == {0.0025}  # of the steps before: 10 ms for four trials
 
 
+# --- sums that need the weights -------------------------------------------------------
+
+
+@pytest.mark.parametrize("keys", [{}, {"output_trials": "auto"}, {"n_layers": 2}])
+def test_a_late_sum_is_computed_by_the_weights_that_its_trials_were_scored_on(
+    keys: dict[str, Any],
+) -> None:
+    desk = pair(**PROJECTS, **keys)
+    step = desk.coordinator.step
+    assert desk.start.setting.span is not None
+    desk.add_up(1)
+    desk.tick(10.0)
+
+    [command] = desk.log.computes
+    state = replayed(desk.start, command.replay)
+    assert command.replay.updates
+    assert state.step == command.step == step
+    assert state.weights.tobytes() == desk.truth.state(step).weights.tobytes()
+    true = added(desk.start, command, state).tolist()
+    for wrong in (desk.start.state, desk.truth.state(step - 1)):
+        assert added(desk.start, command, wrong).tolist() != true
+    first = desk.sum(1).total.astype(np.int64)
+
+    desk.compute()
+
+    assert newest(desk).total.tolist() == (first + true).tolist()
+    desk.whole_step(1, 2)
+    desk.truth.check()
+
+
+def test_what_projects_nothing_is_added_up_alike_by_any_weights() -> None:
+    desk = pair()
+    desk.add_up(1)
+    desk.tick(10.0)
+
+    [command] = desk.log.computes
+    assert desk.start.setting.span is None
+    states = desk.start.state, desk.truth.state(desk.coordinator.step)
+    one, other = (added(desk.start, command, state).tolist() for state in states)
+    assert one == other
+
+
 # --- the same bits --------------------------------------------------------------------
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -653,6 +704,9 @@ MODELS: dict[str, dict[str, Any]] = {
     "antithetic": {"directions_per_window": 0, "batch_size": 257},
     "sgd": {"optimizer": "sgd"},
     "slices": {"batch_limit": 100, "new_tokens_interval": 2},
+    "projected": PROJECTS,
+    "projected apart": PROJECTS | {"output_trials": "auto", "n_layers": 2},
+    "projected gru": PROJECTS | {"model_type": "gru", "whitening": "none"},
 }
 
 
@@ -720,13 +774,16 @@ class Schedule:
         assert desk.coordinator.step == step + 1
 
 
-@pytest.mark.parametrize("trials_per_step", [None, 16])
+@pytest.mark.parametrize("groups", [None, 4])
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("seed", range(3))
 def test_seeds_and_sums_give_the_same_bits(
-    seed: int, model: str, trials_per_step: int | None
+    seed: int, model: str, groups: int | None
 ) -> None:
-    keys = MODELS[model] | {"trials_per_step": trials_per_step, "decay": "none"}
+    keys = MODELS[model] | {"decay": "none"}
+    if groups is not None:
+        each = lesson(**keys).setting.config.trials_per_group
+        keys |= {"trials_per_step": groups * each}
     runs = [Schedule(seed, way, **keys) for way in ("seeds", "sums")]
 
     for run in runs:

@@ -160,7 +160,7 @@ def test_sums_are_the_true_ones(replica: Replica) -> None:
     [answer] = replica.sums([SHARES])
 
     assert isinstance(answer, Sum)
-    expected = total(SETTING, TOKENS.tokens, SHARES.segments, SHARES.rewards)
+    expected = total(SETTING, None, TOKENS.tokens, SHARES.segments, SHARES.rewards)
     assert np.array_equal(answer.total, expected)
     assert replica.spent > 0
 

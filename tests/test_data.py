@@ -335,7 +335,9 @@ def test_short_text_is_refused_with_both_numbers(documents: tuple[str, ...]) -> 
     with pytest.raises(DataError, match=r"tiny\.txt: .*at least 1000 .*--data") as seen:
         build_corpus(text, AB, 64)
 
-    assert f"sequenceLength 64, got {text.length};" in str(seen.value)
+    assert f"windows of 64 (sequenceLength and burnIn), got {text.length};" in str(
+        seen.value
+    )
 
 
 def test_text_of_the_least_length_is_taken() -> None:

@@ -136,7 +136,7 @@ def test_options_that_are_not_accepted_leave_no_run(
     ("content", "expected"),
     [
         (b"", "expected text, got only empty files"),
-        (b"short", "expected at least 1000 characters for sequenceLength 16, got 5"),
+        (b"short", "expected at least 1000 characters for windows of 32"),
         (
             b"a line\nand b\xe4d\n",
             "line 2, byte offset 12: expected UTF-8, got 0xe4; name what it is",
@@ -226,7 +226,7 @@ def test_a_log_that_can_no_longer_grow_ends_a_run_that_is_saved(lab: Lab) -> Non
 
     assert "metrics.jsonl: cannot be written: File too large; nothing written" in said
     step, _ = lab.last_checkpoint()
-    assert step > len(lab.metrics()) > 50, "saved where it stood"
+    assert step > len(lab.metrics()) > 40, "saved where it stood"
     goes_on(lab, step)
 
 

@@ -17,9 +17,12 @@ from tests.reference import (
     example_weights,
 )
 from utilities.engine import Engine, OneCore, Scored, fitting
-from utilities.evolution import Segment, Setting, pieces, total
+from utilities.evolution import Segment, Setting, pieces, projection_of, total
+from utilities.model import Floats, Tokens
+from utilities.rewards import Rewards
 from utilities.scoring import score
 from utilities.sums import cosine
+from utilities.whitening import Whiteners
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "rnn": {},
@@ -27,6 +30,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "full": {"noise": "full"},
     "antithetic": {"directions_per_window": 0, "model_type": "gru"},
     "plain": {"whitening": "none"},
+    "former": {"projection": "none", "burn_in": 0},
     "apart": {"output_trials": "auto", "n_layers": 2},
 }
 SEGMENT = Segment(77, 3, 100)
@@ -179,14 +183,28 @@ def setting(request: pytest.FixtureRequest) -> Setting:
     return example_setting(**VARIANTS[request.param])
 
 
-def test_halves_make_up_the_total(setting: Setting) -> None:
+def step_of(setting: Setting) -> tuple[Setting, Floats, Tokens, Whiteners]:
+    """Return what all trials of a step have in common."""
+    weights = example_weights(setting.layout.size)
     tokens = example_tokens(setting.config)
+    return setting, weights, tokens, setting.whiteners(weights, tokens)
+
+
+def summed(setting: Setting, segments: Sequence[Segment], rewards: Rewards) -> Any:
+    """Return the total over some trials of that step."""
+    _, weights, tokens, _ = step_of(setting)
+    projection = projection_of(setting, weights, tokens)
+    return total(setting, projection, tokens, segments, rewards)
+
+
+def test_halves_make_up_the_total(setting: Setting) -> None:
     update = example_update(setting, 1, example_segments(1))
     engine: Engine = OneCore(Clock())
+    trials = update.segments, update.rewards
 
-    one, other = engine.halves(setting, tokens, update.segments, update.rewards)
+    one, other = engine.halves(*step_of(setting), *trials)
 
-    every = total(setting, tokens, update.segments, update.rewards)
+    every = summed(setting, *trials)
     assert (one.dtype, other.dtype) == (every.dtype, every.dtype)
     assert (one + other == every).all()
     assert one.any()
@@ -196,17 +214,13 @@ def test_halves_make_up_the_total(setting: Setting) -> None:
 def test_halves_are_the_same_after_some_of_their_trials_were_scored(
     setting: Setting,
 ) -> None:
-    tokens, weights = (
-        example_tokens(setting.config),
-        example_weights(setting.layout.size),
-    )
+    step = step_of(setting)
     update = example_update(setting, 1, [Segment(9, 0, 5), Segment(10, 0, 7)])
-    work = setting, tokens, update.segments, update.rewards
-    shaped = setting.whiteners(weights, tokens)
+    work = *step, update.segments, update.rewards
     engine: Engine = OneCore(Clock())
     own = [Segment(10, 0, 100)]
 
-    engine.score(setting, weights, tokens, shaped, own, None, lambda trials: None)
+    engine.score(*step, own, None, lambda trials: None)
 
     expected = OneCore(Clock()).halves(*work)
     for _ in range(2):  # the second time nothing is kept any more
@@ -214,25 +228,39 @@ def test_halves_are_the_same_after_some_of_their_trials_were_scored(
 
 
 def test_each_half_is_the_sum_of_its_own_groups(setting: Setting) -> None:
-    tokens, each = example_tokens(setting.config), setting.config.trials_per_group
+    each = setting.config.trials_per_group
     update = example_update(setting, 1, [Segment(9, 2, 4)])
     shaped = update.rewards
 
-    one, other = OneCore(Clock()).halves(setting, tokens, update.segments, shaped)
+    one, other = OneCore(Clock()).halves(*step_of(setting), update.segments, shaped)
 
-    first = total(setting, tokens, [Segment(9, 2, 2)], shaped[: 2 * each])
-    second = total(setting, tokens, [Segment(9, 4, 2)], shaped[2 * each :])
+    first = summed(setting, [Segment(9, 2, 2)], shaped[: 2 * each])
+    second = summed(setting, [Segment(9, 4, 2)], shaped[2 * each :])
     assert (one == first).all()
     assert (other == second).all()
+
+
+def test_halves_depend_on_the_weights_only_where_directions_are_projected(
+    setting: Setting,
+) -> None:
+    _, weights, tokens, shaped = step_of(setting)
+    update = example_update(setting, 1, example_segments(1))
+    trials = update.segments, update.rewards
+
+    def halved(flat: Floats) -> Any:
+        return OneCore(Clock()).halves(setting, flat, tokens, shaped, *trials)
+
+    same = np.array_equal(halved(weights), halved(weights[::-1].copy()))
+
+    assert same is (setting.span is None)
 
 
 def test_a_single_group_has_no_other_half() -> None:
     setting = example_setting()
     update = example_update(setting, 1, [Segment(9, 2, 1)])
 
-    one, other = OneCore(Clock()).halves(
-        setting, example_tokens(setting.config), update.segments, update.rewards
-    )
+    trials = update.segments, update.rewards
+    one, other = OneCore(Clock()).halves(*step_of(setting), *trials)
 
     assert one.any()
     assert not other.any()
@@ -242,9 +270,8 @@ def test_a_single_group_has_no_other_half() -> None:
 def test_halves_of_nothing_are_zero() -> None:
     setting = example_setting()
 
-    one, other = OneCore(Clock()).halves(
-        setting, example_tokens(setting.config), (), np.zeros(0, np.int8)
-    )
+    nothing = np.zeros(0, np.int8)
+    one, other = OneCore(Clock()).halves(*step_of(setting), (), nothing)
 
     assert one.tolist() == other.tolist() == [0] * setting.layout.size
 

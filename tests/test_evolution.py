@@ -42,17 +42,15 @@ from utilities.evolution import (
     apply,
     chunk_groups,
     chunks,
-    differences,
     halves,
     initial_state,
-    mean_loss,
     pieces,
+    projection_of,
     segment_seed,
-    shape,
     total,
-    usable,
     windows_of,
 )
+from utilities.losses import differences, mean_loss, shape, usable
 from utilities.model import Tokens
 from utilities.noise import Signs
 from utilities.rewards import median, rewards, rewards_of
@@ -320,7 +318,8 @@ def test_windows_are_those_of_the_reference(setting: Setting) -> None:
 
     windows = windows_of(setting, tokens, Segment(TOP, 6, 4))
 
-    assert windows.shape == (6, 4, setting.config.batch_size)
+    length = 6 if setting.full else 2 + 6
+    assert windows.shape == (length, 4, setting.config.batch_size)
     for group in range(4):
         expected = reference.group_windows(
             setting.config, tokens.tolist(), TOP, 6 + group
@@ -343,7 +342,7 @@ def test_only_characters_that_a_group_reads_have_signs_all_else_is_as_drawn(
     a, as_drawn = signs.pop("characters"), drawn.pop("characters")
     silent = 0
     for trial, row in enumerate(a):
-        read = sorted(set(windows[:-1, trial // each].ravel().tolist()))
+        read = sorted(set(windows[2:-1, trial // each].ravel().tolist()))
         assert np.flatnonzero(row).tolist() == read
         assert (row[read] == as_drawn[trial, read]).all()
         silent += 9 - len(read)
@@ -353,12 +352,23 @@ def test_only_characters_that_a_group_reads_have_signs_all_else_is_as_drawn(
 
 
 def test_a_character_that_is_only_predicted_is_not_read() -> None:
-    setting = example_setting(sequence_length=2, vocab_size=4, directions_per_window=1)
+    keys = {"sequence_length": 2, "vocab_size": 4, "burn_in": 0}
+    setting = example_setting(**keys, directions_per_window=1)
     windows = np.array([[[0]], [[1]], [[2]]])  # 2 is the last target
 
     a = silenced(setting, windows, Segment(1, 0, 1))["characters"]
 
     assert np.abs(a).tolist() == [[1, 1, 0, 0]]
+
+
+def test_a_character_that_only_the_clean_weights_read_is_not_read_by_a_trial() -> None:
+    keys = {"sequence_length": 2, "vocab_size": 6, "burn_in": 2}
+    setting = example_setting(**keys, directions_per_window=1)
+    windows = np.array([[[4]], [[1]], [[0]], [[1]], [[2]]])
+
+    a = silenced(setting, windows, Segment(1, 0, 1))["characters"]
+
+    assert np.abs(a).tolist() == [[1, 1, 0, 0, 0, 0]]
 
 
 @pytest.mark.parametrize("variant", ["full", "full pairs"])
@@ -722,13 +732,17 @@ def test_chunks_hold_all_pieces_in_order_and_never_too_many_groups(
 
 
 def test_a_chunk_is_small_but_never_less_than_a_group() -> None:
-    few = example_setting(directions_per_window=16)
+    sixteen = {"directions_per_window": 16}
+    few = example_setting(**sixteen, projection="none")
+    wide = example_setting(**sixteen, hidden_size=100)
     full = example_setting(
         directions_per_window=1024, noise="full", hidden_size=256, n_layers=5
     )
 
     assert few.noise.signs_per_trial == 9 + 4 + 4 + 9
     assert chunk_groups(few) == 2**20 // 26 // 16
+    assert wide.span is not None
+    assert chunk_groups(wide) == 2**20 // 218 // 16  # the floats are what counts
     assert full.noise.signs_per_trial > 2**19
     assert chunk_groups(full) == 1
 
@@ -738,12 +752,15 @@ def test_a_chunk_is_within_the_bound_of_exact_sums_however_small_the_model(
     directions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evolution, "CHUNK_FLOATS", 1 << 60)
-    each = max(1, directions)
+    each, keys = max(1, directions), {"directions_per_window": directions}
 
-    groups = chunk_groups(example_setting(directions_per_window=directions))
+    groups = chunk_groups(example_setting(**keys))
+    as_drawn = chunk_groups(example_setting(**keys, projection="none"))
 
-    assert groups == 2**17 // each
-    assert 126 * groups * each < 2**24
+    assert groups == 2**17 // 15 // each
+    assert 15 * 126 * groups * each < 2**24
+    assert as_drawn == 2**17 // each
+    assert 126 * as_drawn * each < 2**24
 
 
 # --- sums -----------------------------------------------------------------------------
@@ -752,7 +769,9 @@ def test_a_chunk_is_within_the_bound_of_exact_sums_however_small_the_model(
 def summed(
     setting: Setting, tokens: Tokens, update: Update, groups: int | None = None
 ) -> NDArray[np.int64]:
-    return total(setting, tokens, update.segments, update.rewards, groups)
+    projection = projection_of(setting, example_weights(setting.layout.size), tokens)
+    about = setting, projection, tokens
+    return total(*about, update.segments, update.rewards, groups)
 
 
 def test_sums_are_those_of_python_integers_for_any_chunks(
@@ -760,7 +779,8 @@ def test_sums_are_those_of_python_integers_for_any_chunks(
 ) -> None:
     tokens = example_tokens(setting.config)
     update = example_update(setting, 2, example_segments(2))
-    expected = reference.total(setting.config, tokens.tolist(), update)
+    weights = example_weights(setting.layout.size)
+    expected = reference.total(setting.config, weights, tokens.tolist(), update)
 
     assert summed(setting, tokens, update).tolist() == expected
     for groups in (1, 2, 3, 1000):
@@ -782,7 +802,9 @@ def test_sums_are_the_same_for_any_split_of_a_segment(
         Segment(TOP, start, size) for start, size in zip(starts, sizes, strict=True)
     )
 
-    split = total(setting, tokens, parts, whole.rewards)
+    weights = example_weights(setting.layout.size)
+    about = setting, projection_of(setting, weights, tokens), tokens
+    split = total(*about, parts, whole.rewards)
 
     assert (split == summed(setting, tokens, whole)).all()
 
@@ -870,10 +892,11 @@ def test_halves_add_up_to_the_total_for_any_segments_and_chunks(
         example_update(setting, 1, segments),
     )
 
-    one, other = (
-        total(setting, tokens, s, r, groups)
-        for s, r in halves(setting, segments, update.rewards)
-    )
+    shares = [
+        dataclasses.replace(update, segments=tuple(some), rewards=theirs)
+        for some, theirs in halves(setting, segments, update.rewards)
+    ]
+    one, other = (summed(setting, tokens, each, groups) for each in shares)
 
     assert (one + other == summed(setting, tokens, update)).all()
 
@@ -947,11 +970,13 @@ def test_a_mean_of_the_weights_changes_nothing_else() -> None:
         assert state.trained is state.weights
 
 
-def test_bits_of_a_mean_are_for_ever() -> None:
-    setting = example_setting()
+@pytest.mark.parametrize("former", [True, False])
+def test_bits_of_a_mean_are_for_ever(former: bool) -> None:
+    setting = example_setting(**FORMER if former else {})
     *_, (state, _) = steps(setting, averaging_state(setting))
 
-    assert state.digest(FINGERPRINT).hex() == AVERAGED
+    expected = AVERAGED if former else AVERAGED_PROJECTED
+    assert state.digest(FINGERPRINT).hex() == expected
 
 
 @pytest.mark.parametrize(("averaging", "length"), [("auto", 4), ("none", 0)])
@@ -972,6 +997,7 @@ def test_a_state_fits_a_run_that_keeps_a_mean_or_none(
 
 
 AVERAGED = "381edbc825fdbfcc7c567d1bcdd192cfcca68072d62296de9ee4d71ccce916d9"
+AVERAGED_PROJECTED = "9ffcebeb844dbaebd875c74d4f2c3cf066fa08eac08f99d7abb36a53b8306d75"
 GOLDEN = {
     "rnn": "dcf1574d1a5e05fd02a0686478430ea609d0d094b2e64f1b39f382afb4171a1f",
     "gru": "92a8a1e7678da9442df72387aa0739dc8440e266d42c294ac2c231d2de4b3b07",
@@ -1002,11 +1028,33 @@ SCALED = {
     "plain": "f4b19837a9c6699b508dc84af14f645d23bd899b3fb475a762cd6be8a8c1b67a",
     "plain deep": "5763a017516b86612e6b88bdbaf77c986d54b2d87c95e3885326f9eb1973a7f9",
 }
+PROJECTED = {
+    "rnn": "7cf5350d501dd3b30645720a453ef093b6d7748b0106a46b6a0814bb1d3e8159",
+    "gru": "759d867052c7ec8ebecffc5a33d8c055f2b862e2a4b2a7ba0509699cc7d99f05",
+    "deep": "b956b457c9867ceedd98a40f9d54bc6c6f231af316c41f7ca49e13cdfe1b0158",
+    "sgd": "1cae5f5fbd086351317f405fee3610a4bf492ff787d79f4ed014e07213d45621",
+    "antithetic": "6bab27c5e78ef794cf056f979284b5be276a6275d7e4b85571374bf8c37dbc94",
+    "betas": "a54104b6712c566dc189599297187f7d3a7a9df6ae67b2148643e365adafa02a",
+    "plain": "1aa61b2752e11fc570eb6c12c5e232a0b66d959c2077a72bea2cc853b2d0cb3e",
+    "plain deep": "319e9d9ab66a1f11de8907b91cf40b3db0ecc15b15eebb081603c9bf88543a81",
+}
+
+FORMER: dict[str, Any] = {"projection": "none", "burn_in": 0}
+
+
+@pytest.mark.parametrize(("variant", "digest"), (GOLDEN | PROJECTED).items())
+def test_digests_after_three_steps_never_change(variant: str, digest: str) -> None:
+    *_, (state, _) = steps(example_setting(**VARIANTS[variant]))
+
+    assert (state.step, state.count) == (3, 3)
+    assert state.digest(FINGERPRINT).hex() == digest
 
 
 @pytest.mark.parametrize(("variant", "digest"), (GOLDEN | SCALED).items())
-def test_digests_after_three_steps_never_change(variant: str, digest: str) -> None:
-    *_, (state, _) = steps(example_setting(**VARIANTS[variant]))
+def test_digests_without_projection_are_those_of_before_there_was_any(
+    variant: str, digest: str
+) -> None:
+    *_, (state, _) = steps(example_setting(**VARIANTS[variant] | FORMER))
 
     assert (state.step, state.count) == (3, 3)
     assert state.digest(FINGERPRINT).hex() == digest
@@ -1016,7 +1064,8 @@ def test_digests_after_three_steps_never_change(variant: str, digest: str) -> No
 def test_digests_without_scales_are_those_of_before_there_were_any(
     variant: str, digest: str
 ) -> None:
-    keys = VARIANTS[variant] | {"scales": "none", "output_trials": "none"}
+    former = FORMER | {"scales": "none", "output_trials": "none"}
+    keys = VARIANTS[variant] | former
 
     *_, (state, _) = steps(example_setting(**keys))
 
@@ -1028,7 +1077,7 @@ def test_digests_without_whitening_are_those_of_before_there_was_any(
     variant: str, digest: str
 ) -> None:
     former = ("whitening", "scales", "output_trials")
-    keys = VARIANTS[variant] | dict.fromkeys(former, "none")
+    keys = VARIANTS[variant] | FORMER | dict.fromkeys(former, "none")
 
     *_, (state, _) = steps(example_setting(**keys))
 
@@ -1043,6 +1092,8 @@ def test_golden_digests_cover_all_variants() -> None:
     assert set(SCALED) == {
         name for name, each in settings.items() if each.config.scaled
     }
+    assert set(PROJECTED) == {name for name, each in settings.items() if each.span}
+    assert not any(example_setting(**keys | FORMER).span for keys in VARIANTS.values())
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
@@ -1092,7 +1143,9 @@ def test_an_update_without_trials_has_no_total() -> None:
 
 
 def test_gradient_descent_by_hand() -> None:
-    setting = example_setting(optimizer="sgd", directions_per_window=1)
+    setting = example_setting(
+        optimizer="sgd", directions_per_window=1, projection="none"
+    )
     tokens, before = example_tokens(setting.config), example_state(setting)
     shaped = np.array([0, 0, 126, 126], np.int8)
     update = Update(0, 0, 4, 64.0, (Segment(TOP, 5, 2),), shaped)
@@ -1114,7 +1167,8 @@ def test_gradient_descent_by_hand() -> None:
 
 
 def test_the_first_step_of_adam_goes_one_rate_towards_the_better_signs() -> None:
-    setting = example_setting(directions_per_window=1, output_trials="none")
+    joint = {"output_trials": "none", "projection": "none"}
+    setting = example_setting(directions_per_window=1, **joint)
     tokens, before = example_tokens(setting.config), example_state(setting)
     update = Update(0, 0, 1, 0.25, (Segment(9, 2, 1),), np.array([-126], np.int8))
 
@@ -1200,7 +1254,7 @@ def test_the_order_of_answers_does_not_matter_to_the_state() -> None:
 def test_the_number_of_threads_does_not_matter(threads: str) -> None:
     libraries = ("OPENBLAS", "OMP", "MKL")
     variables = {f"{library}_NUM_THREADS": threads for library in libraries}
-    code = "from tests.reference import threads_digest; print(threads_digest())"
+    code = "from tests.reference import threads_digest; print(*threads_digest())"
 
     child = subprocess.run(
         [sys.executable, "-c", code],
@@ -1212,10 +1266,10 @@ def test_the_number_of_threads_does_not_matter(threads: str) -> None:
     )
 
     assert (child.stderr, child.returncode) == ("", 0)
-    assert (
-        child.stdout.strip()
-        == "e8c9cc68b4d89f79ecb7bcd67fd8ae3388ae846117630899af94658c640fbfd4"
-    )
+    assert child.stdout.split() == [
+        "e8c9cc68b4d89f79ecb7bcd67fd8ae3388ae846117630899af94658c640fbfd4",
+        "7b0b6d2664a8e86538daca78109ac5127d8cc8dae09dff7ec93ccb4d0843d231",
+    ]
 
 
 @pytest.mark.parametrize(

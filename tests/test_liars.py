@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.desk import Desk, Lesson, hello, lesson
+from tests.desk import PROJECTS, Desk, Lesson, added, hello, lesson, replayed
 from tests.panel import LIES, Liar, Panel
 from tests.wire import Node, Wire
 from utilities.audits import FLOOR, TRUST, Audits, Record, Resum, Resummed, chance
@@ -110,7 +110,8 @@ def test_who_has_left_is_expelled_though_no_step_is_open() -> None:
     desk.join(1, "ann")
     (ann,) = desk.coordinator.clients
     desk.leave(1)
-    trials = Resum(7, 0, (Segment(1, 0, 1),), np.ones(12, np.int8))
+    replay = desk.coordinator._ledger.before(0)
+    trials = Resum(replay, 7, 0, (Segment(1, 0, 1),), np.ones(12, np.int8))
     desk.coordinator._audits.resum((ann, trials, np.zeros(3, np.int32)))
 
     desk.do(Resummed(np.ones(3, np.int64)))
@@ -120,17 +121,23 @@ def test_who_has_left_is_expelled_though_no_step_is_open() -> None:
     assert desk.log.said("ann refused: expelled: its sum", warning=True)
 
 
+@pytest.mark.parametrize("keys", [{}, PROJECTS])
 @pytest.mark.parametrize("lies", [True, False])
-def test_a_sum_that_is_wrong_by_one_is_found_out(lies: bool) -> None:
-    wire = Wire(aggregation="sums")
+def test_a_sum_that_is_wrong_by_one_is_found_out(
+    lies: bool, keys: dict[str, Any]
+) -> None:
+    wire = Wire(aggregation="sums", **keys)
     liar = wire.node("liar")
     for name in ("ann", "bob"):
         wire.node(name)
 
+    projected = wire.start.setting.projected
+    place, by = (projected[0].start, 1) if projected else (-1, 2)
+
     def tamper(message: Message) -> Message:
         if isinstance(message, Sum) and lies and message.step > 5:
             total = message.total.copy()
-            total[-1] += 2  # as odd or even as before, and within what is possible
+            total[place] += by  # as odd or even as it can be, and as large
             return replace(message, total=total)
         return message
 
@@ -142,6 +149,28 @@ def test_a_sum_that_is_wrong_by_one_is_found_out(lies: bool) -> None:
     assert names == ({"ann", "bob"} if lies else {"liar", "ann", "bob"})
     words = "liar expelled: its sum of step"
     assert wire.log.said(words, warning=True) == lies
+    assert wire.log.resums
+
+
+def test_sums_are_checked_by_the_weights_that_their_trials_were_scored_on() -> None:
+    wire = Wire(aggregation="sums", **PROJECTS)
+    for name in ("ann", "bob"):
+        wire.node(name)
+
+    wire.run_to(30)
+
+    differ = 0
+    for command in wire.log.resums:
+        state = replayed(wire.start, command.replay)
+        assert state.step == command.step
+        digest = state.digest(wire.start.setting.fingerprint)
+        assert digest == wire.truth.digest(command.step)
+        true = added(wire.start, command, state)
+        wrong = added(wire.start, command, wire.start.state)
+        differ += true.tolist() != wrong.tolist()
+    assert differ > 5
+    assert not wire.log.said("expelled")
+    assert wire.log.computes == []
 
 
 # --- the panel of liars ---------------------------------------------------------------

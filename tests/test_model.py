@@ -494,7 +494,7 @@ def reference_losses(
     w = reference.tensors_of(config, weights)
     windows = [reference.group_windows(config, text, TOP, group) for group in groups]
     clean = [
-        sum(reference.window_loss(config, w, each) for each in group) / len(group)
+        sum(reference.window_loss(config, w, each, w) for each in group) / len(group)
         for group in windows
     ]
     return list(losses()), clean if config.directions_per_window else []

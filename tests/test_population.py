@@ -36,7 +36,7 @@ class Batch:
     config: Config
     weights: Floats
     signs: dict[str, Floats]
-    windows: Tokens
+    windows: Tokens  # those that the clean weights read before come first
 
     @property
     def copies(self) -> int:
@@ -48,9 +48,24 @@ class Batch:
             self.weights,
             self.signs,
             self.config.sigma,
-            self.windows,
+            self.windows[self.config.before :],
             self.copies,
+            begun=self.begun(),
         )
+
+    def begun(self) -> list[Floats]:
+        """Return the states in which windows begin; nothing for zero states."""
+        config, before = self.config, self.windows[: self.config.before]
+        w = reference.tensors_of(config, self.weights)
+        shape = (config.n_layers, *before.shape[1:], config.hidden_size)
+        every = np.zeros(shape)
+        for group, window in np.ndindex(*before.shape[1:]):
+            for character in before[:, group, window]:
+                x = np.eye(len(w["bo"]))[character]
+                for layer, states in enumerate(every[:, group, window]):
+                    x = reference.next_hidden(config, w, layer, x, states)
+                    every[layer, group, window] = x
+        return list(every.astype(np.float32)) if len(before) else []
 
     def losses(self) -> Floats:
         return self.population().losses()
@@ -91,9 +106,9 @@ def random_signs(config: Config, groups: int, seed: int) -> dict[str, Floats]:
 
 def batch(groups: int = GROUPS, seed: int = 7, **keys: Any) -> Batch:
     """Return a small batch; keys as in `Config`."""
-    config = reference.example_setting(**({"sigma": 0.1} | keys)).config
+    config = reference.example_setting(**({"sigma": 0.1, "burn_in": 0} | keys)).config
     weights = reference.example_weights(Layout(config).size)
-    shape = (config.sequence_length + 1, groups, config.batch_size)
+    shape = (config.window_length + 1, groups, config.batch_size)
     text = np.random.default_rng(seed + 1).integers(0, config.vocab_size, shape)
     signs = random_signs(config, groups, seed)
     return Batch(config, weights, signs, text.astype(np.uint16))
@@ -238,6 +253,7 @@ def test_losses_of_any_shape_are_those_of_the_reference(data: st.DataObject) -> 
         hidden_size=whole(1, 6),
         vocab_size=whole(3, 12),
         sequence_length=whole(1, 6),
+        burn_in=whole(0, 4),
         batch_size=whole(1, 4),
         directions_per_window=whole(0, 4),
         sigma=data.draw(st.sampled_from([0.001, 0.02, 0.3, 1.0, 2.0])),
@@ -248,10 +264,40 @@ def test_losses_of_any_shape_are_those_of_the_reference(data: st.DataObject) -> 
     assert_close(some.losses(), some.expected())
 
 
-def test_a_loss_of_an_rnn_by_hand() -> None:
-    config = Config(
-        hidden_size=1, vocab_size=3, sequence_length=1, sigma=0.25, n_layers=1
+@EVERY
+@pytest.mark.parametrize("directions", [4, 0])
+@pytest.mark.parametrize("change", [None, large_output, large_shift])
+def test_all_copies_begin_where_the_clean_weights_have_come_to(
+    model_type: str, n_layers: int, directions: int, change: Any, scored: Counter[str]
+) -> None:
+    some = batch(
+        model_type=model_type,
+        n_layers=n_layers,
+        batch_size=2,
+        directions_per_window=directions,
+        burn_in=3,
     )
+    some = change(some) if change else some
+    without = dataclasses.replace(some, windows=some.windows[3:])
+    without = dataclasses.replace(
+        without, config=dataclasses.replace(some.config, burn_in=0)
+    )
+
+    losses = some.losses()
+
+    assert_close(losses, some.expected())
+    assert scored == (LATE if change else FAST)
+    differ = losses != without.losses()
+    assert change is large_shift or differ.all()
+
+
+def one_unit(**keys: Any) -> Config:
+    known = {"hidden_size": 1, "vocab_size": 3, "sequence_length": 1, "sigma": 0.25}
+    return Config(**(known | {"burn_in": 0} | keys))
+
+
+def test_a_loss_of_an_rnn_by_hand() -> None:
+    config = one_unit()
     #          Wx0          Wh0  b0   Wo            bo
     numbers = [9, 0.5, 9, *(9,), 0.125, *(2, -1, 0.5), *(0, 1, -1)]
     drawn = {
@@ -272,10 +318,27 @@ def test_a_loss_of_an_rnn_by_hand() -> None:
     assert losses.tolist() == [[pytest.approx(expected, abs=1e-6)]]
 
 
+def test_a_loss_of_an_rnn_that_has_begun_by_hand() -> None:
+    config = one_unit(burn_in=1, scales="none")
+    #          Wx0            Wh0   b0  Wo      bo
+    numbers = [0.25, 0.5, 9, *(0.75,), 0.125, *(2, -1, 0.5), *(0, 1, -1)]
+    drawn = {"characters": [1, 1, 1], "gates0": [-1], "state0": [-1]}
+    drawn["logits"] = [1, 1, -1]
+    signs = {name: np.array([[e]], np.float32) for name, e in drawn.items()}
+    windows = np.array([[[0]], [[1]], [[2]]], np.uint16)
+
+    losses = Batch(config, np.array(numbers, np.float32), signs, windows).losses()
+
+    begun = math.tanh(0.25 + 0.125)
+    h = math.tanh(0.5 + 0.125 + 0.75 * begun - 0.25 * (1 + 1 - begun))
+    s = 0.25 * (1 - h)
+    logits = [2 * h + 0 + s, -h + 1 + s, 0.5 * h - 1 - s]
+    expected = math.log(sum(map(math.exp, logits))) - logits[2]
+    assert losses.tolist() == [[pytest.approx(expected, abs=1e-6)]]
+
+
 def test_a_loss_of_a_gru_by_hand() -> None:
-    config = Config(
-        model_type="gru", hidden_size=1, vocab_size=3, sequence_length=1, sigma=0.25
-    )
+    config = one_unit(model_type="gru")
     numbers = [
         *(9, 9, 9),  # Wx0: r z n of character 0, which is not read
         *(0.5, -0.5, 0.75),

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utilities.config import KEYS, Config
+from utilities.config import FORMER, KEYS, Config
 from utilities.data import Text, Vocabulary
 from utilities.disk import Disk
 from utilities.errors import CheckpointError, RunError
@@ -306,11 +306,12 @@ def test_a_run_that_is_older_than_a_key_goes_on_without_it(
     store: RunStore, run: Run
 ) -> None:
     new = store.open(lock=False).record.config
-    edit(run, **dict.fromkeys(("whitening", "scales", "outputTrials", "averaging")))
+    edit(run, **dict.fromkeys(FORMER))
     old = store.open(lock=False).record.config
 
-    for name in ("whitening", "scales", "output_trials", "averaging"):
+    for name in ("whitening", "scales", "output_trials", "projection", "averaging"):
         assert (getattr(new, name), getattr(old, name)) == ("auto", "none")
+    assert (new.burn_in, old.burn_in) == (16, 0)
     keys = "batchSize beta1 beta2 directionsPerWindow hiddenSize modelType nLayers"
     keys += " noise optimizer sequenceLength vocabSize"
     hashed = {key: new.to_json()[key] for key in keys.split()}

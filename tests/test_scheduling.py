@@ -12,7 +12,15 @@ from tests.desk import Lesson, lesson
 from tests.steps import bits
 from utilities.config import Config
 from utilities.engine import OneCore, Scored
-from utilities.evolution import Scores, Segment, Setting, chunk_groups, halves, total
+from utilities.evolution import (
+    Scores,
+    Segment,
+    Setting,
+    chunk_groups,
+    halves,
+    projection_of,
+    total,
+)
 from utilities.model import Floats, Tokens
 from utilities.scheduling import (
     groups_of,
@@ -30,6 +38,8 @@ from utilities.whitening import Whiteners
 LESSON = lesson()  # a block is one group of four trials
 GRU = lesson(model_type="gru")
 FULL = lesson(noise="full", directions_per_window=0, batch_size=300)
+PROJECTED = lesson(batch_size=2, burn_in=3, n_layers=2, projection="auto")
+LESSONS = LESSON, GRU, FULL, PROJECTED
 SEGMENT = Segment(7, 3, 10)
 
 
@@ -173,7 +183,7 @@ def test_a_part_of_a_sheet_is_that_of_its_groups_and_can_be_written_to() -> None
     assert sheet.clean.tolist() == [0, 1, 9, 9, 9, 5]
 
 
-@pytest.mark.parametrize("start", [LESSON, GRU, FULL], ids=["rnn", "gru", "full"])
+@pytest.mark.parametrize("start", LESSONS, ids=["rnn", "gru", "full", "projected"])
 def test_a_worker_alone_scores_what_one_core_does(start: Lesson) -> None:
     counter, sheet = Numbers(), sheet_of(start, [SEGMENT])
     share(counter, sheet, start=start)
@@ -277,14 +287,15 @@ def test_parts_of_a_sum_are_a_few_for_each_worker_but_never_tiny_nor_large() -> 
     assert part_groups(setting, 100, 2) == 32  # 1,024 trials
     assert part_groups(setting, 1 << 20, 2) == chunk_groups(setting)
     assert part_groups(LESSON.setting, 1, 3) == 256
+    assert part_groups(PROJECTED.setting, 1, 3) == 256
 
 
 @settings(deadline=None, max_examples=25)
-@given(SEGMENTS, st.integers(1, 7), st.sampled_from([LESSON, GRU, FULL]), st.data())
+@given(SEGMENTS, st.integers(1, 7), st.sampled_from(LESSONS), st.data())
 def test_shares_add_up_to_both_halves(
     segments: list[Segment], groups: int, start: Lesson, data: st.DataObject
 ) -> None:
-    setting, tokens = start.setting, start.corpus.train
+    setting, weights, tokens, shaped = step_of(start)
     trials = sum(s.groups for s in segments) * setting.config.trials_per_group
     rewards = np.random.default_rng(trials).integers(-126, 127, trials).astype(np.int8)
     (one, first), (other, second) = halves(setting, segments, rewards)
@@ -294,8 +305,7 @@ def test_shares_add_up_to_both_halves(
     for worker in range(3):
         others = [number for number, who in enumerate(owner) if who != worker]
         sums += sum_share(
-            setting,
-            tokens,
+            *(setting, weights, tokens, shaped),
             [*one, *other],
             np.concatenate([first, second]),
             middle,
@@ -303,5 +313,7 @@ def test_shares_add_up_to_both_halves(
             Numbers(*others),
         )
 
-    assert np.array_equal(sums[0], total(setting, tokens, one, first))
-    assert np.array_equal(sums[1], total(setting, tokens, other, second))
+    about = setting, projection_of(setting, weights, tokens), tokens
+    assert np.array_equal(sums[0], total(*about, one, first))
+    assert np.array_equal(sums[1], total(*about, other, second))
+    assert (setting.span is not None) is (start is PROJECTED)

@@ -1,5 +1,6 @@
 """Losses of shaped noise: what is given, what is computed, what stays as it is."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,31 @@ def test_a_run_without_whitening_scores_plain_noise(variant: str) -> None:
     assert same(scored(without), scored(setting, ()))
 
 
+@EVERY
+def test_projection_changes_no_loss(variant: str) -> None:
+    with_it, without = (
+        example_setting(**VARIANTS[variant], projection=projection)
+        for projection in ("auto", "none")
+    )
+
+    assert with_it.span is not None
+    assert same(scored(with_it), scored(without))
+
+
+@EVERY
+def test_what_is_read_before_a_window_changes_all_losses(variant: str) -> None:
+    # The same windows, after two characters or none.
+    setting = example_setting(**VARIANTS[variant])
+    config = dataclasses.replace(setting.config, burn_in=0, sequence_length=7)
+    length = dataclasses.replace(config, sequence_length=5)
+    longer, shorter = (Setting(each, "0" * 64) for each in (config, length))
+
+    losses = [scored(each).losses for each in (setting, longer, shorter)]
+
+    for other in losses[1:]:
+        assert (losses[0] != other).all()
+
+
 def test_each_layer_has_a_shape_of_its_own() -> None:
     setting = example_setting(**VARIANTS["gru"])
     first, second = shapes(setting)
@@ -79,8 +105,12 @@ def test_each_layer_has_a_shape_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("directions", [3, 0])
-def test_losses_of_a_shape_by_hand_are_those_of_the_reference(directions: int) -> None:
-    setting = example_setting(directions_per_window=directions, sigma=0.1)
+@pytest.mark.parametrize("burn_in", [0, 1, 9])
+def test_losses_of_a_shape_by_hand_are_those_of_the_reference(
+    directions: int, burn_in: int
+) -> None:
+    keys = {"directions_per_window": directions, "burn_in": burn_in}
+    setting = example_setting(**keys, sigma=0.1)
     config, text = setting.config, example_tokens(setting.config).tolist()
     weights, each = example_weights(setting.layout.size), config.trials_per_group
     shape = np.array([[2, 0, 0, 0], [1, 1, 0, 0], [0, 0, 3, 0], [0, 1, 0, 0]])

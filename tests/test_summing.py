@@ -10,6 +10,7 @@ from tests.desk import added, computed, lesson
 from utilities.aggregation import BANDWIDTH
 from utilities.errors import ProtocolError
 from utilities.evolution import Segment, Update, total
+from utilities.ledger import Replay
 from utilities.peers import FIRST_UPDATE_SECONDS, REMEMBERED_STEPS, Peer
 from utilities.protocol import Shares, Sum
 from utilities.summing import (
@@ -27,6 +28,7 @@ START = lesson(grace=0.5)  # groups of four trials
 SIZE = START.setting.layout.size
 TOKENS = START.corpus.train
 STEP, NOW, RUN = 7, 100.0, 2.0
+REPLAY = Replay(START.state, ())  # sums of these trials need no weights
 TRAVEL = 4 * SIZE / BANDWIDTH  # of one sum
 
 
@@ -52,7 +54,7 @@ class Stage:
         self.parts = parts_by_peer(START.setting, self.update, owners)
         self.accounts = Accounts()
         self.summing = Summing(
-            START.setting, self.update, self.parts, TOKENS, self.accounts
+            START.setting, self.update, self.parts, TOKENS, self.accounts, REPLAY
         )
 
     def ask(self, *peers: Peer) -> dict[Peer, Shares]:
@@ -60,12 +62,13 @@ class Stage:
 
     def sum(self, peer: Peer, **changes: Any) -> Sum:
         part = self.parts[peer]
-        sums = added(START, Shares(STEP, 0, part.segments, part.rewards))
+        shares = Shares(STEP, 0, part.segments, part.rewards)
+        sums = added(START, shares, START.state)
         return replace(Sum(STEP, 0.04, sums.astype(np.int32)), **changes)
 
     def expected(self) -> list[int]:
         segments, rewards = self.update.segments, self.update.rewards
-        sums: list[int] = total(START.setting, TOKENS, segments, rewards).tolist()
+        sums: list[int] = total(START.setting, None, TOKENS, segments, rewards).tolist()
         return sums
 
 
@@ -283,7 +286,8 @@ def test_a_client_is_given_up_at_its_own_deadline() -> None:
 def test_a_sum_is_given_two_round_trips_where_no_grace_is_set() -> None:
     free = lesson()
     stage = Stage(1)
-    summing = Summing(free.setting, stage.update, stage.parts, TOKENS, stage.accounts)
+    about = stage.update, stage.parts, TOKENS, stage.accounts, REPLAY
+    summing = Summing(free.setting, *about)
     summing.ask(stage.peers, NOW, RUN, 0.75)
     summing.prepare()
 
@@ -383,6 +387,25 @@ def test_a_sum_of_another_step_is_never_added() -> None:
 
     with pytest.raises(AssertionError):
         stage.summing.computed(replace(computed(START, command), step=STEP - 1))
+
+
+def test_what_the_server_adds_up_has_the_way_to_the_state_of_the_step() -> None:
+    stage = Stage(1, 1)
+    ann, bob = stage.peers
+    about = stage.update, stage.parts, TOKENS, stage.accounts, REPLAY
+    summing = Summing(START.setting, *about, audited=ann)
+    summing.ask([ann], NOW, RUN)  # the other has left
+
+    [command] = summing.compute()
+    summing.take(ann, stage.sum(ann))
+
+    assert command.segments == stage.parts[bob].segments
+    assert command.replay is REPLAY
+    assert summing.kept is not None
+    peer, trials, sums = summing.kept
+    assert (peer, trials.segments) == (ann, stage.parts[ann].segments)
+    assert trials.replay is REPLAY
+    assert sums.tolist() == stage.sum(ann).total.tolist()
 
 
 # --- accounts -------------------------------------------------------------------------

@@ -12,19 +12,26 @@ from tests.desk import Lesson, lesson
 from tests.reference import silenced
 from utilities import sums as module
 from utilities.errors import ProtocolError
-from utilities.evolution import Segment, Totals, total, windows_of
+from utilities.evolution import Segment, Totals, projection_of, total, windows_of
 from utilities.model import CHARACTERS
 from utilities.sums import Bound, Part, bounds, check, cosine, largest, narrowed
 
+FORMER: dict[str, Any] = {"projection": "none", "burn_in": 0}
+TODAY: dict[str, Any] = {"projection": "auto", "burn_in": 5}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "rnn": {"batch_size": 2},
-    "apart": {"batch_size": 2, "output_trials": "auto"},
-    "gru": {"model_type": "gru", "n_layers": 2, "batch_size": 1},
+    "rnn": {"batch_size": 2} | FORMER,
+    "apart": {"batch_size": 2, "output_trials": "auto"} | FORMER,
+    "gru": {"model_type": "gru", "n_layers": 2, "batch_size": 1} | FORMER,
+    "begun": {"batch_size": 2, "burn_in": 5, "projection": "none"},
+    "projected": {"batch_size": 2} | TODAY,
+    "projected apart": {"output_trials": "auto", "batch_size": 1} | TODAY,
+    "projected gru": {"model_type": "gru", "n_layers": 2, "batch_size": 2} | TODAY,
     "full": {"noise": "full", "batch_size": 1},
     "antithetic": {"directions_per_window": 0, "batch_size": 2},
 }
 LESSONS = {name: lesson(**keys) for name, keys in VARIANTS.items()}
 RNN = LESSONS["rnn"]
+PROJECTED = {name: each for name, each in LESSONS.items() if each.setting.span}
 
 
 def part(start: Lesson, *segments: Segment, seed: int = 1) -> Part:
@@ -37,8 +44,9 @@ def part(start: Lesson, *segments: Segment, seed: int = 1) -> Part:
 def sum_of(start: Lesson, trials: Part) -> Totals:
     """Return the true sum as a client sends it."""
     tokens = start.corpus.train
-    sums = total(start.setting, tokens, trials.segments, trials.rewards)
-    return narrowed(sums)
+    projection = projection_of(start.setting, start.state.weights, tokens)
+    about = start.setting, projection, tokens
+    return narrowed(total(*about, trials.segments, trials.rewards))
 
 
 def bound_of(start: Lesson, trials: Part) -> Bound:
@@ -119,7 +127,7 @@ def by_kind(start: Lesson, trials: Part) -> list[Any]:
     return [rewards[:, kind].ravel() for kind in range(kinds)]
 
 
-@pytest.mark.parametrize("variant", ["rnn", "apart", "gru", "antithetic"])
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "full"])
 def test_rows_of_characters_are_bounded_by_the_trials_that_read_them(
     variant: str,
 ) -> None:
@@ -203,10 +211,93 @@ def test_one_wrong_weight_does_not_pass(variant: str, place: int, wrong: int) ->
     start = LESSONS[variant]
     trials = part(start, Segment(5, 0, 3))
     sums = sum_of(start, trials).astype(np.int64)
-    sums[place % len(sums)] += wrong
+    place %= len(sums)
+    moved = any(part.start <= place < part.stop for part in start.setting.projected)
+    if moved:  # it may be odd or even there
+        wrong *= 1 << 16
+    sums[place] += wrong
 
-    with pytest.raises(ProtocolError, match=r"sum: (larger|odd)"):
+    with pytest.raises(ProtocolError, match="larger" if moved else r"larger|odd"):
         check(start.setting, sums, bound_of(start, trials))
+
+
+@pytest.mark.parametrize("start", PROJECTED.values(), ids=PROJECTED)
+def test_what_reads_a_state_is_bounded_fifteen_times_as_far_and_odd_or_even(
+    start: Lesson,
+) -> None:
+    setting, layout = start.setting, start.setting.layout
+    each = setting.config.trials_per_group
+    bound = bound_of(start, Part((Segment(5, 0, 1),), rewards(3, *[1] * (each - 1))))
+    assert bound.rows is not None
+    reading = {f"Wh{n}" for n in range(layout.n_layers)} | {"Wx1", "Wo"}
+    for tensor in layout.tensors:
+        largest = bound.most if bound.outputs is None else bound.outputs
+        largest = largest if tensor.name in ("Wo", "bo") else bound.most
+        place = tensor.start + tensor.size - 1
+        if tensor.name == "Wx0":
+            largest = int(bound.rows[-1])
+        factor = 15 if tensor.name in reading else 1
+        for sign in (1, -1):
+            sums = at_bound(start, bound)
+            sums[place] = sign * factor * largest
+            check(setting, sums, bound)
+            sums[place] -= sign
+            if factor > 1:
+                check(setting, sums, bound)
+            elif largest:
+                with pytest.raises(ProtocolError, match="odd where"):
+                    check(setting, sums, bound)
+            sums[place] += 3 * sign
+            with pytest.raises(ProtocolError, match="larger than"):
+                check(setting, sums, bound)
+
+
+def at_bound(start: Lesson, bound: Bound) -> Totals:
+    """Return sums as odd or even as they have to be."""
+    sums = np.full(start.setting.layout.size, bound.most % 2, np.int32)
+    assert bound.rows is not None
+    rows = np.repeat(bound.rows, start.setting.layout.width) % 2
+    sums[: len(rows)] = rows
+    if bound.outputs is not None:
+        sums[start.setting.layout.tensors[-2].start :] = bound.outputs % 2
+    return sums
+
+
+def test_a_narrow_sum_is_held_against_a_bound_that_only_projection_makes_wide() -> None:
+    start = LESSONS["projected"]
+    bound = Bound(3000, np.zeros(start.setting.layout.vocab_size, np.int64))
+    sums = np.zeros(start.setting.layout.size, np.int16)
+    [wh, *_] = start.setting.projected
+
+    sums[wh] = -(1 << 15)  # of 45,000
+
+    check(start.setting, sums, bound)
+    sums[wh.stop] = 3002
+    with pytest.raises(ProtocolError, match="larger than"):
+        check(start.setting, sums, bound)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**20), variant=st.sampled_from(list(PROJECTED)))
+def test_sums_without_projection_are_not_those_with_it_but_only_where_states_are_read(
+    variant: str, seed: int
+) -> None:
+    start = PROJECTED[variant]
+    trials = part(start, Segment(seed, 0, 3), seed=seed)
+
+    drawn = total(
+        *(start.setting, None, start.corpus.train), trials.segments, trials.rewards
+    )
+
+    differ = drawn != sum_of(start, trials)
+    read = np.zeros(len(drawn), bool)
+    for each in start.setting.projected:
+        read[each] = True
+        assert differ[each].any()
+    assert not differ[~read].any()
+    for each in start.setting.signed:
+        read[each] = True
+    assert read.all()
 
 
 def spoiled(start: Lesson, trials: Part, name: str, row: int, by: int) -> Totals:

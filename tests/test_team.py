@@ -19,7 +19,8 @@ from tests.steps import bits
 from utilities import team as team_module
 from utilities.engine import Halves, OneCore, Scored
 from utilities.errors import TrainingError
-from utilities.evolution import Segment, Setting, TrainState, advance, shape
+from utilities.evolution import Segment, Setting, TrainState, advance
+from utilities.losses import shape
 from utilities.model import Floats, Tokens
 from utilities.scheduling import groups_of
 from utilities.team import Request, Team, died
@@ -34,6 +35,12 @@ LESSONS = {
     for cell in ("rnn", "gru")
     for noise in ("lowRank", "full")
     for directions in (4, 0)
+}
+LESSONS |= {
+    f"{cell} projected": lesson(
+        model_type=cell, batch_size=2, burn_in=5, projection="auto", whitening=shaped
+    )
+    for cell, shaped in (("rnn", "auto"), ("gru", "none"))
 }
 LESSON = LESSONS["rnn lowRank 4"]
 SEGMENT = Segment(7, 3, 11)
@@ -116,9 +123,11 @@ def test_losses_are_those_of_one_core_to_the_bit(
 
 
 def summed(engine: Team | OneCore, start: Lesson, tokens: Tokens) -> Halves:
+    setting, weights, _, _ = step_of(start)
+    step = setting, weights, tokens, setting.whiteners(weights, tokens)
     trials = 76 * start.setting.config.trials_per_group
     rewards = np.random.default_rng(1).integers(-126, 127, trials).astype(np.int8)
-    return engine.halves(start.setting, tokens, SEVERAL, rewards)
+    return engine.halves(*step, SEVERAL, rewards)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -146,6 +155,25 @@ def test_small_sums_are_computed_where_they_are_needed(
     team.close()
 
 
+def test_lessons_are_of_both_kinds() -> None:
+    spans = {name: start.setting.span for name, start in LESSONS.items()}
+
+    assert [name for name, span in spans.items() if span] == [*spans][-2:]
+
+
+def test_sums_are_those_of_the_weights_at_hand(teams: dict[int, Team]) -> None:
+    start = LESSONS["rnn projected"]
+    state = replace(start.state, weights=start.state.weights[::-1].copy())
+    other = replace(start, state=state)
+
+    before, after = (
+        summed(teams[2], each, start.corpus.train) for each in (start, other)
+    )
+
+    assert np.array_equal(after, summed(one_core(), other, start.corpus.train))
+    assert not np.array_equal(before, after)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_trials_of_several_steps_lead_to_the_same_state(
     teams: dict[int, Team], size: int
@@ -168,10 +196,9 @@ def test_trials_of_several_steps_lead_to_the_same_state(
 
 def test_a_request_without_trials_gives_none(teams: dict[int, Team]) -> None:
     zero, none = np.zeros((2, LESSON.setting.layout.size)), np.zeros(0, np.int8)
-    tokens = LESSON.corpus.train
 
     assert score(teams[2], segments=()) == []
-    assert np.array_equal(teams[2].halves(LESSON.setting, tokens, [], none), zero)
+    assert np.array_equal(teams[2].halves(*step_of(LESSON), [], none), zero)
 
 
 def test_arrays_may_grow_and_the_text_may_change(pair: Team) -> None:

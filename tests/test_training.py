@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.desk import Lesson, Truth, lesson
+from tests.desk import PROJECTS, Lesson, Truth, lesson
 from tests.wire import FINE, Fate, Link, Node, Wire
 from utilities.events import Stop
 from utilities.evolution import TrainState
@@ -61,6 +61,9 @@ def digests(wire: Wire) -> list[bytes]:
         {"aggregation": "sums", "noise": "full", "model_type": "gru"},
         {"aggregation": "sums", "trials_per_step": 20, "directions_per_window": 0},
         {"aggregation": "auto", "batch_limit": 100, "new_tokens_interval": 2},
+        PROJECTS,
+        PROJECTS | {"output_trials": "auto", "trials_per_step": 240},
+        PROJECTS | {"aggregation": "sums", "model_type": "gru", "n_layers": 2},
     ],
 )
 def test_replicas_are_one_state_through_bytes_whatever_is_trained(
@@ -223,17 +226,18 @@ def test_by_sums_every_total_is_given_and_every_step_has_a_quality() -> None:
     honest(wire)
 
 
-def test_a_client_that_stops_while_it_adds_up_delays_no_step_past_its_deadline() -> (
-    None
-):
-    wire = Wire(aggregation="sums", encoded=True)
+@pytest.mark.parametrize(("stopped", "keys"), [(5.5, {}), (5.75, PROJECTS)])
+def test_a_client_that_stops_while_it_adds_up_delays_no_step_past_its_deadline(
+    stopped: float, keys: dict[str, Any]
+) -> None:
+    wire = Wire(aggregation="sums", encoded=True, **keys)
     wire.node("ann", block_seconds=0.1)
     bob = wire.node("bob", block_seconds=0.1)
     wire.run_to(10)
     wire.run(lambda: wire.coordinator._summing is not None)
     closed = len(wire.log.closed)
 
-    wire.stop(bob, 5.5)  # and it is back early in a step, so that it can keep up
+    wire.stop(bob, stopped)  # and it is back early in a step, so that it can keep up
     wire.run(lambda: not bob.stopped)
 
     assert len(wire.log.computes) == 1

@@ -18,11 +18,11 @@ from utilities.evolution import (
     TrainState,
     Update,
     advance,
-    mean_loss,
     pieces,
-    shape,
+    projection_of,
     total,
 )
+from utilities.losses import mean_loss, shape
 from utilities.model import Floats, Tokens
 from utilities.protocol import (
     Begin,
@@ -44,6 +44,8 @@ from utilities.whitening import Whiteners
 from utilities.worker import Worker
 
 LESSON = lesson()
+PROJECTED = lesson(batch_size=2, burn_in=5, projection="auto")
+LENGTH = LESSON.setting.config.window_length  # of what a trial reads
 SEGMENT = Segment(77, 0, 1000)
 SIZE = LESSON.setting.layout.size
 
@@ -622,8 +624,11 @@ def test_an_engines_halves_make_the_update_and_its_quality() -> None:
 
     follow(worker, update)
 
-    [(setting, given, segments, rewards)] = engine.asked
+    [(setting, weights, given, shaped, segments, rewards)] = engine.asked
     assert setting == LESSON.setting
+    assert weights.tobytes() == LESSON.state.weights.tobytes()
+    expected = setting.whiteners(LESSON.state.weights, batch)
+    assert [r.tobytes() for r in shaped] == [r.tobytes() for r in expected]
     assert given.tobytes() == batch.tobytes()
     assert (segments, rewards.tolist()) == (update.segments, update.rewards.tolist())
     after = advance(LESSON.setting, LESSON.state, update, batch)
@@ -736,17 +741,20 @@ def summed(start: Lesson = LESSON, **changes: Any) -> Sum:
 
 
 def true_total(start: Lesson = LESSON) -> list[int]:
-    batch = start.corpus.token_batch(0)
-    sums: list[int] = total(start.setting, batch, SHARED, REWARDS).tolist()
+    setting, batch = start.setting, start.corpus.token_batch(0)
+    projection = projection_of(setting, start.state.weights, batch)
+    sums: list[int] = total(setting, projection, batch, SHARED, REWARDS).tolist()
     return sums
 
 
-def test_shares_are_answered_with_the_sum_of_these_trials() -> None:
-    answer = summed()
+@pytest.mark.parametrize("start", [LESSON, PROJECTED], ids=["as drawn", "projected"])
+def test_shares_are_answered_with_the_sum_of_these_trials(start: Lesson) -> None:
+    answer = summed(start)
 
     assert answer.step == 0
     assert answer.total.dtype == np.int16
-    assert answer.total.tolist() == true_total()
+    assert answer.total.tolist() == true_total(start)
+    assert (start.setting.span is None) is (start is LESSON)
 
 
 def test_the_time_of_a_sum_is_reported_and_no_trials_are_counted() -> None:
@@ -789,19 +797,22 @@ def test_shares_of_a_step_that_is_over_are_skipped() -> None:
     assert not worker.busy
 
 
-def test_a_total_gives_the_state_that_the_seeds_would_have_given() -> None:
+@pytest.mark.parametrize("start", [LESSON, PROJECTED], ids=["as drawn", "projected"])
+def test_a_total_gives_the_state_that_the_seeds_would_have_given(
+    start: Lesson,
+) -> None:
     nothing = np.zeros(0, np.int8)
     by_seeds = Update(0, 0, 12, 0.1, SHARED, REWARDS)
-    sums = np.array(true_total(), np.int32)
+    sums = np.array(true_total(start), np.int32)
     by_sums = replace(by_seeds, segments=(), rewards=nothing, total=sums)
     digests = []
     for update in (by_seeds, by_sums):
-        worker, _ = started()
+        worker, _ = started(start)
         follow(worker, update)
         digests.append(worker.digest)
 
     assert digests[0] == digests[1]
-    assert digests[0] != LESSON.state.digest(LESSON.setting.fingerprint)
+    assert digests[0] != start.state.digest(start.setting.fingerprint)
 
 
 def test_its_share_are_own_trials_in_all_updates_whichever_way_these_came() -> None:
@@ -871,11 +882,11 @@ def with_segments(*segments: Segment, trials: int, rewards: int) -> Update:
 
 ILLEGAL: dict[str, tuple[Message, str]] = {
     "tokens that are too few": (
-        TokenBatch(3, np.zeros(8, np.uint8)),
-        "expected more than 8, got 8",
+        TokenBatch(3, np.zeros(LENGTH, np.uint8)),
+        f"expected more than {LENGTH}, got {LENGTH}",
     ),
     "tokens beyond the vocabulary": (
-        TokenBatch(3, np.array([2] * 9 + [200], np.uint8)),
+        TokenBatch(3, np.array([2] * LENGTH + [200], np.uint8)),
         f"expected numbers below {LESSON.setting.config.vocab_size}, got 200",
     ),
     "an update of a step to come": (nothing_learned(1), "expected step 0, got 1"),

@@ -18,15 +18,15 @@ from tests.desk import (
     Lesson,
     Log,
     Truth,
-    added,
     computed,
     hello,
     lesson,
     new_coordinator,
     replayed,
     rescored,
+    resummed,
 )
-from utilities.audits import Rescore, Resum, Resummed
+from utilities.audits import Rescore, Resum
 from utilities.errors import ProtocolError
 from utilities.events import Drop, Joined, Left, Received, Send, Tick
 from utilities.evolution import TrainState
@@ -270,7 +270,7 @@ class Wire:
                 scored = rescored(self.start, command)
                 self._later(scored)
             case Resum():
-                summed = Resummed(added(self.start, command))
+                summed = resummed(self.start, command)
                 self._later(summed)
             case Save():
                 step = command.state.step

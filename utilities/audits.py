@@ -72,6 +72,7 @@ class Rescored:
 class Resum:
     """Add up a client's trials off this thread: `Resummed`."""
 
+    replay: Replay = field(repr=False)  # to the state that they were scored on
     step: int
     token_batch: int
     segments: tuple[Segment, ...]

@@ -15,8 +15,9 @@ from typing import TypeAlias
 from utilities.agreement import Pair, paired
 from utilities.audits import Audits
 from utilities.errors import ProtocolError
-from utilities.evolution import Scores, Segment, Setting, pieces, usable
+from utilities.evolution import Scores, Segment, Setting, pieces
 from utilities.lateness import grace_seconds
+from utilities.losses import usable
 from utilities.peers import Peer
 from utilities.protocol import Result
 from utilities.steps import CROWD, Scored, Work, by_digest, check_bare, check_shape

@@ -132,21 +132,21 @@ def _choice(default: str, choices: tuple[str, ...], text: str, **rule: Any) -> A
 class Config:
     """All keys of a run, valid by construction."""
 
-    # The model. 32 units learn most in 120 core-seconds, 64 until it pays to grow.
+    # The model. 32 units learn most in 30 core-seconds, 64 until it pays to grow.
     model_type: str = _choice("rnn", ("rnn", "gru"), "recurrent cell", shapes=True)
     hidden_size: int = _whole(
         32,
         1,
         LARGEST_LAYER,
         "units of each recurrent layer; where it is not given: 32 where --maxSeconds "
-        "times --localClients is 120 or less, else 64 with a growth of 128@3e8",
+        "times --localClients is 30 or less, else 64 with a growth of 128@6e7",
         shapes=True,
     )
     growth: str = _key(
         "none",
         str,
         "units that a new run goes on with, and the trials after which it does, of a "
-        "step 65536 at most, such as 128@3e8; none",
+        "step 65536 at most, such as 128@6e7; none",
     )
     n_layers: int = _whole(1, 1, 16, "recurrent layers", shapes=True)
     vocab_size: int | None = _whole(
@@ -185,6 +185,10 @@ class Config:
         "auto: beside each trial of what comes before the output layer one of that "
         "layer, scored on the clean pass of its window; none: a trial perturbs all"
     )
+    projection: str = _improvement(
+        "auto: of a rank-1 direction only what the states of its window can feel "
+        "counts, where these are up to 64; none: all of it"
+    )
     directions_per_window: int = _whole(
         16,
         0,
@@ -195,7 +199,15 @@ class Config:
     batch_size: int = _whole(
         1, 1, 1024, "windows that one trial is scored on", shapes=True
     )
-    sequence_length: int = _whole(32, 1, 4096, "characters of a window", shapes=True)
+    sequence_length: int = _whole(8, 1, 4096, "characters of a window", shapes=True)
+    burn_in: int = _whole(
+        16,
+        0,
+        4096,
+        "characters before each window that clean weights read; with full noise none",
+        shapes=True,
+        former=0,
+    )
 
     # The optimizer. The rate is for 1,024 trials a step and follows their square root;
     # noise grows with the number of weights, so larger models take smaller steps.
@@ -308,6 +320,16 @@ class Config:
         """Return whether the output layer has trials of its own."""
         one_sided = self.noise == "lowRank" and self.directions_per_window > 0
         return one_sided and self.output_trials == "auto"
+
+    @property
+    def before(self) -> int:
+        """Return the characters before each window that the clean weights read."""
+        return self.burn_in if self.noise == "lowRank" else 0
+
+    @property
+    def window_length(self) -> int:
+        """Return the characters that a window reads, those before it included."""
+        return self.before + self.sequence_length
 
     @property
     def passes_per_group(self) -> int:

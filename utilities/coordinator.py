@@ -22,10 +22,11 @@ from utilities.audits import Audits, Liars, Rescored, Resummed, audit_random
 from utilities.data import Corpus
 from utilities.errors import ProtocolError
 from utilities.events import Finish, Joined, Left, Note, Received, Stop, Tick
-from utilities.evolution import Setting, TrainState, Update, mean_loss, shape
+from utilities.evolution import Setting, TrainState, Update
 from utilities.history import Entry
 from utilities.lateness import blame, late_sums
 from utilities.ledger import Check, Purpose, Replayed, Saved
+from utilities.losses import mean_loss, shape
 from utilities.names import RETURNED, Names, arrival
 from utilities.opening import Limits, Opening
 from utilities.orders import Command, Event, Orders
@@ -454,9 +455,8 @@ class Coordinator:
             return
         tokens = self._outbox.tokens_of(update.token_batch)
         audited = self._audits.of_sums(peer for peer in ready if peer in parts)
-        self._summing = Summing(
-            self.setting, update, parts, tokens, self._accounts, audited
-        )
+        about = self._accounts, self._ledger.before(self.step), audited
+        self._summing = Summing(self.setting, update, parts, tokens, *about)
         usual = self._length.seconds, self._aggregation.round_trip
         for peer, shares in self._summing.ask(ready, now, *usual):
             self._outbox.shares(peer, shares)

@@ -245,26 +245,27 @@ class Corpus:
         return 0 if self.batches == 1 else step // new_tokens_interval
 
 
-def least_characters(sequence_length: int) -> int:
+def least_characters(window_length: int) -> int:
     """Return the least length of a text that is worth training on, in characters.
 
-    The training part then has at least 10 (sequence_length + 1) characters, the
+    The training part then has at least 10 (window_length + 1) characters, the
     validation part one window, and the text never less than 1000.
     """
-    return max(1000, -(-100 * (sequence_length + 1) // 9))  # the first / 0.9, upwards
+    return max(1000, -(-100 * (window_length + 1) // 9))  # the first / 0.9, upwards
 
 
-def build_corpus(text: Text, vocabulary: Vocabulary, sequence_length: int) -> Corpus:
+def build_corpus(text: Text, vocabulary: Vocabulary, window_length: int) -> Corpus:
     """Encode a text with STOP between documents and split it 90 % to 10 %.
 
     Raises:
-        DataError: The text is shorter than `least_characters(sequence_length)`.
+        DataError: The text is shorter than `least_characters(window_length)`.
     """
-    least = least_characters(sequence_length)
+    least = least_characters(window_length)
     if text.length < least:
         raise DataError(
-            f"{text.name}: expected at least {least} characters for sequenceLength"
-            f" {sequence_length}, got {text.length}; name a longer text with --data"
+            f"{text.name}: expected at least {least} characters for windows of "
+            f"{window_length} (sequenceLength and burnIn), got {text.length}; name a "
+            "longer text with --data"
         )
     tokens: Tokens = np.full(text.length, STOP, dtype=vocabulary.dtype)
     start = 0

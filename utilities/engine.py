@@ -62,13 +62,16 @@ class Engine(Protocol):
     def halves(
         self,
         setting: Setting,
+        weights: Floats,
         tokens: Tokens,
+        shaped: Whiteners,
         segments: Sequence[Segment],
         rewards: Rewards,
     ) -> Halves:
         """Return two sums of reward times signs that make up the total.
 
-        Each is over about half of the trials, see `evolution.halves`.
+        Each is over about half of the trials, see `evolution.halves`; the arguments are
+        those that the trials were scored with.
         """
 
 
@@ -134,14 +137,17 @@ class OneCore:
     def halves(
         self,
         setting: Setting,
+        weights: Floats,
         tokens: Tokens,
+        shaped: Whiteners,
         segments: Sequence[Segment],
         rewards: Rewards,
     ) -> Halves:
         """Return the sums of both halves, one after the other."""
-        one, other = halves(setting, segments, rewards)
+        about = setting, setting.projection(weights, shaped), tokens
         sums = [
-            total(setting, tokens, *half, draw=self._kept.draw) for half in (one, other)
+            total(*about, *half, draw=self._kept.draw)
+            for half in halves(setting, segments, rewards)
         ]
         self._kept.forget()
         return sums[0], sums[1]

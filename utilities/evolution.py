@@ -7,8 +7,9 @@ One step of Salimans et al. 2017 with rank-1 signs (EGGROLL, arXiv 2511.16652):
     G = sum r e                                    an integer a weight     `total`
     g = float32(-R^T G / (42 sqrt(1024 N)))        then Adam               `advance`
 
-Here e are the signs as they are drawn. Of a matrix that reads a layer's state R shapes
-them (`utilities.whitening`); of everything else R is the unit matrix. Weights of each
+Here e are the signs as they are drawn; where a matrix reads a layer's state, G takes
+what the window could feel of them instead (`utilities.projection`), and R shapes them
+(`utilities.whitening`); of everything else R is the unit matrix. Weights of each
 kind have a unit of their own, in which sigma and the rate are meant (`model.Scales`).
 
 Losses are minimised, rewards maximised. `total` is exact whatever the order, BLAS or
@@ -44,7 +45,8 @@ from utilities.model import (
 )
 from utilities.noise import Floats, Noise, Signs, Words, window_words
 from utilities.products import Drawn, tensor_sums
-from utilities.rewards import REWARD_SCALE, Rewards, rewards_of
+from utilities.projection import MOST, Projection, Span
+from utilities.rewards import REWARD_SCALE, Rewards
 from utilities.whitening import MOST_UNITS, Whiteners, preconditioned, whiteners
 
 Totals: TypeAlias = NDArray[np.signedinteger[Any]]  # int16, 32 or 64, one a weight
@@ -117,6 +119,47 @@ class Setting:
             tokens: the step's batch.
         """
         return whiteners(self.layout, weights, tokens) if self.whitens else ()
+
+    @cached_property
+    def span(self) -> Span | None:
+        """Return which states directions are projected on, None where they are not."""
+        config = self.config
+        span = Span(config.before, config.sequence_length, config.batch_size)
+        asked = config.projection == "auto" and config.noise == "lowRank"
+        return span if asked and span.fits else None
+
+    @property
+    def span_unit(self) -> float:
+        """Return what projected directions are divided by: 1 where there are none."""
+        return 1.0 if self.span is None else self.span.unit(self.config.hidden_size)
+
+    @cached_property
+    def projected(self) -> tuple[slice, ...]:
+        """Return the weights whose directions are projected."""
+        layout = self.layout
+        read = [t for t in layout.tensors if layout.state_read(t) is not None]
+        reading = read if self.span is not None else []
+        return tuple(slice(t.start, t.start + t.size) for t in reading)
+
+    @cached_property
+    def signed(self) -> tuple[slice, ...]:
+        """Return all other weights: their sums are of rewards and signs."""
+        parts, start = [], 0
+        for part in (*self.projected, slice(self.layout.size, None)):
+            parts.append(slice(start, part.start))
+            start = part.stop
+        return tuple(part for part in parts if part.stop > part.start)
+
+    def projection(self, weights: Floats, shaped: Whiteners) -> Projection | None:
+        """Return what projects a step's directions, None where nothing does.
+
+        Args:
+            weights: (P,) before the step.
+            shaped: what shapes its noise.
+        """
+        if self.span is None:
+            return None
+        return Projection(self.layout, weights, shaped, self.span)
 
     @cached_property
     def fingerprint(self) -> bytes:
@@ -239,8 +282,11 @@ Draw: TypeAlias = Callable[[Setting, Tokens, Sequence[Segment]], Drawn]
 
 
 def windows_of(setting: Setting, tokens: Tokens, *segments: Segment) -> Tokens:
-    """Return the text that the groups are scored on: (T + 1, groups, windows)."""
-    length, count = setting.config.sequence_length, setting.config.batch_size
+    """Return the text that the groups read: (characters + 1, groups, windows).
+
+    First what the clean weights read before a window, then the window.
+    """
+    length, count = setting.config.window_length, setting.config.batch_size
     words = [window_words(s.seed, s.first, s.groups, count) for s in segments]
     starts = window_starts(np.concatenate(words).ravel(), len(tokens), length)
     windows: Tokens = gather_windows(tokens, starts, length)
@@ -277,74 +323,6 @@ def characters_read(windows: Tokens, vocabulary: int) -> Floats:
     return read
 
 
-# Rewards: what the server computes.
-
-
-def usable(scores: Scores) -> bool:
-    """Return whether all losses are finite and believable."""
-    return all(
-        bool(np.all(np.abs(losses) <= WORST_LOSS))  # NaN compares false
-        for losses in (scores.losses, scores.clean)
-    )
-
-
-def differences(setting: Setting, scores: Scores) -> NDArray[np.float64]:
-    """Return each trial's change of loss: against the clean pass, or half a pair's."""
-    losses = scores.losses.astype(np.float64)
-    if setting.config.directions_per_window:
-        clean = scores.clean.astype(np.float64)
-        losses.reshape(len(clean), -1)[...] -= clean[:, None]
-        return losses
-    pairs = losses.reshape(-1, 2)
-    half: NDArray[np.float64] = (pairs[:, 0] - pairs[:, 1]) / 2
-    return half
-
-
-def mean_loss(setting: Setting, scores: Sequence[Scores]) -> float | None:
-    """Return the mean loss of the weights themselves, or of the pairs around them."""
-    if not scores:
-        return None
-    shared = setting.config.directions_per_window > 0
-    every = np.concatenate([s.clean if shared else s.losses for s in scores])
-    return float(every.mean(dtype=np.float64))
-
-
-def _place(pair: tuple[Segment, Scores]) -> tuple[int, int, int]:
-    segment, _ = pair
-    return segment.seed, segment.first, segment.groups  # as segments are ordered
-
-
-def shape(
-    setting: Setting,
-    step: int,
-    token_batch: int,
-    scored: Sequence[tuple[Segment, Scores]],
-    seconds: float,
-) -> Update:
-    """Return the update of a step from all usable losses.
-
-    Args:
-        setting: of the run.
-        step: that was scored.
-        token_batch: number of the text that it was scored on.
-        scored: segments and their losses, in any order; equal inputs in another order
-            give the same update.
-        seconds: that the run has trained, for a decay over time.
-    """
-    ordered = sorted(scored, key=_place)
-    shaped = None
-    if ordered:
-        losses = np.concatenate([scores.losses for _, scores in ordered])
-        clean = np.concatenate([scores.clean for _, scores in ordered])
-        changes = differences(setting, Scores(losses, clean))
-        shaped = rewards_of(setting.config, changes)
-    if shaped is None:
-        return Update(step, token_batch, 0, 0.0, (), np.zeros(0, np.int8))
-    rate = setting.config.rate(len(shaped), step, seconds)
-    segments = tuple(segment for segment, _ in ordered)
-    return Update(step, token_batch, len(shaped), rate, segments, shaped)
-
-
 # The update: what every replica computes, to the bit.
 
 
@@ -373,15 +351,17 @@ def chunks(segments: Iterable[Segment], groups: int) -> Iterator[list[Segment]]:
 def chunk_groups(setting: Setting) -> int:
     """Return how many groups are added up at once: exact, and small enough."""
     each = setting.config.passes_per_group
-    passes = min(EXACT_TRIALS, max(1, CHUNK_FLOATS // setting.noise.signs_per_trial))
+    exact = EXACT_TRIALS if setting.span is None else EXACT_TRIALS // MOST
+    passes = min(exact, max(1, CHUNK_FLOATS // setting.noise.signs_per_trial))
     return max(1, passes // each)
 
 
 def total(
     setting: Setting,
+    projection: Projection | None,
     tokens: Tokens,
     segments: Iterable[Segment],
-    shaped: Rewards,
+    rewards: Rewards,
     groups: int | None = None,
     draw: Draw | None = None,
 ) -> NDArray[np.int64]:
@@ -389,9 +369,10 @@ def total(
 
     Args:
         setting: of the run.
+        projection: of the step's directions, see `Setting.projection`.
         tokens: that the trials were scored on.
         segments: the trials.
-        shaped: their rewards, in the order of segments.
+        rewards: of the trials, in the order of segments.
         groups: of one chunk; any number gives the same integers.
         draw: gives what was drawn for segments; None: `drawn`, from their seeds.
 
@@ -399,7 +380,7 @@ def total(
         (P,) integers.
     """
     each = setting.config.trials_per_group
-    weights = shaped.astype(np.float32)
+    weights = rewards.astype(np.float32)
     result = np.zeros(setting.layout.size, np.int64)
     start, draw = 0, draw or drawn
     for chunk in chunks(segments, groups or chunk_groups(setting)):
@@ -407,9 +388,19 @@ def total(
         share = weights[start : start + trials]
         start += trials
         found = draw(setting, tokens, chunk)
-        for t, part in tensor_sums(setting.layout, setting.noise, found, share):
+        about = setting.layout, setting.noise, found, share, projection
+        for t, part in tensor_sums(*about):
             result[t.start : t.start + t.size] += part.ravel().astype(np.int64)
     return result
+
+
+def projection_of(
+    setting: Setting, weights: Floats, tokens: Tokens
+) -> Projection | None:
+    """Return what projects the directions of a step with these weights and tokens."""
+    if setting.span is None:
+        return None
+    return setting.projection(weights, setting.whiteners(weights, tokens))
 
 
 def drawn(setting: Setting, tokens: Tokens, segments: Sequence[Segment]) -> Drawn:
@@ -422,7 +413,8 @@ def drawn_for(setting: Setting, windows: Tokens, *segments: Segment) -> Drawn:
     words = np.concatenate([words_of(setting, segment) for segment in segments])
     if setting.full:
         return Drawn(words)
-    return Drawn(words, characters_read(windows, setting.layout.vocab_size) > 0)
+    read = characters_read(windows[setting.config.before :], setting.layout.vocab_size)
+    return Drawn(words, read > 0, windows)
 
 
 def halves(
@@ -464,10 +456,11 @@ def advance(
         update: of that step.
         tokens: the batch that the update names.
     """
+    shaped = setting.whiteners(state.weights, tokens) if update.trials else ()
     sums = update.total
     if update.trials and not update.summed:
-        sums = total(setting, tokens, update.segments, update.rewards)
-    shaped = setting.whiteners(state.weights, tokens) if update.trials else ()
+        projection = setting.projection(state.weights, shaped)
+        sums = total(setting, projection, tokens, update.segments, update.rewards)
     return apply(setting, state, update, sums, shaped)
 
 
@@ -511,10 +504,14 @@ def apply(
 def _summed(setting: Setting, sums: Totals, shaped: Whiteners) -> NDArray[np.float64]:
     """Return the sum of reward times perturbation, of that of reward times signs."""
     result = sums.astype(np.float64)
-    for t in setting.layout.tensors if shaped else ():
+    for t in setting.layout.tensors:
         layer = setting.layout.state_read(t)
-        if layer is not None:
-            part = slice(t.start, t.start + t.size)
+        if layer is None:
+            continue
+        part = slice(t.start, t.start + t.size)
+        if shaped:
             matrix = sums[part].astype(np.int64).reshape(t.shape)
             result[part] = preconditioned(matrix, shaped[layer]).ravel()
+    for part in setting.projected:
+        result[part] /= setting.span_unit
     return result

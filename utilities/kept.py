@@ -43,9 +43,9 @@ class Kept:
 
     def keep(self, segment: Segment, found: Drawn) -> None:
         """Keep what was drawn for the groups that follow those of the same seed."""
-        if found.read is None:
+        if found.read is None or found.windows is None:
             return  # full noise: a sign for each weight is too much
-        size = found.words.nbytes + found.read.nbytes
+        size = found.words.nbytes + found.read.nbytes + found.windows.nbytes
         if self._bytes + size <= self._most:
             self._bytes += size
             self._blocks.setdefault(segment.seed, []).append((segment, found))
@@ -62,8 +62,9 @@ class Kept:
         fresh = _cut(drawn(setting, tokens, new), new) if new else []
         parts = [part for there in known for part in there or [fresh.pop(0)]]
         read = [part.read for part in parts if part.read is not None]
+        windows = [part.windows for part in parts if part.windows is not None]
         words = np.concatenate([part.words for part in parts])
-        return Drawn(words, np.concatenate(read))
+        return Drawn(words, np.concatenate(read), np.concatenate(windows, axis=1))
 
     def _known(self, segment: Segment) -> list[Drawn]:
         """Return the parts of what is kept that a segment consists of, if it does."""
@@ -79,9 +80,11 @@ class Kept:
 def _part(found: Drawn, block: Segment, first: int, end: int) -> Drawn:
     """Return what was drawn for some groups of a block."""
     assert found.read is not None, "full noise is not kept"
+    assert found.windows is not None, "full noise is not kept"
     each = len(found.words) // block.groups
     start, stop = first - block.first, end - block.first
-    return Drawn(found.words[start * each : stop * each], found.read[start:stop])
+    words, read = found.words[start * each : stop * each], found.read[start:stop]
+    return Drawn(words, read, found.windows[:, start:stop])
 
 
 def _cut(found: Drawn, segments: Sequence[Segment]) -> list[Drawn]:

@@ -50,9 +50,11 @@ GROUPS = {
         "whitening",
         "scales",
         "outputTrials",
+        "projection",
         "directionsPerWindow",
         "batchSize",
         "sequenceLength",
+        "burnIn",
     ),
     "optimizer": (
         "optimizer",

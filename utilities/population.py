@@ -20,7 +20,7 @@ Buffers are made once and every operation names its output.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,7 @@ class Population:
         windows: Tokens,
         copies: int,
         outputs: OutputTrials | None = None,
+        begun: Sequence[Floats] = (),
     ) -> None:
         """Prepare a batch.
 
@@ -58,8 +59,11 @@ class Population:
             copies: of each group.
             outputs: read what the last copy of each group reads, which is a clean one;
                 no other one has output noise then, and `logits` are not looked at.
+            begun: (groups, w, H) the state of each layer that all copies begin with;
+                nothing: zero states.
         """
         self._layout = layout
+        self._begun = begun
         self._outputs = outputs
         self._views = layout.views(flat)
         self._windows = windows
@@ -171,9 +175,12 @@ class Population:
         return np.ascontiguousarray(mean.T, np.float32)
 
     def _restart(self) -> None:
-        """Return to the zero state in which each window begins."""
+        """Return to the state in which each window begins."""
         for buffer in (*self._state, *self._dots):
             buffer.fill(0)
+        for layer, begun in enumerate(self._begun):
+            self._state[layer].reshape(*self._shape, -1)[...] = begun
+            self._multiply(self._state[layer], self._a[layer], self._dots[layer])
         if self._outputs is not None:
             self._outputs.restart()
 

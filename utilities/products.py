@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from utilities.model import CHARACTERS, LOGITS, Layout, Tensor
+from utilities.model import CHARACTERS, LOGITS, Layout, Tensor, Tokens
 from utilities.noise import Floats, Noise, Signs, Words, weighted, weighted_sum
+from utilities.projection import Projection
 
 MULTIPLE = 4  # of columns: libraries are up to a tenth slower with 67 than with 68
 
@@ -30,10 +31,15 @@ class Drawn:
 
     words: Words  # (directions, words): the bits of their signs
     read: NDArray[np.bool_] | None = None  # (groups, V) characters; full noise: None
+    windows: Tokens | None = None  # (characters + 1, groups, w); full noise: None
 
 
 def tensor_sums(
-    layout: Layout, noise: Noise, found: Drawn, shares: Floats
+    layout: Layout,
+    noise: Noise,
+    found: Drawn,
+    shares: Floats,
+    projection: Projection | None = None,
 ) -> Iterator[tuple[Tensor, Floats]]:
     """Yield each tensor's sum over the trials of a chunk that have moved it.
 
@@ -43,14 +49,17 @@ def tensor_sums(
         found: what was drawn for the chunk.
         shares: rewards of its trials, of two for each direction where the output layer
             has trials of its own.
+        projection: of the step's directions; None: they are taken as they were drawn.
     """
-    if found.read is None:
+    if found.read is None or found.windows is None:
         signs = noise.signs_of(found.words)
         for tensor in layout.tensors:
             yield tensor, weighted_sum(signs[tensor.name], shares[:, None])
         return
     lowered = noise.lowered(found.words, CHARACTERS, found.read)
     signs = noise.signs_of(lowered, MULTIPLE)
+    if projection is not None:
+        signs = projection.of(found.windows, signs)
     inner = outer = shares
     if len(shares) > len(lowered):
         kinds = shares.reshape(len(found.read), 2, -1)

@@ -177,7 +177,9 @@ def part_groups(setting: Setting, groups: int, workers: int) -> int:
 
 def sum_share(
     setting: Setting,
+    weights: Floats,
     tokens: Tokens,
+    shaped: Whiteners,
     segments: Sequence[Segment],
     rewards: Rewards,
     middle: int,
@@ -188,7 +190,9 @@ def sum_share(
 
     Args:
         setting: of the run.
-        tokens: that the trials were scored on.
+        weights: (P,) that the trials were scored with.
+        tokens: that they were scored on.
+        shaped: what shapes the noise of the step.
         segments: the trials of one half, then those of the other.
         rewards: of all of them, in this order.
         middle: groups of the first half.
@@ -197,6 +201,7 @@ def sum_share(
     """
     each, whole = setting.config.trials_per_group, groups_of(segments)
     sums = np.zeros((2, setting.layout.size), np.int64)
+    about = setting, setting.projection(weights, shaped), tokens
     while (first := counter.take(groups)) is not None and first < whole:
         end = min(first + groups, whole)
         for half, low, high in ((0, 0, middle), (1, middle, whole)):
@@ -204,5 +209,5 @@ def sum_share(
             if start < stop:
                 parts = [part for _, part in placed(segments, start, stop)]
                 share = rewards[start * each : stop * each]
-                sums[half] += total(setting, tokens, parts, share, groups)
+                sums[half] += total(*about, parts, share, groups)
     return sums

@@ -67,6 +67,8 @@ def _score_low_rank(
 ) -> Floats:
     """Return losses of each group's trials and clean weights, or of both sides."""
     groups, each = windows.shape[1], setting.config.passes_per_group
+    before, windows = np.split(windows, [setting.config.before])
+    begun = _begun(setting, weights, before)
     copies = {}
     for name, e in signs.items():
         by_copy = np.zeros((each + 1, groups, e.shape[1]), np.float32)
@@ -76,10 +78,19 @@ def _score_low_rank(
             copies[name][:, 1] = -e if name in setting.written else e
     outputs = _outputs(setting, weights, windows, copies) if setting.splits else None
     about = setting.layout, weights, copies, setting.config.sigma, windows, each + 1
-    losses = Population(*about, outputs).losses()
+    losses = Population(*about, outputs, begun).losses()
     if outputs is None:
         return losses
     return np.hstack([losses[:, :-1], outputs.losses, losses[:, -1:]])
+
+
+def _begun(setting: Setting, weights: Floats, before: Tokens) -> list[Floats]:
+    """Return the states after what the clean weights read: (groups, w, H) each."""
+    network, clean = setting.network, Clean(setting.layout.views(weights))
+    state = network.start(before.shape[1:])
+    for tokens in before:
+        state = network.step(clean, tokens, state)
+    return state
 
 
 def _outputs(

@@ -29,9 +29,9 @@ from utilities.disk import Pace
 from utilities.display import Display
 from utilities.errors import IncompatibleError, ProtocolError, RunError
 from utilities.events import Drop, Finish, Joined, Note, Received, Send, Stop, Tick
-from utilities.evolution import advance, total
+from utilities.evolution import Totals, projection_of, total
 from utilities.history import Entry, pack
-from utilities.ledger import Replay, Replayed, Save, Saved
+from utilities.ledger import Replay, Replayed, Replayer, Save, Saved
 from utilities.lines import listen
 from utilities.opening import Limits
 from utilities.options import ServerOptions
@@ -112,6 +112,7 @@ class Server:
             random.SystemRandom(),  # --seed may be known, and foretells no audits
             prepared.entries,
         )
+        self._replayer = Replayer(prepared.setting, prepared.corpus)
         self._port = hub.port
         self._journal, self._writing = prepared.journal, Pace()
         self._log = RunLog(prepared.run)
@@ -299,38 +300,34 @@ class Server:
 
     # Work off this thread.
 
-    def _start(
-        self,
-        threads: ThreadPoolExecutor,
-        job: Callable[[], Done],
-    ) -> None:
+    def _start(self, threads: ThreadPoolExecutor, job: Callable[[], Done]) -> None:
         future = threads.submit(job)
         self._jobs.append(future)
         future.add_done_callback(lambda _: self._hub.ring())
 
     def _replay(self, command: Replay) -> Replayed:
-        state, setting = command.state, self._prepared.setting
-        for update in command.updates:
-            tokens = self._prepared.corpus.token_batch(update.token_batch)
-            state = advance(setting, state, update, tokens)
-        return Replayed(state)
+        return Replayed(self._replayer.state(command))
 
     def _rescore(self, command: Rescore) -> Rescored:
-        state, setting = self._replay(command.replay).state, self._prepared.setting
+        state, setting = self._replayer.state(command.replay), self._prepared.setting
         tokens = self._prepared.corpus.token_batch(command.token_batch)
         scores = score(setting, state.weights, tokens, command.segment)
         return Rescored(command.case, state.digest(setting.fingerprint), scores)
 
     def _resum(self, command: Resum) -> Resummed:
-        tokens = self._prepared.corpus.token_batch(command.token_batch)
-        trials = command.segments, command.rewards
-        return Resummed(total(self._prepared.setting, tokens, *trials))
+        return Resummed(self._added(command))
 
     def _compute(self, command: Compute) -> Computed:
+        return Computed(command.step, command.half, self._added(command))
+
+    def _added(self, command: Compute | Resum) -> Totals:
+        """Return the sum of some trials; by weights only where these matter for it."""
+        setting, projection = self._prepared.setting, None
         tokens = self._prepared.corpus.token_batch(command.token_batch)
-        trials = command.segments, command.rewards
-        sums = total(self._prepared.setting, tokens, *trials)
-        return Computed(command.step, command.half, sums)
+        if setting.span is not None:
+            weights = self._replayer.state(command.replay).weights
+            projection = projection_of(setting, weights, tokens)
+        return total(setting, projection, tokens, command.segments, command.rewards)
 
     def _save(self, command: Save) -> Written:
         prepared, state = self._prepared, command.state

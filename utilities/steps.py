@@ -20,8 +20,9 @@ import numpy as np
 from utilities.agreement import Pair, paired
 from utilities.audits import Audits
 from utilities.errors import ProtocolError
-from utilities.evolution import Scores, Segment, Setting, usable
+from utilities.evolution import Scores, Segment, Setting
 from utilities.lateness import grace_seconds
+from utilities.losses import usable
 from utilities.peers import Peer
 from utilities.protocol import MAX_TRIALS, Result
 from utilities.scheduling import part_of, sheet_size

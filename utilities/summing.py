@@ -25,6 +25,7 @@ from utilities.audits import Resum
 from utilities.errors import ProtocolError
 from utilities.evolution import Segment, Setting, Totals, Update
 from utilities.lateness import grace_seconds, most
+from utilities.ledger import Replay
 from utilities.model import Tokens
 from utilities.peers import REPORTS, Debts, Peer, usual_seconds
 from utilities.protocol import Shares, Sum
@@ -41,6 +42,7 @@ Owners: TypeAlias = Mapping[int, Peer]  # who has scored the segment of a seed
 class Compute:
     """Add up trials off this thread, then report `Computed`."""
 
+    replay: Replay = field(repr=False)  # to the state that they were scored on
     step: int
     token_batch: int
     half: int  # of the step, that they belong to: 0 or 1
@@ -173,6 +175,7 @@ class Summing:
         parts: Mapping[Peer, Part],
         tokens: Tokens,
         accounts: Accounts,
+        replay: Replay,
         audited: Peer | None = None,
     ) -> None:
         """Begin with nothing asked and nothing known.
@@ -183,9 +186,11 @@ class Summing:
             parts: the trials of each client, at least one.
             tokens: that the trials were scored on.
             accounts: of what clients owe in sums.
+            replay: to the state that they were scored on.
             audited: whose sum is kept.
         """
         self._audited = audited
+        self._replay = replay
         self.kept: tuple[Peer, Resum, Totals] | None = None
         self._setting = setting
         self._update = update
@@ -297,7 +302,8 @@ class Summing:
                 segments = tuple(s for part in parts for s in part.segments)
                 rewards = np.concatenate([part.rewards for part in parts])
                 step, batch = self._update.step, self._update.token_batch
-                commands.append(Compute(step, batch, half, segments, rewards))
+                about = self._replay, step, batch, half
+                commands.append(Compute(*about, segments, rewards))
         self._computing += len(commands)
         self._open = []
         return commands
@@ -335,7 +341,8 @@ class Summing:
     def _trials_of(self, peer: Peer) -> Resum:
         """Return what has to be added up to check a client's sum."""
         part, update = self._parts[peer], self._update
-        return Resum(update.step, update.token_batch, part.segments, part.rewards)
+        about = self._replay, update.step, update.token_batch
+        return Resum(*about, part.segments, part.rewards)
 
     def seconds(self) -> float:
         """Return the seconds that a typical client took for its sum."""

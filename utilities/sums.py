@@ -2,9 +2,11 @@
 
 The sum over a client's trials of reward times signs, S = sum r e, is checked
 before it counts. Signs e are -1 or +1, therefore each entry is bounded by sum |r| and
-even or odd as that is; a row of a matrix that reads characters takes part only in the
-trials whose group read that character, so its bound is over these alone. Where the
-output layer has trials of its own, its bound is over those, all others over the rest.
+even or odd as that is. Projected directions are integers up to `projection.MOST`, and
+the bound of what they move is as many times as large. A row of a matrix that reads
+characters takes part only in the trials whose group read that character, so its bound
+is over these alone. Where the output layer has trials of its own, its bound is over
+those, all others over the rest.
 What passes may still be wrong, but it cannot do more than other rewards of the same
 size could.
 
@@ -28,7 +30,8 @@ from utilities.evolution import (
     chunks,
     windows_of,
 )
-from utilities.model import CHARACTERS, Layout, Tokens
+from utilities.model import CHARACTERS, Tokens
+from utilities.projection import MOST
 from utilities.rewards import Rewards
 
 NUMBERS = 1 << 20  # tokens or marks of one table while bounds are made: some megabytes
@@ -120,11 +123,11 @@ def _characters_read(
 ) -> Iterator[NDArray[np.int64]]:
     """Yield 1 for each character that a group reads, else 0, some groups at a time."""
     config, size = setting.config, setting.layout.vocab_size
-    tokens_read = (config.sequence_length + 1) * config.batch_size
+    tokens_read = (config.window_length + 1) * config.batch_size
     most = max(1, NUMBERS // max(size, tokens_read))
     segments = [segment for part in parts for segment in part.segments]
     for chunk in chunks(segments, most):
-        windows = windows_of(setting, tokens, *chunk)
+        windows = windows_of(setting, tokens, *chunk)[config.before :]
         yield characters_read(windows, size).astype(np.int64)
 
 
@@ -138,20 +141,23 @@ def check(setting: Setting, total: Totals, bound: Bound) -> None:
     if len(total) != size:
         raise ProtocolError(f"sum: expected {size} numbers, got {len(total)}")
     highest = max(bound.most, bound.outputs or 0)
+    highest *= MOST if setting.span is not None else 1
     if highest > np.iinfo(total.dtype).max:
         total = total.astype(_narrowest(highest))
-    limits = _limits(setting.layout, bound, total.dtype)
+    limits = _limits(setting, bound, total.dtype)
     # Of the lowest integer that there is the magnitude is itself; without a sign it is
     # beyond all limits, as it should be.
     unsigned = total.dtype.str.replace("i", "u")
     if (np.abs(total).view(unsigned) > limits.view(unsigned)).any():
         raise ProtocolError("sum: larger than the rewards of its trials allow")
-    if int(np.bitwise_or.reduce(total ^ limits)) & 1:  # they differ in the lowest bit
+    odd = total ^ limits  # differ in the lowest bit
+    if any(int(np.bitwise_or.reduce(odd[part])) & 1 for part in setting.signed):
         raise ProtocolError("sum: odd where the rewards of its trials are even")
 
 
-def _limits(layout: Layout, bound: Bound, dtype: np.dtype[Any]) -> Totals:
+def _limits(setting: Setting, bound: Bound, dtype: np.dtype[Any]) -> Totals:
     """Return the largest sum of each weight: (P,)."""
+    layout = setting.layout
     limits = np.empty(layout.size, dtype)
     limits.fill(bound.most)
     if bound.outputs is not None:
@@ -162,6 +168,8 @@ def _limits(layout: Layout, bound: Bound, dtype: np.dtype[Any]) -> Totals:
         assert first.inputs == CHARACTERS, "no other tensor reads characters"
         rows = bound.rows.astype(dtype)[:, None]
         limits[: first.size].reshape(first.shape)[...] = rows
+    for part in setting.projected:
+        limits[part] *= MOST
     return limits
 
 

@@ -124,7 +124,9 @@ class Member:
         if request.groups:
             sums = sum_share(
                 setting,
+                arrays["weights"],
                 arrays["tokens"],
+                tuple(arrays["whiteners"]),
                 segments,
                 arrays["rewards"],
                 request.middle,
@@ -281,11 +283,7 @@ class Team:
             TrainingError: a worker has died.
         """
         moment = None if seconds is None else time.monotonic() + seconds
-        self._share(tokens, segments)
-        self._shelf.put("weights", weights)
-        size = setting.layout.hidden_size
-        whiteners = np.array(shaped, np.float32).reshape(-1, size, size)
-        self._shelf.put("whiteners", whiteners)
+        self._share(setting, weights, tokens, shaped, segments)
         losses, clean = sheet_size(setting, segments)
         self._shelf.make("losses", np.float32, losses, sparse=True)
         self._shelf.make("clean", np.float32, clean, sparse=True)
@@ -298,7 +296,9 @@ class Team:
     def halves(
         self,
         setting: Setting,
+        weights: Floats,
         tokens: Tokens,
+        shaped: Whiteners,
         segments: Sequence[Segment],
         rewards: Rewards,
     ) -> Halves:
@@ -310,11 +310,12 @@ class Team:
             TrainingError: a worker has died.
         """
         if len(rewards) < ALONE_TRIALS:
-            return self._alone.halves(setting, tokens, segments, rewards)
+            work = setting, weights, tokens, shaped, segments, rewards
+            return self._alone.halves(*work)
         (one, first), (other, second) = halves(setting, segments, rewards)
         middle = groups_of(one)
         groups = middle + groups_of(other)
-        self._share(tokens, [*one, *other])
+        self._share(setting, weights, tokens, shaped, [*one, *other])
         self._shelf.put("rewards", np.concatenate([first, second]))
         self._shelf.make("sums", np.int64, 2, setting.layout.size)[...] = 0
         part = part_groups(setting, groups, self.size)
@@ -324,7 +325,18 @@ class Team:
         sums = self._shelf.look("sums").copy()
         return sums[0], sums[1]
 
-    def _share(self, tokens: Tokens, segments: Sequence[Segment]) -> None:
+    def _share(
+        self,
+        setting: Setting,
+        weights: Floats,
+        tokens: Tokens,
+        shaped: Whiteners,
+        segments: Sequence[Segment],
+    ) -> None:
+        self._shelf.put("weights", weights)
+        size = setting.layout.hidden_size
+        whiteners = np.array(shaped, np.float32).reshape(-1, size, size)
+        self._shelf.put("whiteners", whiteners)
         if tokens is not self._tokens:  # megabytes, the same for many steps
             self._shelf.put("tokens", tokens)
             self._tokens = tokens

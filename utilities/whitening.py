@@ -12,17 +12,21 @@ the states of a sample of the text are computed in fixed point: integers in floa
 whose products are exact in any order below 2^53 (with 128 units they stay below 2^37),
 and tables in place of tanh. What follows (Cholesky's factor, its inverse) uses + - * /
 sqrt element by element, never a product of a library, and ends in integers again.
+
+Where many states are needed (`utilities.projection`), coarser integers do, which
+float32 holds: that is more than twice as fast.
 """
 
 import math
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from utilities.model import Floats, Layout, Tokens
+from utilities.model import CHARACTERS, Floats, Layout, Tokens
 
 Doubles: TypeAlias = NDArray[np.float64]
+Integers: TypeAlias = NDArray[np.floating[Any]]  # whole numbers, exactly
 Whiteners: TypeAlias = tuple[Floats, ...]  # of each layer (H, H), integers
 
 SCALE = 256  # a whitener's integers are its entries times this
@@ -33,6 +37,8 @@ SAMPLE_WINDOWS, SAMPLE_CHARACTERS = 128, 16
 ONE = 1 << 10  # of a state
 FINE = 1 << 12  # of a weight
 LARGEST_WEIGHT = 64 * FINE
+COARSE = 1 << 7  # of a state, where float32 holds the integers
+ROOM = 1 << 23  # for their sums: float32 holds all integers up to twice that
 STEPS = 1 << 9  # entries of a table for each unit of its argument
 REACH = 8 * STEPS  # beyond +-8, tanh and the logistic function are flat
 _ARGUMENTS: Doubles = np.arange(-REACH, REACH + 1) / STEPS
@@ -75,54 +81,94 @@ def state_moments(layout: Layout, flat: Floats, tokens: Tokens) -> list[Doubles]
 class FixedPoint:
     """The clean model in integers."""
 
-    def __init__(self, layout: Layout, flat: Floats) -> None:
+    def __init__(self, layout: Layout, flat: Floats, one: int = ONE) -> None:
+        """Round the weights.
+
+        Args:
+            layout: of the model.
+            flat: (P,) weights.
+            one: of a state: `ONE`, or `COARSE` for float32.
+        """
         self._layout = layout
+        self._one = one
         with np.errstate(invalid="ignore", over="ignore"):
             scaled = np.rint(np.nan_to_num(flat.astype(np.float64)) * FINE)
         clipped = np.clip(scaled, -LARGEST_WEIGHT, LARGEST_WEIGHT)
-        self._views = {
-            t.name: clipped[t.start : t.start + t.size].reshape(t.shape)
-            for t in layout.tensors
-        }
+        fine = _room(layout, clipped) if one == COARSE else FINE
+        # Weights that leave no room take float64: as coarse, but as exact.
+        narrow = one == COARSE and fine * one >= STEPS
+        self._dtype: type[np.floating[Any]] = np.float32 if narrow else np.float64
+        if narrow and fine < FINE:
+            clipped = np.rint(clipped / (FINE // fine))
+        self._tanh, self._logistic = (
+            np.rint(table / (ONE // one)).astype(self._dtype)
+            for table in (TANH, LOGISTIC)
+        )
+        # Sums come in units of a table's steps: a power of two changes no digit.
+        self._unit = unit = one * (fine if narrow else FINE) // STEPS
+        self._views = {}
+        for t in layout.tensors:
+            view = clipped[t.start : t.start + t.size].reshape(t.shape) / unit
+            if t.inputs in (None, CHARACTERS):
+                view = view * one
+            self._views[t.name] = view.astype(self._dtype)
 
-    def states(self, windows: Tokens) -> list[Doubles]:
+    def states(self, windows: Tokens) -> list[Integers]:
         """Return the states after each character: (characters, windows, H)."""
-        shape = (*windows.shape, self._layout.hidden_size)
-        result = [np.zeros(shape) for _ in range(self._layout.n_layers)]
-        h = [np.zeros(shape[1:]) for _ in result]
+        layers = range(self._layout.n_layers)
+        shape = (len(windows) + 1, windows.shape[1], self._layout.hidden_size)
+        every = [np.empty(shape, self._dtype) for _ in layers]  # from a zero state on
         cell = self._gru if self._layout.model_type == "gru" else self._rnn
+        characters = self._views["Wx0"] + self._views["b0"]
+        for layer in layers:
+            every[layer][0] = 0
         for t, now in enumerate(windows):
-            for layer, every in enumerate(result):
-                x = (
-                    h[layer - 1] @ self._views[f"Wx{layer}"]
-                    if layer
-                    else self._views["Wx0"][now] * ONE
-                )
-                h[layer] = every[t] = cell(layer, x, h[layer])
-        return result
+            x = characters.take(now, axis=0)
+            for layer in layers:
+                if layer:
+                    x = every[layer - 1][t + 1] @ self._views[f"Wx{layer}"]
+                    x += self._views[f"b{layer}"]
+                cell(layer, x, every[layer][t], every[layer][t + 1])
+        return [states[1:] for states in every]
 
-    def _rnn(self, layer: int, x: Doubles, h: Doubles) -> Doubles:
+    def _rnn(self, layer: int, x: Integers, h: Integers, out: Integers) -> None:
+        x += h @ self._views[f"Wh{layer}"]
+        looked_up(self._tanh, x, out)
+
+    def _gru(self, layer: int, x: Integers, h: Integers, out: Integers) -> None:
+        size, one, unit = self._layout.hidden_size, self._one, self._unit
         sums = h @ self._views[f"Wh{layer}"]
-        sums += x
-        sums += self._views[f"b{layer}"] * ONE
-        return looked_up(TANH, sums)
-
-    def _gru(self, layer: int, x: Doubles, h: Doubles) -> Doubles:
-        size = self._layout.hidden_size
-        sums = h @ self._views[f"Wh{layer}"]
-        x = x + self._views[f"b{layer}"] * ONE
-        gates = looked_up(LOGISTIC, sums[:, : 2 * size] + x[:, : 2 * size])
-        inner = sums[:, 2 * size :] + self._views[f"bn{layer}"] * ONE
-        inner = np.rint(inner / ONE) * gates[:, :size]
-        new = looked_up(TANH, inner + x[:, 2 * size :])
-        return np.asarray(new + np.rint(gates[:, size:] * (h - new) / ONE))
+        gates = np.empty_like(sums[:, : 2 * size])
+        looked_up(self._logistic, sums[:, : 2 * size] + x[:, : 2 * size], gates)
+        inner = sums[:, 2 * size :] + self._views[f"bn{layer}"]
+        inner = np.rint(inner * (unit / one)) * gates[:, :size] / unit
+        looked_up(self._tanh, inner + x[:, 2 * size :], out)
+        out += np.rint(gates[:, size:] * (h - out) / one)
 
 
-def looked_up(table: Doubles, sums: Doubles) -> Doubles:
-    """Return a function of sums in units of 1 / (ONE FINE), times ONE."""
-    index = np.rint(sums / (ONE * FINE // STEPS))
-    index += REACH
-    return np.asarray(table.take(index.astype(np.intp), mode="clip"))
+def _room(layout: Layout, clipped: Doubles) -> int:
+    """Return the finest unit of weights, at most `FINE`, with sums that float32 holds.
+
+    Args:
+        layout: of the model.
+        clipped: (P,) weights in units of 1 / FINE.
+    """
+    most = 0.0
+    for t in layout.tensors[:-2]:  # all but the output layer
+        sizes = np.abs(clipped[t.start : t.start + t.size]).reshape(t.shape)
+        read = layout.state_read(t) is not None
+        most += float((sizes.sum(axis=0) if read else sizes).max())
+    fine = FINE
+    while fine > 1 and most * COARSE * fine > ROOM * FINE:
+        fine //= 2
+    return fine
+
+
+def looked_up(table: Integers, sums: Integers, out: Integers) -> None:
+    """Take a table's function of sums in units of 1 / STEPS, which are overwritten."""
+    np.rint(sums, out=sums)
+    sums += REACH
+    table.take(sums.astype(np.intp), mode="clip", out=out)
 
 
 def whitener(moments: Doubles) -> Floats:

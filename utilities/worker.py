@@ -15,7 +15,7 @@ import numpy as np
 
 from utilities.config import Config, from_json
 from utilities.data import Tokens
-from utilities.engine import Engine, OnBlock, OneCore, Scored
+from utilities.engine import Engine, Halves, OnBlock, OneCore, Scored
 from utilities.errors import ConfigError, IncompatibleError, ProtocolError
 from utilities.evolution import (
     Segment,
@@ -24,10 +24,10 @@ from utilities.evolution import (
     TrainState,
     Update,
     apply,
-    mean_loss,
     trials_of,
 )
 from utilities.history import Recent, check_update
+from utilities.losses import mean_loss
 from utilities.misc import Clock
 from utilities.noise import Floats
 from utilities.protocol import (
@@ -178,9 +178,9 @@ class Worker:
 
     def _keep_tokens(self, batch: TokenBatch) -> None:
         config = self._here()[0].config
-        if len(batch.tokens) <= config.sequence_length:
+        if len(batch.tokens) <= config.window_length:
             raise ProtocolError(
-                f"tokens: expected more than {config.sequence_length}, "
+                f"tokens: expected more than {config.window_length}, "
                 f"got {len(batch.tokens)}"
             )
         if int(batch.tokens.max()) >= (config.vocab_size or 0):
@@ -208,11 +208,11 @@ class Worker:
                 f"update: expected step {state.step}, got {update.step}"
             )
         check_update(setting, update)
-        tokens = self._need_tokens(update.token_batch)
+        self._need_tokens(update.token_batch)
         began = self._clock()
         self.gradient_quality, sums = None, update.total
         if update.trials and not update.summed:
-            sums = self._regenerated(setting, update, tokens)
+            sums = self._regenerated(update)
         shaped = self._whiteners(update.token_batch) if update.trials else ()
         self._next = update, apply(setting, state, update, sums, shaped)
         self._pending.clear()  # their step has been closed
@@ -238,13 +238,23 @@ class Worker:
         self._seeds.clear()
         self._shared = 0
 
-    def _regenerated(self, setting: Setting, update: Update, tokens: Tokens) -> Totals:
+    def _regenerated(self, update: Update) -> Totals:
         """Return the total of an update from everybody's seeds and rewards."""
-        one, other = self._engine.halves(
-            setting, tokens, update.segments, update.rewards
-        )
+        one, other = self._halves(update)
         self.gradient_quality = cosine(one, other)
         return np.asarray(one + other)
+
+    def _halves(self, trials: Update | Shares) -> Halves:
+        """Return the sums of both halves of some trials of the present step."""
+        setting, state = self._here()
+        return self._engine.halves(
+            setting,
+            state.weights,
+            self._need_tokens(trials.token_batch),
+            self._whiteners(trials.token_batch),
+            trials.segments,
+            trials.rewards,
+        )
 
     def _whiteners(self, number: int) -> Whiteners:
         """Return what shapes the step's noise, computed once for a state and tokens."""
@@ -302,12 +312,8 @@ class Worker:
 
     def _sum(self, shares: Shares) -> Sum:
         """Add up this client's own trials."""
-        setting, _ = self._here()
-        tokens = self._need_tokens(shares.token_batch)
         began = self._clock()
-        one, other = self._engine.halves(
-            setting, tokens, shares.segments, shares.rewards
-        )
+        one, other = self._halves(shares)
         total = narrowed(np.asarray(one + other))
         return Sum(shares.step, self._clock() - began, total)
 

@@ -39,7 +39,7 @@ def levels(run: Run, most_bytes: float = math.inf) -> tuple[Level, ...]:
         text = _text(run)
         if text.sha256 != run.record.text_sha256:
             return (evenly,)
-        length = run.record.config.sequence_length
+        length = run.record.config.window_length
         return counted(build_corpus(text, run.vocabulary, length))
     except (DataError, RunError):
         return (evenly,)

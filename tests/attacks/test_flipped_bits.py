@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.attacks.schedules import Observed
-from tests.desk import Lesson, lesson
+from tests.desk import PROJECTS, Lesson, lesson
 from tests.small_runs import VOCABULARY, record
 from tests.wire import Node
 from utilities.errors import CheckpointError
@@ -25,6 +25,7 @@ KINDS: tuple[dict[str, Any], ...] = (
     {},
     {"trials_per_step": 24},
     {"aggregation": "sums"},
+    PROJECTS | {"aggregation": "sums"},
     {"optimizer": "sgd", "batch_limit": 200, "new_tokens_interval": 2},
 )
 ARRAYS = ("weights", "first", "second")

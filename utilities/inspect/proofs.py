@@ -68,7 +68,7 @@ def _open(store: RunStore, options: Options) -> _Opened:
     run = store.open(options["number"], lock=False)
     config, text = run.record.config, text_of(run, options["data"])
     setting = Setting(config, text.sha256)
-    corpus = build_corpus(text, run.vocabulary, config.sequence_length)
+    corpus = build_corpus(text, run.vocabulary, config.window_length)
     return _Opened(run, setting, corpus, read_journal(run, setting))
 
 

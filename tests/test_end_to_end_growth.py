@@ -88,6 +88,7 @@ def test_a_run_that_grows_repeats_to_the_bit_and_its_larger_model_goes_on(
 def test_ctrl_c_during_the_first_run_begins_no_second_one(lab: Lab) -> None:
     server = lab.server(f"{lab.small} {FIXED} --growth 12@1e12 --localClients 1")
     client = lab.recorded(server.port, "separate")
+    server.has_said(r"joined; 2 here")  # the local one, too
     client.reaches(1)
     server.signal(signal.SIGINT)
     assert server.ended() == 0, server

@@ -87,7 +87,7 @@ def test_where_the_trials_of_a_step_were_given_the_guess_stays() -> None:
     for _ in range(50):
         length.observe(observed(9.0, 0.01))
 
-    assert length.seconds == FIRST_SECONDS == 0.1
+    assert length.seconds == FIRST_SECONDS == 0.05
 
 
 # --- by hand --------------------------------------------------------------------------
@@ -166,6 +166,7 @@ def test_no_other_length_learns_more_unless_machines_would_idle(
 def test_one_step_by_hand() -> None:
     # wall 0.16, trials 0.1, update 0.0565: an overhead of 3.5 ms; thirty are 0.105 s
     length = ripe()
+    length.seconds = 0.1
 
     length.observe(Observed(0.16, 0.1, 0.0565, None))
 
@@ -232,7 +233,7 @@ def ripe() -> StepLength:
 
 
 def test_steps_of_a_young_run_stay_short() -> None:
-    # 30 overheads of 10 ms would be 0.3 s; at first 0.1 s, later a 2,000th
+    # 30 overheads of 10 ms would be 0.3 s; at first 0.05 s, later a 2,000th
     young = StepLength(Config(), trained=10.0)
     older = StepLength(Config(), trained=400.0 - 0.21)
     for length in (young, older):
@@ -242,7 +243,7 @@ def test_steps_of_a_young_run_stay_short() -> None:
             if length is older:
                 break
 
-    assert young.seconds == pytest.approx(0.1)
+    assert young.seconds == pytest.approx(0.05)
     assert older.seconds == pytest.approx(400.0 / 2000)
 
 
@@ -284,6 +285,7 @@ def test_the_bounds_are_reached_a_tenth_at_a_time(
     overhead: float, bound: float
 ) -> None:
     length = ripe()
+    length.seconds = 0.1
     lengths = [length.seconds]
     for _ in range(80):
         length.observe(observed(overhead))

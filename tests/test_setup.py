@@ -144,17 +144,17 @@ def test_equal_seeds_give_equal_runs_and_others_do_not(own: str) -> None:
 @pytest.mark.parametrize(
     ("more", "units", "growth"),
     [
-        ("--maxSeconds 60", 32, "none"),
-        ("--maxSeconds 60 --localClients 2", 32, "none"),
-        ("--maxSeconds 120", 32, "none"),
-        ("--maxSeconds 61 --localClients 2", 64, "128@300000000"),
-        ("--maxSeconds 121", 64, "128@300000000"),
-        ("--maxSeconds 9999 --localClients 2", 64, "128@300000000"),
-        ("--maxSteps 1", 64, "128@300000000"),
-        ("", 64, "128@300000000"),
+        ("--maxSeconds 15", 32, "none"),
+        ("--maxSeconds 15 --localClients 2", 32, "none"),
+        ("--maxSeconds 30", 32, "none"),
+        ("--maxSeconds 16 --localClients 2", 64, "128@60000000"),
+        ("--maxSeconds 31", 64, "128@60000000"),
+        ("--maxSeconds 9999 --localClients 2", 64, "128@60000000"),
+        ("--maxSteps 1", 64, "128@60000000"),
+        ("", 64, "128@60000000"),
         ("--growth none", 64, "none"),
         ("--growth 96@5", 64, "96@5"),
-        ("--maxSeconds 60 --growth 96@5", 32, "96@5"),
+        ("--maxSeconds 30 --growth 96@5", 32, "96@5"),
         ("--maxSeconds 9999 --hiddenSize 5", 5, "none"),
         ("--hiddenSize 5 --growth 7@5", 5, "7@5"),
     ],
@@ -174,7 +174,7 @@ def test_the_model_fits_the_announced_length(
         ('{"hiddenSize": 7}', 7, "none"),
         ('{"hiddenSize": 7, "growth": "9@5"}', 7, "9@5"),
         ('{"growth": "99@5"}', 64, "99@5"),
-        ('{"sigma": 1}', 64, "128@300000000"),
+        ('{"sigma": 1}', 64, "128@60000000"),
     ],
 )
 def test_a_file_of_keys_wins_over_what_fits(
@@ -220,7 +220,7 @@ def test_the_number_of_a_run_stands_for_its_keys(
         ("--data none.txt", DataError, r"none\.txt"),
         ("--trialsPerStep 7", ConfigError, "multiple of twice directionsPerWindow"),
         ("--hiddenSize 4096 --nLayers 16", ConfigError, "at most 67108864 weights"),
-        ("--sequenceLength 400", DataError, "expected at least 4456 characters"),
+        ("--sequenceLength 400", DataError, "expected at least 4634 characters"),
         ("--growth 128", ConfigError, "growth: expected none, or units and the trials"),
         (
             "--growth 4096@3e8 --nLayers 16",
@@ -405,7 +405,7 @@ def test_the_model_of_a_run_that_is_being_trained_may_be_taken(
         ),
         ("0 --hiddenSize 4096 --growth 128", ConfigError, "growth: expected none, or"),
         ("0 --data none.txt", DataError, r"none\.txt"),
-        ("0 --sequenceLength 400", DataError, "expected at least 4456 characters"),
+        ("0 --sequenceLength 400", DataError, "expected at least 4634 characters"),
         ("1", RunError, "expected run 1, found run 0; name another one"),
     ],
 )

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from utilities.config import Config
 from utilities.progress import MOST_COUNTED
 
-FIRST_SECONDS = 0.1
+FIRST_SECONDS = 0.05
 SHORTEST, LONGEST = 0.05, 60.0  # seconds
 LEAST = 30.0  # overheads that a step lasts, so that 97 % of it are trials
 STEPS = 32  # the last steps that medians and means are of

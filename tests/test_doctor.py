@@ -63,8 +63,8 @@ def test_a_speed_is_told_beside_what_is_usual() -> None:
     assert doctor.speed(45_678.9) == Row(
         "speed",
         OK,
-        "45,679 trials/s on one core (measured elsewhere: 270,000 with AVX-512, "
-        "230,000 with AVX2, 74,000 with SSE only)",
+        "45,679 trials/s on one core (measured elsewhere: 710,000 with AVX-512, "
+        "550,000 with AVX2, 210,000 with SSE only)",
     )
     assert doctor.speed(doctor.SLOW - 1).state == WARN
 

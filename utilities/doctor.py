@@ -19,8 +19,8 @@ NAME_WIDTH, STATE_WIDTH, WIDTH = 11, 6, 80
 
 # Trials a second of the default model (32 units) on one core, as measured on one
 # processor (AMD EPYC), the faster instructions switched off for the others.
-EXPECTED = ((270_000, "AVX-512"), (230_000, "AVX2"), (74_000, "SSE only"))
-SLOW = 10_000  # trials a second below which a machine helps little
+EXPECTED = ((710_000, "AVX-512"), (550_000, "AVX2"), (210_000, "SSE only"))
+SLOW = 25_000  # trials a second below which a machine helps little
 MOST_BUSY = 0.5  # of the cores, that other programs may take before it is told
 ONE_CORE = 1.3  # cores that a matrix product of one core may seem to take
 LEAST_FREE = 50 << 20  # bytes

@@ -20,6 +20,7 @@ from utilities.selftest import (
     ADAM_STEPS,
     ARITHMETIC_EXPECTED,
     BOUND_TRIALS,
+    DIRECTIONS_FELT,
     FACTOR_SIZE,
     FIRST_BLOCKS,
     FIRST_TRIAL,
@@ -33,12 +34,14 @@ from utilities.selftest import (
     WIDEST_ENTRY,
     WIDEST_SUM,
     WIDEST_UNITS,
+    WINDOWS_FELT,
     adam_steps,
     arithmetic,
     arithmetic_test,
     bound_signs,
     bound_sums,
     factor_matrix,
+    felt,
     noise_test,
     shaped_sums,
     shapes,
@@ -348,6 +351,28 @@ def test_shapes_are_far_from_the_unit_matrix() -> None:
             assert np.abs(np.tril(shape, -1)).max() > SCALE / 2
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_what_windows_feel_is_that_of_integers_and_single_rounded_operations(
+    name: str,
+) -> None:
+    config = MODELS[name]
+    assert (config.burn_in, config.sequence_length) == (16, 8)
+    size = sum(map(math.prod, reference.shapes_of(config).values()))
+    weights = [((37 * i) % 101 - 50) / 64 for i in range(size)]
+    tokens = [(i * i // 7 + i // 11) % 11 for i in range(500)]
+    found = felt()[f"felt by {name}"]
+
+    for trial in range(WINDOWS_FELT * DIRECTIONS_FELT):
+        first = trial // DIRECTIONS_FELT * 25
+        signs = reference.parts(reference.bundles_of(config), 1, trial)
+        expected = reference.projected(
+            config, weights, tokens, [tokens[first : first + 25]], signs
+        )
+        for layer in range(config.n_layers):
+            assert found[layer, trial].tolist() == expected[f"state{layer}"]
+    assert np.abs(found).max() > 5
+
+
 # --- the whole ------------------------------------------------------------------------
 
 
@@ -366,7 +391,7 @@ def test_the_digest_covers_all_results_in_order() -> None:
     assert list(results) == [
         *("even", "odd", "vector", "sum", "difference", "product", "quotient", "root"),
         *("gradient", "weights", "first", "second", "tanh", "logistic", "factor"),
-        *("shaped", "rnn", "gru"),
+        *("shaped", "rnn", "gru", "felt by rnn", "felt by gru"),
     ]
     for name, part in results.items():
         assert part.dtype == (np.float64 if name in doubles else np.float32)

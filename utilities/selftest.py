@@ -8,9 +8,10 @@ before a client takes part; that is cheaper than replicas that split in step 400
 
 `noise_test` covers raw words and signs. `arithmetic_test` covers matrix products at the
 bound of exactness, the four operations and the square root down to subnormals, a few
-steps of Adam, and in float64 what shapes noise, with its tables of tanh. The expected
-digests are those of correct rounding (IEEE 754), which the tests establish with exact
-rational arithmetic. Losses are not covered: they are inputs, not state.
+steps of Adam, in float64 what shapes noise, with its tables of tanh, and what known
+windows can feel of directions. The expected digests are those of correct rounding (IEEE
+754), which the tests establish with exact rational arithmetic. Losses are not covered:
+they are inputs, not state.
 """
 
 import math
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from utilities.config import Config
 from utilities.misc import sha256
-from utilities.model import Layout, Moments, adam
+from utilities.model import Layout, Moments, Tokens, adam
 from utilities.noise import (
     NOISE,
     WINDOWS,
@@ -32,6 +33,7 @@ from utilities.noise import (
     weighted_sum,
     window_words,
 )
+from utilities.projection import Projection, Span
 from utilities.whitening import (
     LOGISTIC,
     TANH,
@@ -47,7 +49,7 @@ NOISE_EXPECTED = bytes.fromhex(
     "f36a25ace86c0127a69db269b8db3b022cd87c65af1c4586c533193ea046c9d7"
 )
 ARITHMETIC_EXPECTED = bytes.fromhex(
-    "b72bf160c83dcb1943a1a2508ae4336148f4def6dfd4c2afa909aa7d5e5356b7"
+    "06a7b13c5cdea729fbe6503f00eea750a13427e29057b93755c56eee78b2f31a"
 )
 
 SEEDS = (0, 1, 0x0123456789ABCDEF, 1 << 63, (1 << 64) - 1)  # beyond int64 as well
@@ -90,6 +92,7 @@ MODELS = {
     "gru": Config(vocab_size=11, hidden_size=8, model_type="gru", n_layers=2),
 }
 MODEL_CHARACTERS = 500
+WINDOWS_FELT, DIRECTIONS_FELT = 6, 5
 FACTOR_SIZE = 24
 WIDEST_UNITS, WIDEST_ENTRY = 128, 9163  # of what shapes noise
 WIDEST_SUM = (1 << 53) // (WIDEST_UNITS * WIDEST_ENTRY)
@@ -140,6 +143,7 @@ def arithmetic() -> Results:
             "factor": inverse_factor(factor_matrix()),
             "shaped": shaped_sums(),
             **shapes(),
+            **felt(),
         }
 
 
@@ -214,14 +218,40 @@ def shaped_sums() -> Doubles:
     return preconditioned(sums, whitener)
 
 
+def text() -> Tokens:
+    """Return the text that known models read."""
+    i = np.arange(MODEL_CHARACTERS)
+    return np.asarray((i * i // 7 + i // 11) % 11)
+
+
+def known_weights(layout: Layout) -> Floats:
+    """Return weights between -0.78 and 0.78: (P,)."""
+    numbers = 37 * np.arange(layout.size) % 101 - 50
+    return np.asarray(numbers.astype(np.float32) / np.float32(64))
+
+
 def shapes() -> dict[str, Floats]:
     """Return what shapes the noise of known models, by the text that they read."""
-    i = np.arange(MODEL_CHARACTERS)
-    tokens = (i * i // 7 + i // 11) % 11
     result = {}
     for name, config in MODELS.items():
         layout = Layout(config)
-        numbers = 37 * np.arange(layout.size) % 101 - 50
-        flat = numbers.astype(np.float32) / np.float32(64)
-        result[name] = np.stack(whiteners(layout, flat, tokens))
+        shaped = whiteners(layout, known_weights(layout), text())
+        result[name] = np.stack(shaped)
+    return result
+
+
+def felt() -> dict[str, Floats]:
+    """Return what windows of the text can feel of directions, in known models."""
+    windows = text()[: WINDOWS_FELT * 25].reshape(WINDOWS_FELT, 25).T[..., None]
+    result = {}
+    for name, config in MODELS.items():
+        layout = Layout(config)
+        weights = known_weights(layout)
+        shaped = whiteners(layout, weights, text())
+        projection = Projection(layout, weights, shaped, Span(16, 8, 1))
+        signs = Noise(layout.bundles).signs(1, 0, WINDOWS_FELT * DIRECTIONS_FELT)
+        found = projection.of(windows, signs)
+        states = [found[f"state{layer}"] for layer in range(config.n_layers)]
+        # No -0.0, which libraries differ in.
+        result[f"felt by {name}"] = np.stack(states) + np.float32(0)
     return result

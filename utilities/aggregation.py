@@ -26,9 +26,10 @@ from dataclasses import dataclass
 SEEDS, SUMS, AUTO = "seeds", "sums", "auto"
 BANDWIDTH = 125e6  # bytes a second: 1 Gbit/s
 SEGMENT_BYTES = 24  # three numbers of 64 bits
-# A reward's deviation is 42, that of a sum of k trials 42 sqrt k; the largest of some
-# thousand are 4.5 deviations: they fit 16 bits up to 30,000 trials without any signal.
-SHORT_TRIALS = 1 << 14
+# A reward's deviation is 42, a projected direction's about 3, that of a sum of k trials
+# 126 sqrt k; the largest of some thousand are 4.5 deviations: they fit 16 bits up to
+# 3,300 trials without any signal, and half of a client's move either kind of weight.
+SHORT_TRIALS = 3 << 11
 STEPS = 16  # the last steps that medians are of
 # Lest it changes to and fro: the other way has to be so many times cheaper, by medians,
 # and so many steps have to go by before the first change and between two.

@@ -70,7 +70,7 @@ def cut(data: Path, seconds: float) -> dict[str, float]:
         figures[f"scoring {name}"] = compared(
             partial(score, segments=whole), partial(score, segments=several), seconds
         )
-        halves = partial(engine.halves, setting, corpus.train, rewards=rewards)
+        halves = partial(engine.halves, *run, rewards=rewards)
         figures[f"update {name}"] = compared(
             partial(halves, segments=whole), partial(halves, segments=several), seconds
         )

@@ -66,7 +66,7 @@ def example(path: Path, **keys: object) -> tuple[Setting, Corpus, TrainState]:
     vocabulary = build_vocabulary(text, None)
     config = from_json({**keys, "vocabSize": vocabulary.size})
     setting = Setting(config, text.sha256)
-    corpus = build_corpus(text, vocabulary, config.sequence_length)
+    corpus = build_corpus(text, vocabulary, config.window_length)
     flat = np.zeros(vocabulary.size, np.float32)
     return setting, corpus, initial_state(setting, 1, flat)
 

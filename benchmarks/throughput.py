@@ -6,6 +6,10 @@ Prints characters and trials a second, the speed of the matrix products alone in
 same shapes, the share of the time that these would take, and the plain way: full noise,
 one antithetic pair at a time. With the prototype, its own figure in the same run.
 
+Characters a second are of windows as long as the prototype's, from a zero state; trials
+a second are those of a run by its defaults, whose windows are short and have others
+before them.
+
 Characters a second are those that a pass over the network read: a row each for the
 trials that perturb states, and for the clean weights. Output trials take no pass of
 their own, but each is the loss of a perturbed copy over all characters of its window:
@@ -19,6 +23,7 @@ from pathlib import Path
 from utilities.processes import one_core
 
 PROTOTYPE_DIRECTIONS = 16  # for one clean pass, which its own figure counts too
+AS_LONG: dict[str, object] = {"sequenceLength": 64, "burnIn": 0}  # as the prototype's
 MODELS = ((16, 1), (32, 1), (64, 1), (128, 1), (128, 2), (256, 2))
 
 
@@ -30,24 +35,30 @@ def measure(
     from utilities.evolution import Segment
     from utilities.scoring import score
 
-    keys = {"modelType": cell, "hiddenSize": hidden, "nLayers": layers}
-    setting, corpus, state = example(data, **keys)
+    keys: dict[str, object] = {
+        "modelType": cell,
+        "hiddenSize": hidden,
+        "nLayers": layers,
+    }
+    setting, corpus, state = example(data, **(keys | AS_LONG))
     segment = Segment(7, 0, setting.block_groups)
     shaped = setting.whiteners(state.weights, corpus.train)  # once a step
     trials = segment.groups * setting.config.trials_per_group
     rows = segment.groups * (setting.config.passes_per_group + 1)
     characters = rows * setting.config.sequence_length
-    took = fastest(
-        lambda: score(setting, state.weights, corpus.train, segment, shaped), seconds
-    )
+    work = state.weights, corpus.train, segment, shaped
+    took = fastest(lambda: score(setting, *work), seconds)
+    usual, _, _ = example(data, **keys)
+    by_default = fastest(lambda: score(usual, *work), seconds / 2)
     products, flops = products_alone(setting, rows, seconds / 2)
     products *= setting.config.sequence_length
-    plain, one, _ = example(data, **keys, noise="full", directionsPerWindow=0)
+    full = keys | AS_LONG | {"noise": "full", "directionsPerWindow": 0}
+    plain, one, _ = example(data, **full)
     pair = Segment(7, 0, 1)
     slow = fastest(lambda: score(plain, state.weights, one.train, pair), seconds / 2)
     return {
         "characters/s": characters / took,
-        "trials/s": trials / took,
+        "trials/s": trials / by_default,
         "characters of all trials/s": trials * setting.config.sequence_length / took,
         "sgemm GFLOP/s": flops * rows * setting.config.sequence_length / products / 1e9,
         "share of sgemm": products / took,

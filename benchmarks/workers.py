@@ -108,7 +108,7 @@ def in_turns(rates: dict[str, Rate], seconds: float) -> dict[str, list[float]]:
 
 
 def update_seconds(
-    team: "Team", setting: "Setting", tokens: "Tokens", trials: int
+    team: "Team", setting: "Setting", state: "TrainState", tokens: "Tokens", trials: int
 ) -> dict[str, float]:
     """Return the times of adding up so many trials by one core and by the team."""
     import numpy as np
@@ -120,7 +120,8 @@ def update_seconds(
     segments = [Segment(1, 0, max(1, trials // setting.config.trials_per_group))]
     size = segments[0].groups * setting.config.trials_per_group
     rewards = np.random.default_rng(1).integers(-126, 127, size).astype(np.int8)
-    work = (setting, tokens, segments, rewards)
+    shaped = setting.whiteners(state.weights, tokens)
+    work = (setting, state.weights, tokens, shaped, segments, rewards)
     one = OneCore(time.monotonic)
     return {
         "trials": size,
@@ -160,7 +161,7 @@ def measure(count: int, step: float, seconds: float, data: Path) -> dict[str, An
             "ratio": mean["team trials/s"] / mean["independent trials/s"],
             "median ratio of turns": statistics.median(a / b for a, b in pairs),
             "update seconds": [
-                update_seconds(team, setting, tokens, clients * per_step)
+                update_seconds(team, setting, state, tokens, clients * per_step)
                 for clients in (1, 16)
             ],
             "empty request seconds": fastest(nothing, TURN),

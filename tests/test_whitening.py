@@ -336,6 +336,24 @@ def random_text(vocabulary: int, length: int = 3000) -> Tokens:
 
 
 @EVERY
+@pytest.mark.parametrize("first", [0, 1, 5, 15])
+def test_states_of_the_last_characters_are_the_same_alone(
+    model_type: str, n_layers: int, first: int
+) -> None:
+    layout = example_setting(
+        model_type=model_type, n_layers=n_layers, hidden_size=6, vocab_size=30
+    ).layout
+    fixed = FixedPoint(layout, initial_weights(layout, 1, np.zeros(30, np.float32)))
+    windows = sample(random_text(30))[:, :7]
+
+    every, last = fixed.states(windows), fixed.states(windows, first)
+
+    assert len(every) == len(last) == n_layers
+    for states, some in zip(every, last, strict=True):
+        assert some.tolist() == states[first:].tolist()
+
+
+@EVERY
 @pytest.mark.parametrize("factor", [1.0, 2.0])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_states_are_those_of_the_model_within_a_hundredth(

@@ -8,8 +8,9 @@ One step of Salimans et al. 2017 with rank-1 signs (EGGROLL, arXiv 2511.16652):
     g = float32(-R^T G / (42 sqrt(1024 N)))        then Adam               `advance`
 
 Here e are the signs as they are drawn; where a matrix reads a layer's state, G takes
-what the window could feel of them instead (`utilities.projection`), and R shapes them
-(`utilities.whitening`); of everything else R is the unit matrix. Weights of each
+what the window could feel of them instead (`utilities.projection`), in units that are
+divided out again, and R shapes them (`utilities.whitening`); of everything else R is
+the unit matrix. Weights of each
 kind have a unit of their own, in which sigma and the rate are meant (`model.Scales`).
 
 Losses are minimised, rewards maximised. `total` is exact whatever the order, BLAS or
@@ -373,7 +374,7 @@ def total(
         tokens: that the trials were scored on.
         segments: the trials.
         rewards: of the trials, in the order of segments.
-        groups: of one chunk; any number gives the same integers.
+        groups: of one chunk, at most `chunk_groups`; any gives the same integers.
         draw: gives what was drawn for segments; None: `drawn`, from their seeds.
 
     Returns:

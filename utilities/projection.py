@@ -3,9 +3,11 @@
 A perturbation ``a b^T`` of a matrix that reads a state h moves sums by (h.a) b. So the
 loss of a window depends on a only by its products with the few states that the window
 goes through; whatever a has beside their span is noise in ``r a b^T``, and nothing
-else. Its expectation given the loss is the projection of a onto that span: as good an
-estimate, of less variance (Rao 1945, Blackwell 1947), the less the more units there are
-for each character of a window. Characters that are not read are left out likewise.
+else. The best linear estimate of a by what the loss depends on is its projection onto
+that span: to first order (the span is that of the clean states) as good, of less
+variance (as Rao 1945 and Blackwell 1947 condition an estimate), the less the more units
+there are for each character of a window. Characters that are not read are left out
+likewise.
 
 With d states (white ones, as directions are) in the rows of H it is taken with a ridge,
 ``H^T (H H^T + m)^-1 H a``, m the mean of their squares: what is along directions in
@@ -102,9 +104,9 @@ class Projection:
         groups = windows.shape[1]
         read = windows[:-1].reshape(len(windows) - 1, -1)
         result = dict(signs)
-        for layer, every in enumerate(self._fixed.states(read)):
+        for layer, every in enumerate(self._fixed.states(read, self._span.first)):
             name = f"state{layer}"
-            states = self._white[layer].of(every[self._span.first :])
+            states = self._white[layer].of(every)
             states = states.reshape(len(states), groups, -1, self._size)
             rows = np.swapaxes(states, 0, 1).reshape(groups, -1, self._size)
             directions = signs[name][:, : self._size].reshape(groups, -1, self._size)

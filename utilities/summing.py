@@ -3,7 +3,7 @@
 A step whose rewards are known enters it instead of being sent out at once. Every client
 whose trials count gets `Shares` and answers with a `Sum`, which is checked before it
 counts. What does not come in time, and what belongs to a client that has left, the
-server computes itself from seeds and rewards, off this thread (`Compute` ->
+server computes itself from seeds, rewards and weights, off this thread (`Compute` ->
 `Computed`): the total is the same integers. No I/O.
 
 As with results, every request is a debt: a late sum is taken off the account and

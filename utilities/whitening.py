@@ -113,23 +113,34 @@ class FixedPoint:
                 view = view * one
             self._views[t.name] = view.astype(self._dtype)
 
-    def states(self, windows: Tokens) -> list[Integers]:
-        """Return the states after each character: (characters, windows, H)."""
+    def states(self, windows: Tokens, first: int = 0) -> list[Integers]:
+        """Return each layer's states: (characters, windows, H).
+
+        Args:
+            windows: (characters, windows) tokens, from a zero state.
+            first: character after which a state is returned; those before are read too.
+        """
+        shape = (windows.shape[1], self._layout.hidden_size)
         layers = range(self._layout.n_layers)
-        shape = (len(windows) + 1, windows.shape[1], self._layout.hidden_size)
-        every = [np.empty(shape, self._dtype) for _ in layers]  # from a zero state on
+        kept = len(windows) - first
+        every = [np.empty((kept, *shape), self._dtype) for _ in layers]
+        h = [np.zeros(shape, self._dtype) for _ in layers]
+        spare = [np.empty(shape, self._dtype) for _ in layers]
         cell = self._gru if self._layout.model_type == "gru" else self._rnn
         characters = self._views["Wx0"] + self._views["b0"]
-        for layer in layers:
-            every[layer][0] = 0
         for t, now in enumerate(windows):
             x = characters.take(now, axis=0)
             for layer in layers:
                 if layer:
-                    x = every[layer - 1][t + 1] @ self._views[f"Wx{layer}"]
+                    x = h[layer - 1] @ self._views[f"Wx{layer}"]
                     x += self._views[f"b{layer}"]
-                cell(layer, x, every[layer][t], every[layer][t + 1])
-        return [states[1:] for states in every]
+                out = spare[layer] if t < first else every[layer][t - first]
+                cell(layer, x, h[layer], out)
+                if t < first:
+                    h[layer], spare[layer] = out, h[layer]
+                else:
+                    h[layer] = out
+        return every
 
     def _rnn(self, layer: int, x: Integers, h: Integers, out: Integers) -> None:
         x += h @ self._views[f"Wh{layer}"]

@@ -298,6 +298,25 @@ def test_a_run_begins_with_the_model_the_keys_and_the_text_of_another(
         assert first.digest == new.state.digest(new.setting.fingerprint)
 
 
+def test_what_a_run_did_before_there_was_a_key_for_it_goes_on_so(
+    runs: Path, text: Path
+) -> None:
+    former = "--sequenceLength 8 --projection none --burnIn 0"
+    with prepared(f"--runs {runs} --data {text} --hiddenSize 4 {former}") as old:
+        trained(old, 3)
+        path = old.run.path / "config.json"
+    keys = json.loads(path.read_text(encoding="utf-8"))
+    del keys["projection"], keys["burnIn"]
+    path.write_text(json.dumps(keys), encoding="utf-8")
+
+    with prepared(f"--runs {runs} --startFrom 0 --hiddenSize 5") as new:
+        config = new.setting.config
+        assert (config.projection, config.burn_in) == ("none", 0)
+    with prepared(f"--runs {runs} --startFrom 0 --projection auto") as new:
+        config = new.setting.config
+        assert (config.projection, config.burn_in) == ("auto", 0)
+
+
 def test_the_run_whose_model_is_taken_stays_as_it_is(runs: Path, source: Path) -> None:
     before = snapshot(source)
     with prepared(f"--runs {runs} --startFrom 0 --hiddenSize 6") as new:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utilities.checkpoints import Checkpoint
-from utilities.config import Config
+from utilities.config import FORMER, Config
 from utilities.configfiles import merged, read_config_file
 from utilities.data import (
     Corpus,
@@ -85,7 +85,8 @@ def prepare(
         return _resume(options, file, store, on_step)
     if options.start_from is not None:
         keys = _given_keys(options.start_from, store)
-        return _begin_with(options, {**keys, **file}, store, before)
+        # What the run did before there was a key for it goes on so.
+        return _begin_with(options, {**FORMER, **keys, **file}, store, before)
     return _begin(options, file, store)
 
 

@@ -515,7 +515,10 @@ def computed(start: Lesson, command: Compute) -> Computed:
 
 def resummed(start: Lesson, command: Resum) -> Resummed:
     """Return what the server finds when it adds up trials itself."""
-    return Resummed(added_again(start, command))
+    if start.setting.span is None:
+        return Resummed(added_again(start, command))
+    digest = replayed(start, command.replay).digest(start.setting.fingerprint)
+    return Resummed(added_again(start, command), digest)
 
 
 def added_again(start: Lesson, command: Compute | Resum) -> Totals:

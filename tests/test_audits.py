@@ -434,6 +434,9 @@ def test_a_client_that_has_left_before_the_verdict_has_no_strikes() -> None:
 TRIALS = Resum(Replay(STATE, ()), 7, 0, (SEGMENT,), np.ones(12, np.int8))
 
 
+LEDGER = Ledger(SETTING, STATE)
+
+
 def test_sums_are_added_up_again_one_at_a_time() -> None:
     room = Room()
     peers = [room.ann, room.bob]
@@ -443,7 +446,7 @@ def test_sums_are_added_up_again_one_at_a_time() -> None:
     assert room.audits.of_sums(peers) is None
     assert room.audits.resum(None) == []
 
-    assert room.audits.resummed(Resummed(TOTAL.astype(np.int64))) == ([], [])
+    assert room.audits.resummed(Resummed(TOTAL.astype(np.int64)), LEDGER) == ([], [])
 
     assert room.audits.counts == Counts(audits=1)
     second = room.audits.of_sums(peers)
@@ -456,7 +459,7 @@ def test_any_difference_between_sums_expels() -> None:
     other = TOTAL.copy()
     other[1] += 1
 
-    expelled, _ = room.audits.resummed(Resummed(other))
+    expelled, _ = room.audits.resummed(Resummed(other), LEDGER)
 
     reason = "its sum of step 7 is not that of its trials"
     assert expelled == [(room.ann, reason)]
@@ -464,12 +467,81 @@ def test_any_difference_between_sums_expels() -> None:
     assert room.audits.counts == Counts(audits=1, disagreements=1, expelled=1)
 
 
+WRONG_SUM = Resummed(np.zeros(3, np.int64), DIGEST)  # that depends on weights
+
+
+def audited_sum() -> Room:
+    """Return a room in which a sum that depends on weights is added up again."""
+    room = Room()
+    room.audits.of_sums([room.ann, room.bob])
+    room.audits.resum((room.ann, TRIALS, TOTAL))
+    return room
+
+
+def test_who_sent_a_wrong_sum_with_the_true_weights_is_expelled() -> None:
+    room = audited_sum()
+
+    expelled, [note] = room.audits.resummed(WRONG_SUM, LEDGER)
+
+    assert expelled == []
+    assert note.text == (
+        "audit: ann: its sum of step 7 is not that of its trials; "
+        "it is expelled if its state is the true one"
+    )
+    assert room.audits.confirmed(7, [room.ann]) == []  # it may be of before
+    reason = "its sum of step 7 is not that of its trials"
+    assert room.audits.confirmed(8, [room.ann, room.bob]) == [(room.ann, reason)]
+
+
+def test_who_sent_a_wrong_sum_with_a_wrong_state_is_excused() -> None:
+    room = audited_sum()
+    room.audits.resummed(WRONG_SUM, LEDGER)
+
+    assert room.audits.diverged([room.ann]) == []
+    assert room.audits.confirmed(9, [room.ann]) == []
+
+
+def test_a_state_may_turn_out_wrong_before_its_sum_does() -> None:
+    room = audited_sum()
+    assert room.audits.diverged([room.bob]) == []
+    assert room.audits.diverged([room.ann]) == []
+
+    assert room.audits.resummed(WRONG_SUM, LEDGER) == ([], [])
+
+    assert room.audits.confirmed(9, [room.ann]) == []
+    assert room.audits.counts.expelled == 0
+
+
+def test_a_wrong_sum_of_who_has_left_expels() -> None:
+    room = audited_sum()
+    room.audits.forget(room.ann)
+
+    [(peer, reason)], notes = room.audits.resummed(WRONG_SUM, LEDGER)
+
+    assert (peer, notes) == (room.ann, [])
+    assert room.audits.refusal("ann") == f"expelled: {reason}"
+
+
+def test_nothing_follows_where_the_server_has_another_state_itself() -> None:
+    room = audited_sum()
+    ledger = Ledger(SETTING, STATE)
+    ledger.agree(7, b"x" * 32)
+
+    expelled, [note] = room.audits.resummed(WRONG_SUM, ledger)
+
+    assert expelled == []
+    assert note.warning
+    assert "nothing follows from a sum" in note.text
+    assert room.audits.counts == Counts()
+    assert room.audits.confirmed(9, [room.ann]) == []
+
+
 def test_sums_of_who_has_left_are_compared_too() -> None:
     room = Room()
     room.audits.resum((room.ann, TRIALS, TOTAL))
     room.audits.forget(room.ann)
 
-    assert room.audits.resummed(Resummed(TOTAL)) == ([], [])
+    assert room.audits.resummed(Resummed(TOTAL), LEDGER) == ([], [])
 
 
 def test_sums_become_rare_as_well() -> None:

@@ -84,6 +84,7 @@ class Resummed:
     """The trials of a `Resum` are added up."""
 
     total: Totals = field(repr=False)
+    digest: bytes = b""  # of the state that this depends on, if it depends on one
 
 
 Job: TypeAlias = Rescore | Resum
@@ -166,6 +167,7 @@ class Audits:
         self._told: set[Peer] = set()  # whose trials do not all count
         self._sample: Case | None = None  # of a client alone, until its state is known
         self._summed: tuple[Peer, Resum, Totals] | None = None  # is being added up
+        self._excused = False  # whether the client's own state has turned out wrong
         self.counts = Counts()
 
     # Whom.
@@ -387,6 +389,9 @@ class Audits:
 
     def diverged(self, peers: Iterable[Peer]) -> Liars:
         """Excuse clients whose state turns out to be wrong, but not time and again."""
+        peers = tuple(peers)
+        if self._summed is not None and self._summed[0] in peers:
+            self._excused = True
         suspects = [peer for peer in peers if self._suspects.pop(peer, None)]
         return [liar for peer in suspects for liar in self._struck(peer)]
 
@@ -448,20 +453,39 @@ class Audits:
         """
         if kept is None:
             return []
-        self._summed = kept
+        self._summed, self._excused = kept, False
         return [kept[1]]
 
-    def resummed(self, event: Resummed) -> Verdict:
-        """Return who is expelled for a sum that was wrong, and the reason."""
+    def resummed(self, event: Resummed, ledger: Ledger) -> Verdict:
+        """Return who is expelled for a sum that was wrong, and what is to be said.
+
+        One that depends on weights may come of a bit that has flipped in them, as
+        losses may: who sent it is expelled if its state turns out to be the true one.
+
+        Args:
+            event: what the server has found.
+            ledger: knows the digests that were agreed on.
+        """
         assert self._summed is not None, "none was to be added up"
         (peer, trials, total), self._summed = self._summed, None
+        if event.digest and ledger.contradicts(trials.step, event.digest):
+            text = f"audit: the state of step {trials.step} is not the one agreed on; "
+            return [], [Note(f"{text}nothing follows from a sum", True)]
         right = np.array_equal(total, event.total)
         self._count(audits=1, disagreements=not right)
         record = self._records.get(peer)
         if right and record is not None:
             record.sums += 1
         reason = f"its sum of step {trials.step} is not that of its trials"
-        return [] if right else self._expel(peer, reason), []
+        if right:
+            return [], []
+        if not event.digest or record is None:
+            return self._expel(peer, reason), []
+        if self._excused:  # its state was wrong, and is replaced by now
+            return self._struck(peer), []
+        self._suspects.setdefault(peer, (trials.step, reason))
+        then = "it is expelled if its state is the true one"
+        return [], [Note(f"audit: {peer.name}: {reason}; {then}", True)]
 
     def _count(self, **more: int) -> None:
         counts = {name: getattr(self.counts, name) + n for name, n in more.items()}

@@ -159,7 +159,7 @@ class Coordinator:
             case Rescored():
                 self._expel(*self._audits.judged(event))
             case Resummed():
-                self._expel(*self._audits.resummed(event))
+                self._expel(*self._audits.resummed(event, self._ledger))
             case Tick() if self._summing is not None:
                 self._summing.prepare()
             case Stop():

@@ -315,19 +315,21 @@ class Server:
         return Rescored(command.case, state.digest(setting.fingerprint), scores)
 
     def _resum(self, command: Resum) -> Resummed:
-        return Resummed(self._added(command))
+        return Resummed(*self._added(command))
 
     def _compute(self, command: Compute) -> Computed:
-        return Computed(command.step, command.half, self._added(command))
+        return Computed(command.step, command.half, self._added(command)[0])
 
-    def _added(self, command: Compute | Resum) -> Totals:
-        """Return the sum of some trials; by weights only where these matter for it."""
-        setting, projection = self._prepared.setting, None
+    def _added(self, command: Compute | Resum) -> tuple[Totals, bytes]:
+        """Return the sum of some trials, and the digest of the state if it matters."""
+        setting, projection, digest = self._prepared.setting, None, b""
         tokens = self._prepared.corpus.token_batch(command.token_batch)
         if setting.span is not None:
-            weights = self._replayer.state(command.replay).weights
-            projection = projection_of(setting, weights, tokens)
-        return total(setting, projection, tokens, command.segments, command.rewards)
+            state = self._replayer.state(command.replay)
+            projection = projection_of(setting, state.weights, tokens)
+            digest = state.digest(setting.fingerprint)
+        trials = command.segments, command.rewards
+        return total(setting, projection, tokens, *trials), digest
 
     def _save(self, command: Save) -> Written:
         prepared, state = self._prepared, command.state

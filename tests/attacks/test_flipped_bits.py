@@ -101,7 +101,7 @@ def flip_in_a_client(seed: int) -> Found | None:
 
     def noticed() -> list[tuple[str, int]]:
         told = re.compile(
-            rf"{victim.name}(: its digest differs at| expelled: its losses of) "
+            rf"{victim.name}(: its digest differs at| expelled: its (?:losses|sum) of) "
             r"step (\d+)\b"
         )
         notes = (told.match(note.text) for note in wire.log.notes if note.warning)

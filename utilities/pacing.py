@@ -15,8 +15,8 @@ What is known to grow with the step, the update, is left out of the overhead.
 
 Of a run that has learned much the cosine is lost in noise, and T_n seems without end.
 But the rate grows with no more than `MOST_COUNTED` trials a step, so that a longer step
-moves the weights no further: it is no longer than these take, unless its overheads ask
-for it.
+moves the weights no further: it is no longer than these take, or `ENOUGH` overheads,
+since more steps learn more than larger ones.
 
 A young run changes quickly, and few large steps follow it worse than many small ones:
 no step is longer than a `YOUNG`-th of the time trained, or `WORTH` overheads.
@@ -33,6 +33,7 @@ from utilities.progress import MOST_COUNTED
 FIRST_SECONDS = 0.05
 SHORTEST, LONGEST = 0.05, 60.0  # seconds
 LEAST = 30.0  # overheads that a step lasts, so that 97 % of it are trials
+ENOUGH = 10.0  # overheads that a step lasts where a longer one moves no further
 STEPS = 32  # the last steps that medians and means are of
 YOUNG = 2000  # steps of a length that the run must have had time for
 WORTH = 4.0  # overheads that even a young run's steps may last
@@ -125,7 +126,7 @@ class StepLength:
         lowest, highest = self.seconds / GROWTH, self.seconds * GROWTH
         overhead = self._overhead()
         ripe = max(FIRST_SECONDS, self._trained / YOUNG, WORTH * overhead)
-        useful = max(SHORTEST, self._counted(), LEAST * overhead)
+        useful = max(SHORTEST, self._counted(), ENOUGH * overhead)
         wanted = min(best_seconds(overhead, self._noise()), ripe, useful)
         self.seconds = min(max(wanted, lowest), highest)
 

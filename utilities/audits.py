@@ -147,6 +147,12 @@ def audit_random(run_seed: int, step: int) -> random.Random:
     return random.Random(sha256(struct.pack("<6sQQ", b"audits", run_seed, step)))
 
 
+def _other_state(step: int, what: str) -> Note:
+    """Return what is said where the server's own state is not what others have."""
+    text = f"audit: the state of step {step} is not the one agreed on; "
+    return Note(f"{text}nothing follows from {what}", True)
+
+
 class Audits:
     """Who is audited, who has lied."""
 
@@ -358,8 +364,7 @@ class Audits:
         """Return who is expelled for what reason, and what is to be said."""
         case = self._cases.pop(event.case)
         if event.digest != case.digest:
-            text = f"audit: the state of step {case.step} is not the one agreed on; "
-            note = Note(f"{text}nothing follows from its trials", True)
+            note = _other_state(case.step, "its trials")
             alone = case.answers[0][0] if len(case.answers) == 1 else None
             return self._struck(alone) if alone else [], [note]
         notes = []
@@ -370,11 +375,15 @@ class Audits:
                 continue
             self._count(disagreements=len(case.answers) == 1)
             reason = self._reason(case.step, event.scores, scores)
-            self._suspects.setdefault(peer, (case.step, reason))
-            then = "it is expelled if its state is the true one"
-            notes.append(Note(f"audit: {peer.name}: {reason}; {then}", True))
+            notes.append(self._suspect(peer, case.step, reason))
         gone = [peer for peer, _ in case.answers if peer not in self._records]
         return [liar for peer in gone for liar in self._convict(peer)], notes
+
+    def _suspect(self, peer: Peer, step: int, reason: str) -> Note:
+        """Suspect a client of a lie in a step; return what is to be said."""
+        self._suspects.setdefault(peer, (step, reason))
+        then = "it is expelled if its state is the true one"
+        return Note(f"audit: {peer.name}: {reason}; {then}", True)
 
     def confirmed(self, step: int, agreeing: Iterable[Peer]) -> Liars:
         """Return which suspects hold the true state after all, so that they have lied.
@@ -469,8 +478,7 @@ class Audits:
         assert self._summed is not None, "none was to be added up"
         (peer, trials, total), self._summed = self._summed, None
         if event.digest and ledger.contradicts(trials.step, event.digest):
-            text = f"audit: the state of step {trials.step} is not the one agreed on; "
-            return [], [Note(f"{text}nothing follows from a sum", True)]
+            return [], [_other_state(trials.step, "a sum")]
         right = np.array_equal(total, event.total)
         self._count(audits=1, disagreements=not right)
         record = self._records.get(peer)
@@ -483,9 +491,7 @@ class Audits:
             return self._expel(peer, reason), []
         if self._excused:  # its state was wrong, and is replaced by now
             return self._struck(peer), []
-        self._suspects.setdefault(peer, (trials.step, reason))
-        then = "it is expelled if its state is the true one"
-        return [], [Note(f"audit: {peer.name}: {reason}; {then}", True)]
+        return [], [self._suspect(peer, trials.step, reason)]
 
     def _count(self, **more: int) -> None:
         counts = {name: getattr(self.counts, name) + n for name, n in more.items()}

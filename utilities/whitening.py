@@ -137,9 +137,8 @@ class FixedPoint:
                 out = spare[layer] if t < first else every[layer][t - first]
                 cell(layer, x, h[layer], out)
                 if t < first:
-                    h[layer], spare[layer] = out, h[layer]
-                else:
-                    h[layer] = out
+                    spare[layer] = h[layer]
+                h[layer] = out
         return every
 
     def _rnn(self, layer: int, x: Integers, h: Integers, out: Integers) -> None:

@@ -90,7 +90,7 @@ class Bench:
         """Return an update by seeds, this client's shares, and an update by sums."""
         import numpy as np
 
-        from utilities.evolution import Segment, Update, projection_of, total
+        from utilities.evolution import Segment, Update, nodes_of, total
         from utilities.protocol import Shares
 
         segments = tuple(Segment(seed, 0, self.groups) for seed in range(clients))
@@ -98,8 +98,8 @@ class Bench:
         random = np.random.default_rng(1)
         rewards = random.integers(-126, 127, clients * own).astype(np.int8)
         shares = Shares(0, 0, segments[:1], rewards[:own])
-        projection = projection_of(self.setting, self.state.weights, self.tokens)
-        about = self.setting, projection, self.tokens
+        nodes = nodes_of(self.setting, self.state.weights, self.tokens)
+        about = self.setting, nodes, self.tokens
         sums = total(*about, segments[:1], rewards[:own])
         nothing = np.zeros(0, np.int8)
         by_seeds = Update(0, 0, clients * own, 0.01, segments, rewards)

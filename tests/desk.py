@@ -25,7 +25,7 @@ from utilities.evolution import (
     Update,
     advance,
     initial_state,
-    projection_of,
+    nodes_of,
     total,
 )
 from utilities.ledger import Replay, Replayed, Save, Saved
@@ -55,7 +55,7 @@ from utilities.tally import Append, Closed
 TEXT = "the cat sat on the mat. a dog did not. so it goes, day by day, for ever.\n" * 20
 RUN_SEED = 5
 # A run whose sums need the weights: 63 states of a group, and 525 rows of a block.
-PROJECTS: dict[str, Any] = {
+BY_NODES: dict[str, Any] = {
     "batch_size": 21,
     "sequence_length": 2,
     "burn_in": 2,
@@ -498,8 +498,8 @@ def total_of(
     rewards: Rewards,
 ) -> Totals:
     """Return the sum over trials of reward times what their windows could feel."""
-    projection = projection_of(start.setting, state.weights, tokens)
-    return total(start.setting, projection, tokens, segments, rewards)
+    nodes = nodes_of(start.setting, state.weights, tokens)
+    return total(start.setting, nodes, tokens, segments, rewards)
 
 
 def added(start: Lesson, part: Shares | Compute | Resum, state: TrainState) -> Totals:
@@ -515,7 +515,7 @@ def computed(start: Lesson, command: Compute) -> Computed:
 
 def resummed(start: Lesson, command: Resum) -> Resummed:
     """Return what the server finds when it adds up trials itself."""
-    if start.setting.span is None:
+    if not start.setting.by_nodes:
         return Resummed(added_again(start, command))
     digest = replayed(start, command.replay).digest(start.setting.fingerprint)
     return Resummed(added_again(start, command), digest)
@@ -523,7 +523,7 @@ def resummed(start: Lesson, command: Resum) -> Resummed:
 
 def added_again(start: Lesson, command: Compute | Resum) -> Totals:
     """Return a sum that is ordered; by the state that is replayed if that matters."""
-    projects = start.setting.span is not None
+    projects = start.setting.by_nodes
     state = replayed(start, command.replay) if projects else start.state
     return added(start, command, state)
 

@@ -338,20 +338,11 @@ def bundle_signs(config: Config, tokens: Sequence[int], seed: int, trial: int) -
     return drawn
 
 
-def trial_signs(
-    config: Config,
-    weights: Iterable[float],
-    tokens: Sequence[int],
-    seed: int,
-    trial: int,
-) -> Signs:
-    """Return what rewards multiply: a sign, or 0, of each weight, or an integer."""
+def trial_signs(config: Config, tokens: Sequence[int], seed: int, trial: int) -> Signs:
+    """Return what a reward multiplies: a sign, or 0, of each weight."""
     if config.noise == "full":
         return full_signs(config, seed, trial)
     signs = bundle_signs(config, tokens, seed, trial)
-    if projects(config):
-        windows = group_windows(config, tokens, seed, trial // group_trials(config))
-        signs |= projected(config, weights, tokens, windows, signs)
     return moved(config, trial, rank_one(config, signs))
 
 
@@ -479,13 +470,29 @@ def next_fixed(
     look = partial(looked_up, one=one, fine=fine)
     if config.model_type == "rnn":
         return look(x @ wx + h @ wh + b)
+    _, z, _, n = gru_gates(config, w, layer, x, h, one, fine)
+    return np.asarray(n + quotients(z * (h - n), one))
+
+
+def gru_gates(
+    config: Config,
+    w: dict[str, Integers],
+    layer: int,
+    x: Integers,
+    h: Integers,
+    one: int,
+    fine: int,
+) -> tuple[list[int], Integers, list[int], Integers]:
+    """Return r, z, the sums inside the reset gate, in units of one fine, and n."""
+    wx, wh, b = w[f"Wx{layer}"], w[f"Wh{layer}"], one * w[f"b{layer}"]
+    look = partial(looked_up, one=one, fine=fine)
     (wxr, wxz, wxn), (whr, whz, whn) = np.split(wx, 3, 1), np.split(wh, 3, 1)
     br, bz, bn = np.split(b, 3)
     r = look(x @ wxr + h @ whr + br, logistic=True)
     z = look(x @ wxz + h @ whz + bz, logistic=True)
-    inner = r * quotients(h @ whn + one * w[f"bn{layer}"], one)
-    n = look(inner + x @ wxn + bn)
-    return np.asarray(n + quotients(z * (h - n), one))
+    inner = h @ whn + one * w[f"bn{layer}"]
+    n = look(r * quotients(inner, one) + x @ wxn + bn)
+    return r.tolist(), z, inner.tolist(), n
 
 
 def coarse_tensors(
@@ -617,25 +624,82 @@ def _whiteners(
     return [whitener(each) for each in states]
 
 
-# --- what a window can feel -----------------------------------------------------------
+# --- what trials tell of nodes --------------------------------------------------------
 
 
-def states_of(config: Config) -> int:
-    """Return how many states a group's directions are projected on."""
-    first = max(0, before(config) - 1)
-    each = before(config) + config.sequence_length - first
-    return each * config.batch_size
+def by_nodes(config: Config) -> bool:
+    """Return whether what trials tell is taken as of sums."""
+    asked = (config.nodes, config.noise) == ("auto", "lowRank")
+    return asked and config.sequence_length * config.batch_size <= 64
 
 
-def projects(config: Config) -> bool:
-    """Return whether directions are projected."""
-    asked = (config.projection, config.noise) == ("auto", "lowRank")
-    return asked and states_of(config) <= 64
+@dataclass(frozen=True)
+class Sums:
+    """Some columns of tensors that move together, and what they are moved by."""
+
+    tensors: tuple[str, ...]
+    outputs: str  # the bundle
+    columns: range
+    layer: int | None  # None: the logits
+    slopes: range  # of a layer's slopes
 
 
-def projection_unit(config: Config) -> float:
-    """Return what integers are divided by to be projected directions."""
-    return 3 * 2 / rooted(min(1.0, states_of(config) / config.hidden_size))
+def all_sums(config: Config) -> list[Sums]:
+    """Return a model's sums, each column of each tensor once."""
+    size, result = config.hidden_size, []
+    for layer in range(config.n_layers):
+        x, h, b, bn = (f"{name}{layer}" for name in ("Wx", "Wh", "b", "bn"))
+        gates = f"gates{layer}"
+        if config.model_type == "rnn":
+            result.append(Sums((x, h, b), gates, range(size), layer, range(size)))
+            continue
+        both, new = range(2 * size), range(2 * size, 3 * size)
+        inside = range(3 * size, 4 * size)
+        result += [
+            Sums((x, h, b), gates, both, layer, both),
+            Sums((x, b), gates, new, layer, new),
+            Sums((h,), gates, new, layer, inside),
+            Sums((bn,), f"inner{layer}", range(size), layer, inside),
+        ]
+    assert config.vocab_size is not None
+    logits = range(config.vocab_size)
+    return [*result, Sums(("Wo", "bo"), "logits", logits, None, range(0))]
+
+
+def reads_state(config: Config, name: str) -> bool:
+    """Return whether a tensor reads a state."""
+    return (joins_of(config)[name][0] or "").startswith("state")
+
+
+def part_of(config: Config, name: str) -> int:
+    """Return what a tensor's part of z is multiplied by, in units of 1/32 of a state's.
+
+    Noise from characters and constants is three times that from states.
+    """
+    if reads_state(config, name):
+        return 1
+    return 32 * (3 if config.scaled and name != "bo" else 1)
+
+
+def unit_of(config: Config, sums: Sums) -> float:
+    """Return what derivatives by sums are integers of."""
+    mean = 0.0
+    for name in sums.tensors:
+        state = reads_state(config, name)
+        mean += 0.3 * 1024 * config.hidden_size if state else part_of(config, name) ** 2
+    return 12 / 42 * rooted(mean / max(1, config.directions_per_window))
+
+
+def divisors(config: Config) -> dict[str, list[float]]:
+    """Return what each column of each tensor's sum is divided by."""
+    found = {name: [1.0] * shape[-1] for name, shape in shapes_of(config).items()}
+    if by_nodes(config):
+        for sums in all_sums(config):
+            for name in sums.tensors:
+                for column in sums.columns:
+                    scale = part_of(config, name)
+                    found[name][column] = unit_of(config, sums) / scale
+    return found
 
 
 def clipped(number: float | Fraction, most: int) -> int:
@@ -662,13 +726,13 @@ def white_states(
     ]
 
 
-def inverse_by_elimination(gram: Matrix) -> tuple[Matrix, float]:
-    """Return (G + m)^-1 in integers and their unit, all operations in float32."""
+def inverse_by_elimination(gram: Matrix) -> tuple[Matrix, float, float]:
+    """Return (G + m)^-1 in integers, their unit, root m; all operations in float32."""
     count = len(gram)
     mean = 0.0
     for j in range(count):
         mean = float32(mean + gram[j][j])
-    mean = float32(float32(mean * float32(1 / count)) + 1)
+    mean = float32(float32(mean * float32(0.1 / count)) + 1)
     rows = [[float(x) for x in row] for row in gram]
     for j in range(count):
         rows[j][j] = float32(rows[j][j] + mean)
@@ -685,46 +749,223 @@ def inverse_by_elimination(gram: Matrix) -> tuple[Matrix, float]:
                 ]
     scale = float32(mean * 65536)
     whole = [[round(float32(x * scale)) for x in row] for row in rows]
-    return whole, float32(1 / scale)
+    return whole, float32(1 / scale), float32(rooted(mean))
 
 
-def projected(
+def squared_slopes(
     config: Config,
-    weights: Iterable[float],
+    coarse: tuple[dict[str, Integers], int],
+    layer: int,
+    x: Integers,
+    h: Integers,
+) -> list[float]:
+    """Return the squares of a state's slopes by its sums, all operations in float32.
+
+    Args:
+        config: of the run.
+        coarse: `coarse_tensors`.
+        layer: whose state it is.
+        x: its input, in units of 1/128.
+        h: its state before, likewise.
+    """
+    w, fine = coarse
+    after = next_fixed(config, w, layer, x, h, 128, fine).tolist()
+    if config.model_type == "rnn":
+        slopes = [(16384 - n * n) / 16384 for n in after]
+        return [float32(slope * slope) for slope in slopes]
+    slopes = []
+    r, z, inner, new = gru_gates(config, w, layer, x, h, 128, fine)
+    through = [
+        (16384 - n * n) * (128 - keep) / 2**21 for n, keep in zip(new, z, strict=True)
+    ]
+    for passed, sum_inside, reset in zip(through, inner, r, strict=True):
+        steps = clipped(Fraction(int(sum_inside) * 512, 128 * fine), 4 * 512)
+        bent = reset * (128 - reset) / 16384
+        slopes.append(float32(float32(passed * (steps / 512)) * bent) * 8)
+    for old, n, keep in zip(h.tolist(), new, z, strict=True):
+        slopes.append((old - n) * (keep * (128 - keep) / 16384) / 128 * 8)
+    slopes += [2 * passed for passed in through]
+    for passed, reset in zip(through, r, strict=True):
+        slopes.append(float32(passed * reset) / 128 * 4)
+    assert all(slope == float32(slope) for slope in slopes)
+    return [float32(slope * slope) for slope in slopes]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is known of one character of a window."""
+
+    character: int
+    before: list[list[int]]  # white states, of each layer
+    after: list[list[int]]
+    squares: list[list[float]]  # of each layer's slopes
+
+
+def places_of(
+    config: Config,
+    flat: tuple[float, ...],
     tokens: Sequence[int],
     windows: Sequence[Sequence[int]],
-    signs: Signs,
-) -> Signs:
-    """Return the integers in place of the signs that read a state, of one trial."""
-    size, first = config.hidden_size, max(0, before(config) - 1)
-    flat = tuple(map(float, weights))
+) -> list[Place]:
+    """Return the places of a group: the first characters of its windows, and so on."""
+    size, layers = config.hidden_size, range(config.n_layers)
     unit = [[256 * (i == k) for k in range(size)] for i in range(size)]
     shaping = whiteners(config, flat, tokens) or [unit] * config.n_layers
-    layers: list[list[Integers]] = [[] for _ in range(config.n_layers)]
+    coarse, zero = coarse_tensors(config, flat), np.zeros(size, np.int64)
+    assert config.vocab_size is not None
+    result = []
     each = [coarse_states(config, flat, window[:-1]) for window in windows]
-    for t in range(first, len(windows[0]) - 1):
-        for states in each:
-            for layer, found in enumerate(layers):
-                found.append(states[layer][t])
-    result = {}
-    for layer, found in enumerate(layers):
-        white = white_states(shaping[layer], found, size)
-        result[f"state{layer}"] = on_span(config, white, signs[f"state{layer}"])
+    for t in range(before(config), len(windows[0]) - 1):
+        for window, states in zip(windows, each, strict=True):
+            old = [h[t - 1] if t else zero for h in states]
+            new = [h[t] for h in states]
+            one_hot = 128 * np.eye(config.vocab_size, dtype=np.int64)[window[t]]
+            inputs = [one_hot, *new]
+            white = [
+                [white_states(shaping[i], [h[i]], size)[0] for i in layers]
+                for h in (old, new)
+            ]
+            squares = [
+                squared_slopes(config, coarse, i, inputs[i], old[i]) for i in layers
+            ]
+            result.append(Place(window[t], white[0], white[1], squares))
     return result
 
 
-def on_span(config: Config, white: Matrix, direction: Sequence[int]) -> list[int]:
-    """Return a direction's projection onto white states, in integers."""
-    count = len(white)
-    gram = [[sum(map(mul, h, other)) for other in white] for h in white]
-    inverse, unit = inverse_by_elimination(gram)
-    seen = [sum(map(mul, h, direction)) for h in white]
-    most = 2**24 // (127 * count) - 1
-    shares = [sum(map(mul, row, seen)) for row in inverse]
-    shares = [clipped(Fraction(share, 1 << 14), most) for share in shares]
-    scale = float32(unit * float32((1 << 14) * projection_unit(config)))
-    sums = [sum(map(mul, shares, column)) for column in zip(*white, strict=True)]
-    return [clipped(float32(x * scale), 15) for x in sums]
+def moved_by(
+    config: Config, sums: Sums, place: Place, other: Place
+) -> tuple[list[tuple[str, list[int]]], int]:
+    """Return what tensors read at a place, and an entry of Q.
+
+    Returns:
+        for each tensor its bundle ("" of a bias) and the numbers that it reads; the
+        product of those of both places.
+    """
+    assert config.vocab_size is not None
+    read: list[tuple[str, list[int]]] = []
+    product = 0
+    for name in sums.tensors:
+        inputs, scale = joins_of(config)[name][0], part_of(config, name)
+        both: list[list[int]] = []
+        for each in (place, other):
+            if inputs is None:
+                both.append([scale])
+            elif inputs == "characters":
+                both.append(
+                    [
+                        scale if c == each.character else 0
+                        for c in range(config.vocab_size)
+                    ]
+                )
+            else:
+                layer = int(inputs.removeprefix("state"))
+                own = layer == sums.layer
+                both.append((each.before if own else each.after)[layer])
+        read.append((inputs or "", both[0]))
+        product += sum(map(mul, *both))
+    return read, product
+
+
+def derivatives(
+    config: Config,
+    sums: Sums,
+    places: Sequence[Place],
+    drawn: Sequence[Signs],
+    rewards: Sequence[int],
+) -> Matrix:
+    """Return D of one group, in integers: (places, columns).
+
+    Args:
+        config: of the run.
+        sums: which ones.
+        places: of the group.
+        drawn: signs of all bundles, of each direction.
+        rewards: of each direction.
+    """
+    most = 2**24 // (126 * len(drawn))
+    fine = 1
+    while 2 * fine <= most / 4:
+        fine *= 2
+    z = []
+    for place in places:
+        read, _ = moved_by(config, sums, place, place)
+        z.append(
+            [
+                sum(sum(map(mul, x, signs[name] if name else [1])) for name, x in read)
+                for signs in drawn
+            ]
+        )
+    gram = [[moved_by(config, sums, p, other)[1] for other in places] for p in places]
+    inverse, unit, root = inverse_by_elimination(gram)
+    factor = float32(float32(unit * root) * fine)
+    solved = [
+        [
+            clipped(float(sum(map(mul, row, column))) * factor, most)
+            for column in zip(*z, strict=True)
+        ]
+        for row in inverse
+    ]
+    scale = float32(float32(unit_of(config, sums) / fine) / root)
+    result = []
+    for shares, place in zip(solved, places, strict=True):
+        found = []
+        for i, column in enumerate(sums.columns):
+            each = (
+                c * r * signs[sums.outputs][column]
+                for c, r, signs in zip(shares, rewards, drawn, strict=True)
+            )
+            number = float32(sum(each) * scale)
+            if sums.layer is not None:
+                number = float32(number * place.squares[sums.layer][sums.slopes[i]])
+            found.append(clipped(number, 63))
+        result.append(found)
+    return result
+
+
+def group_told(
+    config: Config,
+    places: Sequence[Place],
+    drawn: Sequence[Signs],
+    inner: Sequence[int],
+    outer: Sequence[int],
+) -> list[int]:
+    """Return what the trials of one group tell of all weights."""
+    told = {
+        name: np.zeros(shape, np.int64) for name, shape in shapes_of(config).items()
+    }
+    for sums in all_sums(config):
+        rewards = outer if sums.layer is None else inner
+        found = derivatives(config, sums, places, drawn, rewards)
+        for place, numbers in zip(places, found, strict=True):
+            read, _ = moved_by(config, sums, place, place)
+            for name, (_, x) in zip(sums.tensors, read, strict=True):
+                inputs = [number // part_of(config, name) for number in x]
+                for i, column in enumerate(sums.columns):
+                    told[name].reshape(len(x), -1)[:, column] += [
+                        number * numbers[i] for number in inputs
+                    ]
+    return [number for each in told.values() for number in each.ravel().tolist()]
+
+
+def told(
+    config: Config, flat: tuple[float, ...], tokens: Sequence[int], update: Update
+) -> list[int]:
+    """Return what all trials of an update tell of all weights."""
+    each, count = max(1, config.directions_per_window), group_trials(config)
+    sums = [0] * sum(math.prod(shape) for shape in shapes_of(config).values())
+    rewards = update.rewards.tolist()
+    for segment in update.segments:
+        for group in range(segment.first, segment.first + segment.groups):
+            windows = group_windows(config, tokens, segment.seed, group)
+            places = places_of(config, flat, tokens, windows)
+            drawn = [
+                parts(bundles_of(config), segment.seed, group * each + k)
+                for k in range(each)
+            ]
+            own, rewards = rewards[:count], rewards[count:]
+            found = group_told(config, places, drawn, own[:each], own[-each:])
+            sums = [s + x for s, x in zip(sums, found, strict=True)]
+    return sums
 
 
 # --- rewards and update ---------------------------------------------------------------
@@ -743,7 +984,10 @@ def rewards(changes: Sequence[float]) -> list[int] | None:
 def total(
     config: Config, weights: Iterable[float], tokens: Sequence[int], update: Update
 ) -> list[int]:
-    """Return the sum of reward times signs over all trials."""
+    """Return the sum of reward times signs over all trials, or what they tell."""
+    here = tuple(map(float, weights))
+    if by_nodes(config):
+        return told(config, here, tokens, update)
     trials = (
         (segment.seed, group * each + offset)
         for segment in update.segments
@@ -752,9 +996,8 @@ def total(
         for offset in range(each)
     )
     sums = [0] * sum(math.prod(shape) for shape in shapes_of(config).values())
-    here = tuple(map(float, weights))
     for (seed, trial), reward in zip(trials, update.rewards.tolist(), strict=True):
-        e = trial_signs(config, here, tokens, seed, trial)
+        e = trial_signs(config, tokens, seed, trial)
         flat = [sign for tensor in e.values() for sign in tensor]
         sums = [s + int(reward) * sign for s, sign in zip(sums, flat, strict=True)]
     return sums
@@ -766,25 +1009,26 @@ def shaped_total(
     """Return the sum of reward times perturbation over all trials, rounded once."""
     result: list[float] = []
     sums = total(config, weights, tokens, update)
-    every = whiteners(config, weights, tokens)
+    every, units = whiteners(config, weights, tokens), divisors(config)
     start = 0
     for name, shape in shapes_of(config).items():
         size = math.prod(shape)
         part, start = sums[start : start + size], start + size
-        inputs = joins_of(config)[name][0]
-        if inputs is None or not inputs.startswith("state"):
-            result += map(float, part)
-            continue
-        unit = projection_unit(config) if projects(config) else 1.0
-        if not every:
-            result += [each / unit for each in part]
-            continue
-        integers, (rows, columns) = every[int(inputs.removeprefix("state"))], shape
-        for k in range(rows):
-            for n in range(columns):
-                column = part[n::columns]
-                exact = sum(integers[i][k] * column[i] for i in range(rows))
-                result.append(exact / 256 / unit)
+        columns = shape[-1]
+        exact: list[float] = [float(number) for number in part]
+        if every and reads_state(config, name):
+            inputs = joins_of(config)[name][0] or ""
+            integers = every[int(inputs.removeprefix("state"))]
+            exact = [
+                sum(
+                    row[k] * x
+                    for row, x in zip(integers, part[n::columns], strict=True)
+                )
+                / 256
+                for k in range(shape[0])
+                for n in range(columns)
+            ]
+        result += [x / units[name][i % columns] for i, x in enumerate(exact)]
     return result
 
 
@@ -919,10 +1163,10 @@ def example_segments(step: int) -> list[Segment]:
 def threads_digest() -> Iterator[str]:
     """Yield digests after a step that is large enough for threads in a product.
 
-    Without projection, and with it.
+    Without nodes, and by them.
     """
     large = {"hidden_size": 96, "vocab_size": 80, "directions_per_window": 16}
-    former = {"projection": "none", "burn_in": 0, "sequence_length": 16}
+    former = {"nodes": "none", "burn_in": 0, "sequence_length": 16}
     for keys in (former, {"burn_in": 16, "sequence_length": 8}):
         setting = example_setting(**large, **keys)
         tokens = example_tokens(setting.config, 2000)

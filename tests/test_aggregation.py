@@ -33,8 +33,8 @@ def test_sums_cost_the_largest_share_a_round_trip_and_the_sums_both_ways() -> No
     # 1.28 MB in four; and 161,536 bytes once.
     expected = 0.0025 + 0.003 + (161_536 + 640_000 + 1_280_000) / 125e6
 
-    assert sums_bytes(5_000, 64, 6_144) == 640_000
-    assert sums_bytes(5_000, 64, 6_145) == 1_280_000
+    assert sums_bytes(5_000, 64, 5_120) == 640_000
+    assert sums_bytes(5_000, 64, 5_121) == 1_280_000
     assert sums_seconds(CROWD, 1e-6, 0.003) == pytest.approx(expected)
     assert expected == pytest.approx(0.022152, abs=1e-6)
 

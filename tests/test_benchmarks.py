@@ -447,5 +447,5 @@ def test_an_update_is_taken_each_time_that_it_is_measured(
     cost = bench.measure(3, way)
 
     assert (cost.clients, cost.way, cost.update) == (3, way, 0.5)
-    assert cost.trials == 3 * 32 * bench.groups
+    assert cost.trials == 3 * 64 * bench.groups
     assert bench.worker.step == 2

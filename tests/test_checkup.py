@@ -109,7 +109,7 @@ def test_this_machine_can_take_part() -> None:
 def test_the_speed_is_that_of_the_fastest_of_several_tries() -> None:
     # Three tries that take 4, 2 and 3 seconds.
     moments = itertools.chain([0.0, 0.0, 4.0, 4.0, 6.0, 6.0, 9.0])
-    trials = Setting(Config(vocab_size=64), "").block_groups * 32
+    trials = Setting(Config(vocab_size=64), "").block_groups * 64
 
     assert trials_per_second(9.0, lambda: next(moments)) == trials / 2
 

@@ -33,8 +33,8 @@ DEFAULTS: dict[str, object] = {
     "whitening": "auto",
     "scales": "auto",
     "outputTrials": "auto",
-    "projection": "auto",
-    "directionsPerWindow": 16,
+    "nodes": "auto",
+    "directionsPerWindow": 32,
     "batchSize": 1,
     "sequenceLength": 8,
     "burnIn": 16,
@@ -86,7 +86,7 @@ CHOICES = [
     ("whitening", ("auto", "none")),
     ("scales", ("auto", "none")),
     ("outputTrials", ("auto", "none")),
-    ("projection", ("auto", "none")),
+    ("nodes", ("auto", "none")),
     ("averaging", ("auto", "none")),
     ("optimizer", ("adam", "sgd")),
     ("aggregation", ("auto", "seeds", "sums")),
@@ -100,7 +100,7 @@ SHAPING: dict[str, object] = {
     "whitening": "none",
     "scales": "none",
     "outputTrials": "none",
-    "projection": "none",
+    "nodes": "none",
     "averaging": "none",
     "directionsPerWindow": 8,
     "batchSize": 2,
@@ -363,9 +363,24 @@ def test_nearest_ignores_case_and_gives_nothing_where_nothing_is_near() -> None:
 def test_where_weights_are_not_averaged_the_rate_falls_sooner() -> None:
     averaged, newest = (Config(averaging=value) for value in ("auto", "none"))
 
-    # 2,800 steps of 1,024 trials: 1 / sqrt(1 + 1.024) and 1 / sqrt(1 + 4.096)
-    assert averaged.rate(1024, 2800, 0.0) == pytest.approx(0.015 / 2.024**0.5)
-    assert newest.rate(1024, 2800, 0.0) == pytest.approx(0.015 / 5.096**0.5)
+    # 4,000 steps of 1,024 trials: 1 / sqrt(1 + 1.024), by 700,000 1 / sqrt(1 + 5.851)
+    assert averaged.rate(1024, 4000, 0.0) == pytest.approx(0.01875 / 2.024**0.5)
+    fallen = 0.01875 / (1 + 4.096 / 0.7) ** 0.5
+    assert newest.rate(1024, 4000, 0.0) == pytest.approx(fallen)
+
+
+@pytest.mark.parametrize(
+    "keys", [{"nodes": "none"}, {"sequence_length": 65}, {"batch_size": 9}]
+)
+def test_trials_of_weights_have_a_lower_rate_that_falls_sooner(
+    keys: dict[str, Any],
+) -> None:
+    config = Config(**keys)
+
+    assert config.by_nodes is False
+    assert config.rate(1024, 0, 0.0) == 0.015
+    assert config.rate(1024, 2800, 0.0) == pytest.approx(0.015 / 2.024**0.5)
+    assert Config(scales="none").rate(1024, 0, 0.0) == 0.01
 
 
 def test_more_clients_never_lower_the_rate() -> None:
@@ -374,7 +389,7 @@ def test_more_clients_never_lower_the_rate() -> None:
     rates = [config.rate(n, 1000, 0.0) for n in (65_536, 10**6, 10**8)]
 
     assert rates == [rates[0]] * 3
-    assert rates[0] == pytest.approx(0.08 / (1 + 65.536e6 / 2.8e6) ** 0.5)
+    assert rates[0] == pytest.approx(0.08 / (1 + 65.536e6 / 4e6) ** 0.5)
     assert config.rate(32_768, 1000, 0.0) < rates[0]
 
 
@@ -382,10 +397,10 @@ def test_more_clients_never_lower_the_rate() -> None:
 
 
 def test_trials_per_step_is_a_multiple_of_the_directions() -> None:
-    assert Config(trials_per_step=96).trials_per_step == 96
+    assert Config(trials_per_step=192).trials_per_step == 192
     for output_trials, expected in (
-        ("auto", "twice directionsPerWindow (32)"),
-        ("none", "directionsPerWindow (16)"),
+        ("auto", "twice directionsPerWindow (64)"),
+        ("none", "directionsPerWindow (32)"),
     ):
         with pytest.raises(ConfigError) as caught:
             Config(trials_per_step=40, output_trials=output_trials)
@@ -402,9 +417,9 @@ def test_any_number_of_trials_fits_antithetic_pairs_and_single_directions() -> N
 
 
 def test_a_decay_over_seconds_cannot_be_repeated_to_the_bit() -> None:
-    assert Config(trials_per_step=32, decay="9 steps").decay == "9 steps"
+    assert Config(trials_per_step=64, decay="9 steps").decay == "9 steps"
     with pytest.raises(ConfigError) as caught:
-        Config(trials_per_step=32, decay="9 seconds")
+        Config(trials_per_step=64, decay="9 seconds")
 
     assert str(caught.value) == (
         "decay: expected steps where trialsPerStep is set, got 9 seconds: "
@@ -468,7 +483,8 @@ def test_without_a_rate_larger_models_take_smaller_steps() -> None:
         configs = [Config(hidden_size=n, decay="none", **keys) for n in (16, 32, 64)]
         return [config.rate(1024, 0, 0.0) for config in configs]
 
-    assert rates() == [0.03, 0.015, 0.0075]
+    assert rates() == [0.0375, 0.01875, 0.009375]
+    assert rates(nodes="none") == [0.03, 0.015, 0.0075]
     assert rates(scales="none") == rates(noise="full") == [0.02, 0.01, 0.005]
 
 
@@ -549,9 +565,9 @@ def test_any_text_and_number_is_accepted_or_refused_with_its_key(
 def test_the_fingerprint_is_the_hash_of_the_shaping_keys_and_the_text() -> None:
     content = (
         '[{"averaging": "auto", "batchSize": 1, "beta1": 0.9, "beta2": 0.99, '
-        '"burnIn": 16, "directionsPerWindow": 16, '
-        '"hiddenSize": 32, "modelType": "rnn", "nLayers": 1, "noise": "lowRank", '
-        '"optimizer": "adam", "outputTrials": "auto", "projection": "auto", '
+        '"burnIn": 16, "directionsPerWindow": 32, '
+        '"hiddenSize": 32, "modelType": "rnn", "nLayers": 1, "nodes": "auto", '
+        '"noise": "lowRank", "optimizer": "adam", "outputTrials": "auto", '
         '"scales": "auto", "sequenceLength": 8, '
         '"vocabSize": 65, "whitening": "auto"}, "abc"]'
     )
@@ -566,7 +582,7 @@ def test_what_runs_did_before_there_was_a_key_has_the_fingerprint_of_then(
     vocabulary: int | None,
 ) -> None:
     content = (
-        '[{"batchSize": 1, "beta1": 0.9, "beta2": 0.99, "directionsPerWindow": 16, '
+        '[{"batchSize": 1, "beta1": 0.9, "beta2": 0.99, "directionsPerWindow": 32, '
         '"hiddenSize": 32, "modelType": "rnn", "nLayers": 1, "noise": "lowRank", '
         '"optimizer": "adam", "sequenceLength": 32, "vocabSize": '
         f'{json.dumps(vocabulary)}}}, "abc"]'
@@ -579,7 +595,7 @@ def test_what_runs_did_before_there_was_a_key_has_the_fingerprint_of_then(
 
 
 def test_what_runs_did_before_there_was_a_key_is_a_value_of_it() -> None:
-    keys = "whitening", "scales", "outputTrials", "projection", "averaging"
+    keys = "whitening", "scales", "outputTrials", "nodes", "averaging"
     assert dict.fromkeys(keys, "none") | {"burnIn": 0} == FORMER
     assert from_json(FORMER).to_json() == Config().to_json() | FORMER
     assert all(RULES[KEYS[key]].shapes for key in FORMER)

@@ -123,7 +123,7 @@ def test_a_resumed_run_refuses_to_become_another_model(key: str) -> None:
         "whitening": "none",
         "scales": "none",
         "output_trials": "none",
-        "projection": "none",
+        "nodes": "none",
         "averaging": "none",
         "optimizer": "sgd",
         "beta1": 0.5,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.desk import (
-    PROJECTS,
+    BY_NODES,
     Desk,
     added,
     answer_wrongly,
@@ -658,9 +658,9 @@ def test_a_step_whose_sums_all_were_computed_teaches_nothing_about_them() -> Non
 def test_a_late_sum_is_computed_by_the_weights_that_its_trials_were_scored_on(
     keys: dict[str, Any],
 ) -> None:
-    desk = pair(**PROJECTS, **keys)
+    desk = pair(**BY_NODES, **keys)
     step = desk.coordinator.step
-    assert desk.start.setting.span is not None
+    assert desk.start.setting.by_nodes
     desk.add_up(1)
     desk.tick(10.0)
 
@@ -687,7 +687,7 @@ def test_what_projects_nothing_is_added_up_alike_by_any_weights() -> None:
     desk.tick(10.0)
 
     [command] = desk.log.computes
-    assert desk.start.setting.span is None
+    assert not desk.start.setting.by_nodes
     states = desk.start.state, desk.truth.state(desk.coordinator.step)
     one, other = (added(desk.start, command, state).tolist() for state in states)
     assert one == other
@@ -704,9 +704,9 @@ MODELS: dict[str, dict[str, Any]] = {
     "antithetic": {"directions_per_window": 0, "batch_size": 257},
     "sgd": {"optimizer": "sgd"},
     "slices": {"batch_limit": 100, "new_tokens_interval": 2},
-    "projected": PROJECTS,
-    "projected apart": PROJECTS | {"output_trials": "auto", "n_layers": 2},
-    "projected gru": PROJECTS | {"model_type": "gru", "whitening": "none"},
+    "by nodes": BY_NODES,
+    "by nodes apart": BY_NODES | {"output_trials": "auto", "n_layers": 2},
+    "by nodes, gru": BY_NODES | {"model_type": "gru", "whitening": "none"},
 }
 
 

@@ -112,7 +112,7 @@ def test_clients_that_come_and_go_hold_the_same_state_at_every_step(lab: Lab) ->
 
 
 def test_a_client_that_is_stopped_delays_one_step_and_is_soon_back(lab: Lab) -> None:
-    server = lab.server(f"{lab.small} --timePerStep 0.4 --projection none")
+    server = lab.server(f"{lab.small} --timePerStep 0.4 --nodes none")
     names = ("one", "two", "stopped")
     one, two, stopped = (lab.recorded(server.port, name) for name in names)
     for client in (one, two, stopped):

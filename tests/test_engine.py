@@ -17,7 +17,7 @@ from tests.reference import (
     example_weights,
 )
 from utilities.engine import Engine, OneCore, Scored, fitting
-from utilities.evolution import Segment, Setting, pieces, projection_of, total
+from utilities.evolution import Segment, Setting, nodes_of, pieces, total
 from utilities.model import Floats, Tokens
 from utilities.rewards import Rewards
 from utilities.scoring import score
@@ -30,7 +30,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "full": {"noise": "full"},
     "antithetic": {"directions_per_window": 0, "model_type": "gru"},
     "plain": {"whitening": "none"},
-    "former": {"projection": "none", "burn_in": 0},
+    "former": {"nodes": "none", "burn_in": 0},
     "apart": {"output_trials": "auto", "n_layers": 2},
 }
 SEGMENT = Segment(77, 3, 100)
@@ -193,8 +193,8 @@ def step_of(setting: Setting) -> tuple[Setting, Floats, Tokens, Whiteners]:
 def summed(setting: Setting, segments: Sequence[Segment], rewards: Rewards) -> Any:
     """Return the total over some trials of that step."""
     _, weights, tokens, _ = step_of(setting)
-    projection = projection_of(setting, weights, tokens)
-    return total(setting, projection, tokens, segments, rewards)
+    nodes = nodes_of(setting, weights, tokens)
+    return total(setting, nodes, tokens, segments, rewards)
 
 
 def test_halves_make_up_the_total(setting: Setting) -> None:
@@ -252,7 +252,7 @@ def test_halves_depend_on_the_weights_only_where_directions_are_projected(
 
     same = np.array_equal(halved(weights), halved(weights[::-1].copy()))
 
-    assert same is (setting.span is None)
+    assert same is (not setting.by_nodes)
 
 
 def test_a_single_group_has_no_other_half() -> None:

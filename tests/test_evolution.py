@@ -44,8 +44,8 @@ from utilities.evolution import (
     chunks,
     halves,
     initial_state,
+    nodes_of,
     pieces,
-    projection_of,
     segment_seed,
     total,
     windows_of,
@@ -733,7 +733,7 @@ def test_chunks_hold_all_pieces_in_order_and_never_too_many_groups(
 
 def test_a_chunk_is_small_but_never_less_than_a_group() -> None:
     sixteen = {"directions_per_window": 16}
-    few = example_setting(**sixteen, projection="none")
+    few = example_setting(**sixteen, nodes="none")
     wide = example_setting(**sixteen, hidden_size=100)
     full = example_setting(
         directions_per_window=1024, noise="full", hidden_size=256, n_layers=5
@@ -741,7 +741,7 @@ def test_a_chunk_is_small_but_never_less_than_a_group() -> None:
 
     assert few.noise.signs_per_trial == 9 + 4 + 4 + 9
     assert chunk_groups(few) == 2**20 // 26 // 16
-    assert wide.span is not None
+    assert wide.by_nodes
     assert chunk_groups(wide) == 2**20 // 218 // 16  # the floats are what counts
     assert full.noise.signs_per_trial > 2**19
     assert chunk_groups(full) == 1
@@ -755,12 +755,9 @@ def test_a_chunk_is_within_the_bound_of_exact_sums_however_small_the_model(
     each, keys = max(1, directions), {"directions_per_window": directions}
 
     groups = chunk_groups(example_setting(**keys))
-    as_drawn = chunk_groups(example_setting(**keys, projection="none"))
 
-    assert groups == 2**17 // 15 // each
-    assert 15 * 126 * groups * each < 2**24
-    assert as_drawn == 2**17 // each
-    assert 126 * as_drawn * each < 2**24
+    assert groups == 2**17 // each
+    assert 126 * groups * each < 2**24
 
 
 # --- sums -----------------------------------------------------------------------------
@@ -769,8 +766,8 @@ def test_a_chunk_is_within_the_bound_of_exact_sums_however_small_the_model(
 def summed(
     setting: Setting, tokens: Tokens, update: Update, groups: int | None = None
 ) -> NDArray[np.int64]:
-    projection = projection_of(setting, example_weights(setting.layout.size), tokens)
-    about = setting, projection, tokens
+    nodes = nodes_of(setting, example_weights(setting.layout.size), tokens)
+    about = setting, nodes, tokens
     return total(*about, update.segments, update.rewards, groups)
 
 
@@ -803,7 +800,7 @@ def test_sums_are_the_same_for_any_split_of_a_segment(
     )
 
     weights = example_weights(setting.layout.size)
-    about = setting, projection_of(setting, weights, tokens), tokens
+    about = setting, nodes_of(setting, weights, tokens), tokens
     split = total(*about, parts, whole.rewards)
 
     assert (split == summed(setting, tokens, whole)).all()
@@ -975,7 +972,7 @@ def test_bits_of_a_mean_are_for_ever(former: bool) -> None:
     setting = example_setting(**FORMER if former else {})
     *_, (state, _) = steps(setting, averaging_state(setting))
 
-    expected = AVERAGED if former else AVERAGED_PROJECTED
+    expected = AVERAGED if former else AVERAGED_BY_NODES
     assert state.digest(FINGERPRINT).hex() == expected
 
 
@@ -997,7 +994,7 @@ def test_a_state_fits_a_run_that_keeps_a_mean_or_none(
 
 
 AVERAGED = "381edbc825fdbfcc7c567d1bcdd192cfcca68072d62296de9ee4d71ccce916d9"
-AVERAGED_PROJECTED = "9ffcebeb844dbaebd875c74d4f2c3cf066fa08eac08f99d7abb36a53b8306d75"
+AVERAGED_BY_NODES = "1192d95018d6ec9a603d168d4dd9d381347e216025aafd1ed7f404d2f2a66d02"
 GOLDEN = {
     "rnn": "dcf1574d1a5e05fd02a0686478430ea609d0d094b2e64f1b39f382afb4171a1f",
     "gru": "92a8a1e7678da9442df72387aa0739dc8440e266d42c294ac2c231d2de4b3b07",
@@ -1028,21 +1025,21 @@ SCALED = {
     "plain": "f4b19837a9c6699b508dc84af14f645d23bd899b3fb475a762cd6be8a8c1b67a",
     "plain deep": "5763a017516b86612e6b88bdbaf77c986d54b2d87c95e3885326f9eb1973a7f9",
 }
-PROJECTED = {
-    "rnn": "7cf5350d501dd3b30645720a453ef093b6d7748b0106a46b6a0814bb1d3e8159",
-    "gru": "759d867052c7ec8ebecffc5a33d8c055f2b862e2a4b2a7ba0509699cc7d99f05",
-    "deep": "b956b457c9867ceedd98a40f9d54bc6c6f231af316c41f7ca49e13cdfe1b0158",
-    "sgd": "1cae5f5fbd086351317f405fee3610a4bf492ff787d79f4ed014e07213d45621",
-    "antithetic": "6bab27c5e78ef794cf056f979284b5be276a6275d7e4b85571374bf8c37dbc94",
-    "betas": "a54104b6712c566dc189599297187f7d3a7a9df6ae67b2148643e365adafa02a",
-    "plain": "1aa61b2752e11fc570eb6c12c5e232a0b66d959c2077a72bea2cc853b2d0cb3e",
-    "plain deep": "319e9d9ab66a1f11de8907b91cf40b3db0ecc15b15eebb081603c9bf88543a81",
+BY_NODES = {
+    "rnn": "a6dc8666173089739b529fe9b9c15b5baf28f3f0e7c2cf505797c7a9ce192cbe",
+    "gru": "5d5515a256845080b543f33ba825f902f3c0ab25e0b5641822ca58836b73d3d5",
+    "deep": "c646d853de2b7fda11f412ddf10110dedd8c6d8adb3261f020a3b2962139d887",
+    "sgd": "5f4ce8d3aed74f83c6032912b647df7c4122a288f14126711ea9364b2d846333",
+    "antithetic": "404e62aca249129d17eea91542151a00cae72eebd8cc071458087b92ef1341a8",
+    "betas": "42156251700ea99473e1fec4d25dbaec9e8ba5b7ae735ab37f54d0d4f9ca1fc8",
+    "plain": "bf559febc6b48845e4bc2ddf447c36865a4d9bdffb646515604e409cc6485528",
+    "plain deep": "8979cdc8252510915c4c0a0f34b64fb62dacdbe44fce651ff2da720945752743",
 }
 
-FORMER: dict[str, Any] = {"projection": "none", "burn_in": 0}
+FORMER: dict[str, Any] = {"nodes": "none", "burn_in": 0}
 
 
-@pytest.mark.parametrize(("variant", "digest"), (GOLDEN | PROJECTED).items())
+@pytest.mark.parametrize(("variant", "digest"), (GOLDEN | BY_NODES).items())
 def test_digests_after_three_steps_never_change(variant: str, digest: str) -> None:
     *_, (state, _) = steps(example_setting(**VARIANTS[variant]))
 
@@ -1051,7 +1048,7 @@ def test_digests_after_three_steps_never_change(variant: str, digest: str) -> No
 
 
 @pytest.mark.parametrize(("variant", "digest"), (GOLDEN | SCALED).items())
-def test_digests_without_projection_are_those_of_before_there_was_any(
+def test_digests_without_nodes_are_those_of_before_there_was_any(
     variant: str, digest: str
 ) -> None:
     *_, (state, _) = steps(example_setting(**VARIANTS[variant] | FORMER))
@@ -1092,8 +1089,10 @@ def test_golden_digests_cover_all_variants() -> None:
     assert set(SCALED) == {
         name for name, each in settings.items() if each.config.scaled
     }
-    assert set(PROJECTED) == {name for name, each in settings.items() if each.span}
-    assert not any(example_setting(**keys | FORMER).span for keys in VARIANTS.values())
+    assert set(BY_NODES) == {name for name, each in settings.items() if each.by_nodes}
+    assert not any(
+        example_setting(**keys | FORMER).by_nodes for keys in VARIANTS.values()
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
@@ -1116,7 +1115,7 @@ def test_a_total_that_is_given_leads_to_the_same_bits(
 
 
 def test_a_total_may_take_all_of_32_bits_and_more() -> None:
-    setting = example_setting(optimizer="sgd", scales="none")
+    setting = example_setting(optimizer="sgd", scales="none", nodes="none")
     before = example_state(setting)
     sums = np.zeros(setting.layout.size, np.int32)
     sums[:3] = 2**31 - 1, -(2**31), 42
@@ -1143,9 +1142,7 @@ def test_an_update_without_trials_has_no_total() -> None:
 
 
 def test_gradient_descent_by_hand() -> None:
-    setting = example_setting(
-        optimizer="sgd", directions_per_window=1, projection="none"
-    )
+    setting = example_setting(optimizer="sgd", directions_per_window=1, nodes="none")
     tokens, before = example_tokens(setting.config), example_state(setting)
     shaped = np.array([0, 0, 126, 126], np.int8)
     update = Update(0, 0, 4, 64.0, (Segment(TOP, 5, 2),), shaped)
@@ -1167,7 +1164,7 @@ def test_gradient_descent_by_hand() -> None:
 
 
 def test_the_first_step_of_adam_goes_one_rate_towards_the_better_signs() -> None:
-    joint = {"output_trials": "none", "projection": "none"}
+    joint = {"output_trials": "none", "nodes": "none"}
     setting = example_setting(directions_per_window=1, **joint)
     tokens, before = example_tokens(setting.config), example_state(setting)
     update = Update(0, 0, 1, 0.25, (Segment(9, 2, 1),), np.array([-126], np.int8))
@@ -1268,7 +1265,7 @@ def test_the_number_of_threads_does_not_matter(threads: str) -> None:
     assert (child.stderr, child.returncode) == ("", 0)
     assert child.stdout.split() == [
         "e8c9cc68b4d89f79ecb7bcd67fd8ae3388ae846117630899af94658c640fbfd4",
-        "7b0b6d2664a8e86538daca78109ac5127d8cc8dae09dff7ec93ccb4d0843d231",
+        "c3b691e8a59a85292c53b9a5e871d6a9e0a804edfe724611281e1fc04713959b",
     ]
 
 

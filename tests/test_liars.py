@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.desk import PROJECTS, Desk, Lesson, added, hello, lesson, replayed
+from tests.desk import BY_NODES, Desk, Lesson, added, hello, lesson, replayed
 from tests.panel import LIES, Liar, Panel
 from tests.wire import Node, Wire
 from utilities.audits import FLOOR, TRUST, Audits, Record, Resum, Resummed, chance
@@ -121,7 +121,7 @@ def test_who_has_left_is_expelled_though_no_step_is_open() -> None:
     assert desk.log.said("ann refused: expelled: its sum", warning=True)
 
 
-@pytest.mark.parametrize("keys", [{}, PROJECTS])
+@pytest.mark.parametrize("keys", [{}, BY_NODES])
 @pytest.mark.parametrize("lies", [True, False])
 def test_a_sum_that_is_wrong_by_one_is_found_out(
     lies: bool, keys: dict[str, Any]
@@ -131,8 +131,7 @@ def test_a_sum_that_is_wrong_by_one_is_found_out(
     for name in ("ann", "bob"):
         wire.node(name)
 
-    projected = wire.start.setting.projected
-    place, by = (projected[0].start, 1) if projected else (-1, 2)
+    place, by = (-1, 1) if wire.start.setting.by_nodes else (-1, 2)
 
     def tamper(message: Message) -> Message:
         if isinstance(message, Sum) and lies and message.step > 5:
@@ -153,7 +152,7 @@ def test_a_sum_that_is_wrong_by_one_is_found_out(
 
 
 def test_sums_are_checked_by_the_weights_that_their_trials_were_scored_on() -> None:
-    wire = Wire(aggregation="sums", **PROJECTS)
+    wire = Wire(aggregation="sums", **BY_NODES)
     for name in ("ann", "bob"):
         wire.node(name)
 

@@ -69,7 +69,7 @@ def test_time_counts_from_the_beginning_of_work_to_its_end() -> None:
         (Config(time_per_step=0.7), 0.7),
         (Config(time_per_step=0.001), 0.001),
         (Config(time_per_step=3600.0), 3600.0),
-        (Config(time_per_step=3.0, trials_per_step=32), 3.0),
+        (Config(time_per_step=3.0, trials_per_step=64), 3.0),
     ],
 )
 def test_a_length_that_was_given_stays(config: Config, seconds: float) -> None:

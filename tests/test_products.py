@@ -6,11 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.reference import example_setting
-from utilities.evolution import EXACT_TRIALS
 from utilities.model import CHARACTERS, LOGITS
 from utilities.noise import Floats
 from utilities.products import Products, summed_by_group
-from utilities.projection import MOST
 
 
 @given(st.integers(1, 4), st.integers(1, 12), st.integers(1, 5))
@@ -65,25 +63,3 @@ def test_products_are_the_sums_of_each_trial_with_unread_characters_silent(
             a = 1 if tensor.inputs is None else heard[tensor.inputs][k]
             expected += r * np.multiply.outer(a, b)
         assert found.reshape(tensor.shape).tolist() == expected.tolist()
-
-
-def test_sums_of_projected_directions_are_exact_up_to_the_bound_of_a_chunk() -> None:
-    setting = example_setting(directions_per_window=1, output_trials="none")
-    chunk = EXACT_TRIALS // MOST
-    layout = setting.layout
-    signs = {
-        name: np.ones((chunk, n), np.float32) for name, n in layout.bundles.items()
-    }
-    signs["state0"] *= MOST
-    signs["state0"][0] -= 1  # so that the sum is odd
-    unread = np.zeros((chunk, layout.vocab_size), np.float32)
-    rewards = np.full(chunk, 126, np.float32)
-    rewards[0] = 125
-
-    about = layout, signs, unread, rewards, rewards
-    sums = {t.name: part for t, part in Products(*about).each()}
-
-    expected = 126 * 15 * (chunk - 1) + 125 * 14
-    assert 2**24 - 2**19 < expected < 2**24
-    for name in ("Wh0", "Wo"):
-        assert np.unique(sums[name]).tolist() == [expected]

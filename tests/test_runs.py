@@ -309,7 +309,7 @@ def test_a_run_that_is_older_than_a_key_goes_on_without_it(
     edit(run, **dict.fromkeys(FORMER))
     old = store.open(lock=False).record.config
 
-    for name in ("whitening", "scales", "output_trials", "projection", "averaging"):
+    for name in ("whitening", "scales", "output_trials", "nodes", "averaging"):
         assert (getattr(new, name), getattr(old, name)) == ("auto", "none")
     assert (new.burn_in, old.burn_in) == (16, 0)
     keys = "batchSize beta1 beta2 directionsPerWindow hiddenSize modelType nLayers"

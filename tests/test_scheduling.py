@@ -18,7 +18,7 @@ from utilities.evolution import (
     Setting,
     chunk_groups,
     halves,
-    projection_of,
+    nodes_of,
     total,
 )
 from utilities.model import Floats, Tokens
@@ -38,8 +38,8 @@ from utilities.whitening import Whiteners
 LESSON = lesson()  # a block is one group of four trials
 GRU = lesson(model_type="gru")
 FULL = lesson(noise="full", directions_per_window=0, batch_size=300)
-PROJECTED = lesson(batch_size=2, burn_in=3, n_layers=2, projection="auto")
-LESSONS = LESSON, GRU, FULL, PROJECTED
+BY_NODES = lesson(batch_size=2, burn_in=3, n_layers=2, nodes="auto")
+LESSONS = LESSON, GRU, FULL, BY_NODES
 SEGMENT = Segment(7, 3, 10)
 
 
@@ -183,7 +183,7 @@ def test_a_part_of_a_sheet_is_that_of_its_groups_and_can_be_written_to() -> None
     assert sheet.clean.tolist() == [0, 1, 9, 9, 9, 5]
 
 
-@pytest.mark.parametrize("start", LESSONS, ids=["rnn", "gru", "full", "projected"])
+@pytest.mark.parametrize("start", LESSONS, ids=["rnn", "gru", "full", "by nodes"])
 def test_a_worker_alone_scores_what_one_core_does(start: Lesson) -> None:
     counter, sheet = Numbers(), sheet_of(start, [SEGMENT])
     share(counter, sheet, start=start)
@@ -287,7 +287,7 @@ def test_parts_of_a_sum_are_a_few_for_each_worker_but_never_tiny_nor_large() -> 
     assert part_groups(setting, 100, 2) == 32  # 1,024 trials
     assert part_groups(setting, 1 << 20, 2) == chunk_groups(setting)
     assert part_groups(LESSON.setting, 1, 3) == 256
-    assert part_groups(PROJECTED.setting, 1, 3) == 256
+    assert part_groups(BY_NODES.setting, 1, 3) == 256
 
 
 @settings(deadline=None, max_examples=25)
@@ -313,7 +313,7 @@ def test_shares_add_up_to_both_halves(
             Numbers(*others),
         )
 
-    about = setting, projection_of(setting, weights, tokens), tokens
+    about = setting, nodes_of(setting, weights, tokens), tokens
     assert np.array_equal(sums[0], total(*about, one, first))
     assert np.array_equal(sums[1], total(*about, other, second))
-    assert (setting.span is not None) is (start is PROJECTED)
+    assert (setting.by_nodes) is (start is BY_NODES)

@@ -73,13 +73,12 @@ def test_a_run_without_whitening_scores_plain_noise(variant: str) -> None:
 
 
 @EVERY
-def test_projection_changes_no_loss(variant: str) -> None:
+def test_nodes_change_no_loss(variant: str) -> None:
     with_it, without = (
-        example_setting(**VARIANTS[variant], projection=projection)
-        for projection in ("auto", "none")
+        example_setting(**VARIANTS[variant], nodes=nodes) for nodes in ("auto", "none")
     )
 
-    assert with_it.span is not None
+    assert with_it.by_nodes
     assert same(scored(with_it), scored(without))
 
 

@@ -4,6 +4,7 @@ import hashlib
 import math
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -20,7 +21,7 @@ from utilities.selftest import (
     ADAM_STEPS,
     ARITHMETIC_EXPECTED,
     BOUND_TRIALS,
-    DIRECTIONS_FELT,
+    DIRECTIONS_TOLD,
     FACTOR_SIZE,
     FIRST_BLOCKS,
     FIRST_TRIAL,
@@ -34,17 +35,17 @@ from utilities.selftest import (
     WIDEST_ENTRY,
     WIDEST_SUM,
     WIDEST_UNITS,
-    WINDOWS_FELT,
+    WINDOWS_TOLD,
     adam_steps,
     arithmetic,
     arithmetic_test,
     bound_signs,
     bound_sums,
     factor_matrix,
-    felt,
     noise_test,
     shaped_sums,
     shapes,
+    told,
 )
 from utilities.whitening import (
     DAMPING,
@@ -352,25 +353,30 @@ def test_shapes_are_far_from_the_unit_matrix() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_what_windows_feel_is_that_of_integers_and_single_rounded_operations(
+def test_what_trials_tell_is_that_of_integers_and_single_rounded_operations(
     name: str,
 ) -> None:
-    config = MODELS[name]
+    config = replace(MODELS[name], directions_per_window=DIRECTIONS_TOLD)
     assert (config.burn_in, config.sequence_length) == (16, 8)
     size = sum(map(math.prod, reference.shapes_of(config).values()))
-    weights = [((37 * i) % 101 - 50) / 64 for i in range(size)]
+    weights = tuple(((37 * i) % 101 - 50) / 64 for i in range(size))
     tokens = [(i * i // 7 + i // 11) % 11 for i in range(500)]
-    found = felt()[f"felt by {name}"]
+    expected = [0] * size
 
-    for trial in range(WINDOWS_FELT * DIRECTIONS_FELT):
-        first = trial // DIRECTIONS_FELT * 25
-        signs = reference.parts(reference.bundles_of(config), 1, trial)
-        expected = reference.projected(
-            config, weights, tokens, [tokens[first : first + 25]], signs
-        )
-        for layer in range(config.n_layers):
-            assert found[layer, trial].tolist() == expected[f"state{layer}"]
-    assert np.abs(found).max() > 5
+    for group in range(WINDOWS_TOLD):
+        window = tokens[group * 25 : group * 25 + 25]
+        places = reference.places_of(config, weights, tokens, [window])
+        trials = range(group * DIRECTIONS_TOLD, (group + 1) * DIRECTIONS_TOLD)
+        drawn = [
+            reference.parts(reference.bundles_of(config), 1, trial) for trial in trials
+        ]
+        inner, outer = ([k * trial % 253 - 126 for trial in trials] for k in (37, 101))
+        told_here = reference.group_told(config, places, drawn, inner, outer)
+        expected = [x + y for x, y in zip(expected, told_here, strict=True)]
+
+    found = told()[f"told by {name}"].tolist()
+    assert found == expected
+    assert max(found) > 1000
 
 
 # --- the whole ------------------------------------------------------------------------
@@ -382,7 +388,7 @@ def test_arithmetic_is_the_expected_one() -> None:
 
 def test_the_digest_covers_all_results_in_order() -> None:
     results = arithmetic()
-    doubles = {"tanh", "logistic", "factor", "shaped"}
+    doubles = {"tanh", "logistic", "factor", "shaped", "told by rnn", "told by gru"}
     content = b"".join(
         packed(part.ravel().tolist(), "d" if name in doubles else "f")
         for name, part in results.items()
@@ -391,7 +397,7 @@ def test_the_digest_covers_all_results_in_order() -> None:
     assert list(results) == [
         *("even", "odd", "vector", "sum", "difference", "product", "quotient", "root"),
         *("gradient", "weights", "first", "second", "tanh", "logistic", "factor"),
-        *("shaped", "rnn", "gru", "felt by rnn", "felt by gru"),
+        *("shaped", "rnn", "gru", "told by rnn", "told by gru"),
     ]
     for name, part in results.items():
         assert part.dtype == (np.float64 if name in doubles else np.float32)

@@ -144,17 +144,18 @@ def test_equal_seeds_give_equal_runs_and_others_do_not(own: str) -> None:
 @pytest.mark.parametrize(
     ("more", "units", "growth"),
     [
-        ("--maxSeconds 15", 32, "none"),
-        ("--maxSeconds 15 --localClients 2", 32, "none"),
-        ("--maxSeconds 30", 32, "none"),
-        ("--maxSeconds 16 --localClients 2", 64, "128@60000000"),
-        ("--maxSeconds 31", 64, "128@60000000"),
-        ("--maxSeconds 9999 --localClients 2", 64, "128@60000000"),
-        ("--maxSteps 1", 64, "128@60000000"),
-        ("", 64, "128@60000000"),
+        ("--maxSeconds 5 --localClients 2", 32, "none"),
+        ("--maxSeconds 10", 32, "none"),
+        ("--maxSeconds 11", 64, "none"),
+        ("--maxSeconds 75 --localClients 2", 64, "none"),
+        ("--maxSeconds 151", 64, "128@20000000"),
+        ("--maxSeconds 9999 --localClients 2", 64, "128@20000000"),
+        ("--maxSteps 1", 64, "128@20000000"),
+        ("", 64, "128@20000000"),
         ("--growth none", 64, "none"),
         ("--growth 96@5", 64, "96@5"),
-        ("--maxSeconds 30 --growth 96@5", 32, "96@5"),
+        ("--maxSeconds 10 --growth 96@5", 32, "96@5"),
+        ("--maxSeconds 60 --growth 96@5", 64, "96@5"),
         ("--maxSeconds 9999 --hiddenSize 5", 5, "none"),
         ("--hiddenSize 5 --growth 7@5", 5, "7@5"),
     ],
@@ -174,7 +175,7 @@ def test_the_model_fits_the_announced_length(
         ('{"hiddenSize": 7}', 7, "none"),
         ('{"hiddenSize": 7, "growth": "9@5"}', 7, "9@5"),
         ('{"growth": "99@5"}', 64, "99@5"),
-        ('{"sigma": 1}', 64, "128@60000000"),
+        ('{"sigma": 1}', 64, "128@20000000"),
     ],
 )
 def test_a_file_of_keys_wins_over_what_fits(
@@ -301,20 +302,20 @@ def test_a_run_begins_with_the_model_the_keys_and_the_text_of_another(
 def test_what_a_run_did_before_there_was_a_key_for_it_goes_on_so(
     runs: Path, text: Path
 ) -> None:
-    former = "--sequenceLength 8 --projection none --burnIn 0"
+    former = "--sequenceLength 8 --nodes none --burnIn 0"
     with prepared(f"--runs {runs} --data {text} --hiddenSize 4 {former}") as old:
         trained(old, 3)
         path = old.run.path / "config.json"
     keys = json.loads(path.read_text(encoding="utf-8"))
-    del keys["projection"], keys["burnIn"]
+    del keys["nodes"], keys["burnIn"]
     path.write_text(json.dumps(keys), encoding="utf-8")
 
     with prepared(f"--runs {runs} --startFrom 0 --hiddenSize 5") as new:
         config = new.setting.config
-        assert (config.projection, config.burn_in) == ("none", 0)
-    with prepared(f"--runs {runs} --startFrom 0 --projection auto") as new:
+        assert (config.nodes, config.burn_in) == ("none", 0)
+    with prepared(f"--runs {runs} --startFrom 0 --nodes auto") as new:
         config = new.setting.config
-        assert (config.projection, config.burn_in) == ("auto", 0)
+        assert (config.nodes, config.burn_in) == ("auto", 0)
 
 
 def test_the_run_whose_model_is_taken_stays_as_it_is(runs: Path, source: Path) -> None:

@@ -12,26 +12,27 @@ from tests.desk import Lesson, lesson
 from tests.reference import silenced
 from utilities import sums as module
 from utilities.errors import ProtocolError
-from utilities.evolution import Segment, Totals, projection_of, total, windows_of
+from utilities.evolution import Segment, Totals, nodes_of, total, windows_of
 from utilities.model import CHARACTERS
 from utilities.sums import Bound, Part, bounds, check, cosine, largest, narrowed
 
-FORMER: dict[str, Any] = {"projection": "none", "burn_in": 0}
-TODAY: dict[str, Any] = {"projection": "auto", "burn_in": 5}
+FORMER: dict[str, Any] = {"nodes": "none", "burn_in": 0}
+TODAY: dict[str, Any] = {"nodes": "auto", "burn_in": 5}
 VARIANTS: dict[str, dict[str, Any]] = {
     "rnn": {"batch_size": 2} | FORMER,
     "apart": {"batch_size": 2, "output_trials": "auto"} | FORMER,
     "gru": {"model_type": "gru", "n_layers": 2, "batch_size": 1} | FORMER,
-    "begun": {"batch_size": 2, "burn_in": 5, "projection": "none"},
-    "projected": {"batch_size": 2} | TODAY,
-    "projected apart": {"output_trials": "auto", "batch_size": 1} | TODAY,
-    "projected gru": {"model_type": "gru", "n_layers": 2, "batch_size": 2} | TODAY,
+    "begun": {"batch_size": 2, "burn_in": 5, "nodes": "none"},
+    "by nodes": {"batch_size": 2} | TODAY,
+    "by nodes apart": {"output_trials": "auto", "batch_size": 1} | TODAY,
+    "by nodes, gru": {"model_type": "gru", "n_layers": 2, "batch_size": 2} | TODAY,
     "full": {"noise": "full", "batch_size": 1},
     "antithetic": {"directions_per_window": 0, "batch_size": 2},
 }
 LESSONS = {name: lesson(**keys) for name, keys in VARIANTS.items()}
 RNN = LESSONS["rnn"]
-PROJECTED = {name: each for name, each in LESSONS.items() if each.setting.span}
+TIED = ("Wx0", "b0")  # by nodes the rows of one add up to the other
+BY_NODES = {name: each for name, each in LESSONS.items() if each.setting.by_nodes}
 
 
 def part(start: Lesson, *segments: Segment, seed: int = 1) -> Part:
@@ -44,8 +45,8 @@ def part(start: Lesson, *segments: Segment, seed: int = 1) -> Part:
 def sum_of(start: Lesson, trials: Part) -> Totals:
     """Return the true sum as a client sends it."""
     tokens = start.corpus.train
-    projection = projection_of(start.setting, start.state.weights, tokens)
-    about = start.setting, projection, tokens
+    nodes = nodes_of(start.setting, start.state.weights, tokens)
+    about = start.setting, nodes, tokens
     return narrowed(total(*about, trials.segments, trials.rewards))
 
 
@@ -105,18 +106,38 @@ def test_a_sum_is_held_against_its_bound_in_any_integers(
 
 
 def slow_rows(start: Lesson, trials: Part) -> list[int]:
-    """Return sum |r| over the trials whose signs of a character are not zero."""
+    """Return sum |r| over the trials whose signs of a character are not zero.
+
+    By nodes how often it is read in groups with any reward.
+    """
     tokens = start.corpus.train
     rows = np.zeros(start.setting.layout.vocab_size, np.int64)
     first, rewards = 0, by_kind(start, trials)[0]
+    each = start.setting.config.passes_per_group
     for segment in trials.segments:
         windows = windows_of(start.setting, tokens, segment)
+        if start.setting.by_nodes:
+            for group in range(segment.groups):
+                if rewards[first : first + each].any():
+                    read = windows[start.setting.config.before : -1, group]
+                    for character in read.ravel().tolist():
+                        rows[character] += 1
+                first += each
+            continue
         signs = silenced(start.setting, windows, segment)[CHARACTERS]
         for row in signs:
             rows += abs(int(rewards[first])) * (row != 0)
             first += 1
     assert first == len(rewards)
     return list(map(int, rows))
+
+
+def sizes(start: Lesson, rewards: Any) -> int:
+    """Return sum |r|, or how many places groups with any reward have."""
+    if not start.setting.by_nodes:
+        return largest(rewards)
+    by_group = rewards.reshape(-1, start.setting.config.passes_per_group)
+    return int(by_group.any(axis=1).sum()) * start.setting.config.places
 
 
 def by_kind(start: Lesson, trials: Part) -> list[Any]:
@@ -140,7 +161,7 @@ def test_rows_of_characters_are_bounded_by_the_trials_that_read_them(
     made = bounds(start.setting, start.corpus.train, parts)
 
     for bound, trials in zip(made, parts, strict=True):
-        inner, *outer = map(largest, by_kind(start, trials))
+        inner, *outer = (sizes(start, kind) for kind in by_kind(start, trials))
         assert (bound.most, bound.outputs) == (inner, outer[0] if outer else None)
         assert bound.rows is not None
         assert bound.rows.tolist() == slow_rows(start, trials)
@@ -212,92 +233,91 @@ def test_one_wrong_weight_does_not_pass(variant: str, place: int, wrong: int) ->
     trials = part(start, Segment(5, 0, 3))
     sums = sum_of(start, trials).astype(np.int64)
     place %= len(sums)
-    moved = any(part.start <= place < part.stop for part in start.setting.projected)
-    if moved:  # it may be odd or even there
-        wrong *= 1 << 16
+    reads = [
+        t.start <= place < t.start + t.size
+        for t in start.setting.layout.tensors
+        if start.setting.layout.state_read(t) is not None or t.name not in TIED
+    ]
+    if start.setting.by_nodes and any(reads):  # nothing is known of it but its size
+        wrong *= 1 << 24
     sums[place] += wrong
 
-    with pytest.raises(ProtocolError, match="larger" if moved else r"larger|odd"):
+    with pytest.raises(ProtocolError, match=r"larger|odd|add up"):
         check(start.setting, sums, bound_of(start, trials))
 
 
-@pytest.mark.parametrize("start", PROJECTED.values(), ids=PROJECTED)
-def test_what_reads_a_state_is_bounded_fifteen_times_as_far_and_odd_or_even(
-    start: Lesson,
-) -> None:
+@pytest.mark.parametrize("start", BY_NODES.values(), ids=BY_NODES)
+def test_bounds_by_nodes_are_of_places_and_of_what_is_read_there(start: Lesson) -> None:
     setting, layout = start.setting, start.setting.layout
     each = setting.config.trials_per_group
-    bound = bound_of(start, Part((Segment(5, 0, 1),), rewards(3, *[1] * (each - 1))))
+    trials = Part((Segment(5, 0, 1),), rewards(3, *[1] * (each - 1)))
+    bound = bound_of(start, trials)
+    assert bound.most == setting.config.places
     assert bound.rows is not None
+    assert bound.rows.sum() == bound.most  # each place reads one character
     reading = {f"Wh{n}" for n in range(layout.n_layers)} | {"Wx1", "Wo"}
     for tensor in layout.tensors:
-        largest = bound.most if bound.outputs is None else bound.outputs
-        largest = largest if tensor.name in ("Wo", "bo") else bound.most
         place = tensor.start + tensor.size - 1
+        largest = 63 * bound.most * (127 if tensor.name in reading else 1)
         if tensor.name == "Wx0":
-            largest = int(bound.rows[-1])
-        factor = 15 if tensor.name in reading else 1
+            largest = 63 * int(bound.rows[-1])
         for sign in (1, -1):
-            sums = at_bound(start, bound)
-            sums[place] = sign * factor * largest
-            check(setting, sums, bound)
-            sums[place] -= sign
-            if factor > 1:
+            sums = np.zeros(layout.size, np.int32)
+            sums[place] = sign * largest
+            if tensor.name not in TIED:
                 check(setting, sums, bound)
-            elif largest:
-                with pytest.raises(ProtocolError, match="odd where"):
-                    check(setting, sums, bound)
-            sums[place] += 3 * sign
+                sums[place] -= sign
+                check(setting, sums, bound)
+            sums[place] = sign * (largest + 1)
             with pytest.raises(ProtocolError, match="larger than"):
                 check(setting, sums, bound)
 
 
-def at_bound(start: Lesson, bound: Bound) -> Totals:
-    """Return sums as odd or even as they have to be."""
-    sums = np.full(start.setting.layout.size, bound.most % 2, np.int32)
+@pytest.mark.parametrize("start", BY_NODES.values(), ids=BY_NODES)
+def test_rows_of_characters_add_up_to_the_bias(start: Lesson) -> None:
+    setting, trials = start.setting, part(start, Segment(5, 0, 3))
+    wx, bias = (t for t in setting.layout.tensors if t.name in TIED)
+    sums, bound = sum_of(start, trials).astype(np.int64), bound_of(start, trials)
     assert bound.rows is not None
-    rows = np.repeat(bound.rows, start.setting.layout.width) % 2
-    sums[: len(rows)] = rows
-    if bound.outputs is not None:
-        sums[start.setting.layout.tensors[-2].start :] = bound.outputs % 2
-    return sums
+    row = int(bound.rows.argmax())
+    at = wx.start + row * wx.shape[1]
+
+    sums[at] += 1
+    with pytest.raises(ProtocolError, match="do not add up to the bias"):
+        check(setting, sums, bound)
+    sums[bias.start] += 1
+
+    check(setting, sums, bound)
 
 
-def test_a_narrow_sum_is_held_against_a_bound_that_only_projection_makes_wide() -> None:
-    start = LESSONS["projected"]
-    bound = Bound(3000, np.zeros(start.setting.layout.vocab_size, np.int64))
+def test_a_group_without_rewards_has_no_sum_by_nodes() -> None:
+    start = LESSONS["by nodes apart"]
+    half = start.setting.config.passes_per_group
+    nothing, some = [0] * half, [1] * half
+
+    inner = bound_of(start, Part((Segment(5, 0, 1),), rewards(*some, *nothing)))
+    outer = bound_of(start, Part((Segment(5, 0, 1),), rewards(*nothing, *some)))
+
+    assert (inner.most, inner.outputs) == (start.setting.config.places, 0)
+    assert (outer.most, outer.outputs) == (0, start.setting.config.places)
+    assert inner.rows is not None
+    assert outer.rows is not None
+    assert inner.rows.any()
+    assert not outer.rows.any()
+
+
+def test_a_narrow_sum_is_held_against_a_bound_that_nodes_make_wide() -> None:
+    start = LESSONS["by nodes"]
+    bound = Bound(5, np.zeros(start.setting.layout.vocab_size, np.int64))
     sums = np.zeros(start.setting.layout.size, np.int16)
-    [wh, *_] = start.setting.projected
+    wh, bo = (t for t in start.setting.layout.tensors if t.name in ("Wh0", "bo"))
 
-    sums[wh] = -(1 << 15)  # of 45,000
+    sums[wh.start] = -(1 << 15)  # of 5 * 63 * 127
 
     check(start.setting, sums, bound)
-    sums[wh.stop] = 3002
+    sums[bo.start] = 5 * 63 + 1
     with pytest.raises(ProtocolError, match="larger than"):
         check(start.setting, sums, bound)
-
-
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**20), variant=st.sampled_from(list(PROJECTED)))
-def test_sums_without_projection_are_not_those_with_it_but_only_where_states_are_read(
-    variant: str, seed: int
-) -> None:
-    start = PROJECTED[variant]
-    trials = part(start, Segment(seed, 0, 3), seed=seed)
-
-    drawn = total(
-        *(start.setting, None, start.corpus.train), trials.segments, trials.rewards
-    )
-
-    differ = drawn != sum_of(start, trials)
-    read = np.zeros(len(drawn), bool)
-    for each in start.setting.projected:
-        read[each] = True
-        assert differ[each].any()
-    assert not differ[~read].any()
-    for each in start.setting.signed:
-        read[each] = True
-    assert read.all()
 
 
 def spoiled(start: Lesson, trials: Part, name: str, row: int, by: int) -> Totals:

@@ -37,8 +37,8 @@ LESSONS = {
     for directions in (4, 0)
 }
 LESSONS |= {
-    f"{cell} projected": lesson(
-        model_type=cell, batch_size=2, burn_in=5, projection="auto", whitening=shaped
+    f"{cell} by nodes": lesson(
+        model_type=cell, batch_size=2, burn_in=5, nodes="auto", whitening=shaped
     )
     for cell, shaped in (("rnn", "auto"), ("gru", "none"))
 }
@@ -156,13 +156,13 @@ def test_small_sums_are_computed_where_they_are_needed(
 
 
 def test_lessons_are_of_both_kinds() -> None:
-    spans = {name: start.setting.span for name, start in LESSONS.items()}
+    spans = {name: start.setting.by_nodes for name, start in LESSONS.items()}
 
     assert [name for name, span in spans.items() if span] == [*spans][-2:]
 
 
 def test_sums_are_those_of_the_weights_at_hand(teams: dict[int, Team]) -> None:
-    start = LESSONS["rnn projected"]
+    start = LESSONS["rnn by nodes"]
     state = replace(start.state, weights=start.state.weights[::-1].copy())
     other = replace(start, state=state)
 

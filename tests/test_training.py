@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.desk import PROJECTS, Lesson, Truth, lesson
+from tests.desk import BY_NODES, Lesson, Truth, lesson
 from tests.wire import FINE, Fate, Link, Node, Wire
 from utilities.events import Stop
 from utilities.evolution import TrainState
@@ -61,9 +61,9 @@ def digests(wire: Wire) -> list[bytes]:
         {"aggregation": "sums", "noise": "full", "model_type": "gru"},
         {"aggregation": "sums", "trials_per_step": 20, "directions_per_window": 0},
         {"aggregation": "auto", "batch_limit": 100, "new_tokens_interval": 2},
-        PROJECTS,
-        PROJECTS | {"output_trials": "auto", "trials_per_step": 240},
-        PROJECTS | {"aggregation": "sums", "model_type": "gru", "n_layers": 2},
+        BY_NODES,
+        BY_NODES | {"output_trials": "auto", "trials_per_step": 240},
+        BY_NODES | {"aggregation": "sums", "model_type": "gru", "n_layers": 2},
     ],
 )
 def test_replicas_are_one_state_through_bytes_whatever_is_trained(
@@ -226,7 +226,7 @@ def test_by_sums_every_total_is_given_and_every_step_has_a_quality() -> None:
     honest(wire)
 
 
-@pytest.mark.parametrize(("stopped", "keys"), [(5.5, {}), (5.75, PROJECTS)])
+@pytest.mark.parametrize(("stopped", "keys"), [(5.5, {}), (5.75, BY_NODES)])
 def test_a_client_that_stops_while_it_adds_up_delays_no_step_past_its_deadline(
     stopped: float, keys: dict[str, Any]
 ) -> None:

@@ -18,8 +18,8 @@ from utilities.evolution import (
     TrainState,
     Update,
     advance,
+    nodes_of,
     pieces,
-    projection_of,
     total,
 )
 from utilities.losses import mean_loss, shape
@@ -44,7 +44,7 @@ from utilities.whitening import Whiteners
 from utilities.worker import Worker
 
 LESSON = lesson()
-PROJECTED = lesson(batch_size=2, burn_in=5, projection="auto")
+BY_NODES = lesson(batch_size=2, burn_in=5, nodes="auto")
 LENGTH = LESSON.setting.config.window_length  # of what a trial reads
 SEGMENT = Segment(77, 0, 1000)
 SIZE = LESSON.setting.layout.size
@@ -742,19 +742,19 @@ def summed(start: Lesson = LESSON, **changes: Any) -> Sum:
 
 def true_total(start: Lesson = LESSON) -> list[int]:
     setting, batch = start.setting, start.corpus.token_batch(0)
-    projection = projection_of(setting, start.state.weights, batch)
-    sums: list[int] = total(setting, projection, batch, SHARED, REWARDS).tolist()
+    nodes = nodes_of(setting, start.state.weights, batch)
+    sums: list[int] = total(setting, nodes, batch, SHARED, REWARDS).tolist()
     return sums
 
 
-@pytest.mark.parametrize("start", [LESSON, PROJECTED], ids=["as drawn", "projected"])
+@pytest.mark.parametrize("start", [LESSON, BY_NODES], ids=["as drawn", "by nodes"])
 def test_shares_are_answered_with_the_sum_of_these_trials(start: Lesson) -> None:
     answer = summed(start)
 
     assert answer.step == 0
     assert answer.total.dtype == np.int16
     assert answer.total.tolist() == true_total(start)
-    assert (start.setting.span is None) is (start is LESSON)
+    assert start.setting.by_nodes is (start is BY_NODES)
 
 
 def test_the_time_of_a_sum_is_reported_and_no_trials_are_counted() -> None:
@@ -797,7 +797,7 @@ def test_shares_of_a_step_that_is_over_are_skipped() -> None:
     assert not worker.busy
 
 
-@pytest.mark.parametrize("start", [LESSON, PROJECTED], ids=["as drawn", "projected"])
+@pytest.mark.parametrize("start", [LESSON, BY_NODES], ids=["as drawn", "by nodes"])
 def test_a_total_gives_the_state_that_the_seeds_would_have_given(
     start: Lesson,
 ) -> None:

@@ -13,7 +13,7 @@ model, noise, data       the network and its optimizers; random signs; the text
 outputs, population      losses of many perturbed copies; of their output layer alone
 generation               text from a trained model
 whitening, rewards       directions that fit what they multiply; an int8 for each trial
-projection               what a window can feel of a direction
+nodes                    what trials tell of the sums inside their window
 products                 sums over trials of reward times signs, exactly
 evolution, sums          losses -> rewards -> the next state, exactly; checks of sums
 losses                   what the server makes of losses

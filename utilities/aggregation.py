@@ -26,10 +26,9 @@ from dataclasses import dataclass
 SEEDS, SUMS, AUTO = "seeds", "sums", "auto"
 BANDWIDTH = 125e6  # bytes a second: 1 Gbit/s
 SEGMENT_BYTES = 24  # three numbers of 64 bits
-# A reward's deviation is 42, a projected direction's about 3, that of a sum of k trials
-# 126 sqrt k; the largest of some thousand are 4.5 deviations: they fit 16 bits up to
-# 3,300 trials without any signal, and half of a client's move either kind of weight.
-SHORT_TRIALS = 3 << 11
+# By nodes the largest number of a sum over k trials is 320 to 500 sqrt k (of 32, 64 and
+# 128 units, as drawn and further on), so that most sums fit 16 bits up to here.
+SHORT_TRIALS = 5 << 10
 STEPS = 16  # the last steps that medians are of
 # Lest it changes to and fro: the other way has to be so many times cheaper, by medians,
 # and so many steps have to go by before the first change and between two.

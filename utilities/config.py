@@ -18,6 +18,7 @@ from utilities.errors import ConfigError
 from utilities.misc import camel_case, sha256
 from utilities.progress import (
     AUTO_TRIALS,
+    AUTO_TRIALS_BY_WEIGHTS,
     AUTO_TRIALS_NEWEST,
     LARGEST_LAYER,
     MOST_COUNTED,
@@ -27,8 +28,10 @@ from utilities.progress import (
 
 Value: TypeAlias = str | int | float | None
 
-AUTO_RATE = 0.48  # of one hidden unit
+AUTO_RATE = 0.6  # of one hidden unit
+AUTO_RATE_BY_WEIGHTS = 0.48  # where trials are taken as of weights: there is more noise
 AUTO_RATE_UNSCALED = 0.32  # where noise and steps are the same everywhere
+MOST_PLACES = 64  # of a group: beyond, estimates of nodes cost more than they give
 MAX_PARAMETERS = 1 << 26  # 268 MB for each of weights, m and v: absurd for ES already
 
 
@@ -132,21 +135,21 @@ def _choice(default: str, choices: tuple[str, ...], text: str, **rule: Any) -> A
 class Config:
     """All keys of a run, valid by construction."""
 
-    # The model. 32 units learn most in 30 core-seconds, 64 until it pays to grow.
+    # The model. 32 units learn most in 10 core-seconds, 64 until it pays to grow.
     model_type: str = _choice("rnn", ("rnn", "gru"), "recurrent cell", shapes=True)
     hidden_size: int = _whole(
         32,
         1,
         LARGEST_LAYER,
-        "units of each recurrent layer; where it is not given: 32 where --maxSeconds "
-        "times --localClients is 30 or less, else 64 with a growth of 128@6e7",
+        "units of each recurrent layer; where it is not given, by --maxSeconds times "
+        "--localClients: up to 10 32, up to 150 64, else 64 with a growth of 128@2e7",
         shapes=True,
     )
     growth: str = _key(
         "none",
         str,
         "units that a new run goes on with, and the trials after which it does, of a "
-        "step 65536 at most, such as 128@6e7; none",
+        "step 65536 at most, such as 128@2e7; none",
     )
     n_layers: int = _whole(1, 1, 16, "recurrent layers", shapes=True)
     vocab_size: int | None = _whole(
@@ -159,7 +162,7 @@ class Config:
         shapes=True,
     )
 
-    # Perturbations. A sigma of 0.02 and 16 directions a window were the best measured.
+    # Perturbations. A sigma of 0.02 and 32 directions a window were the best measured.
     sigma: float = _real(
         0.02,
         0,
@@ -185,12 +188,12 @@ class Config:
         "auto: beside each trial of what comes before the output layer one of that "
         "layer, scored on the clean pass of its window; none: a trial perturbs all"
     )
-    projection: str = _improvement(
-        "auto: of a rank-1 direction only what the states of its window can feel "
-        "counts, where these are up to 64; none: all of it"
+    nodes: str = _improvement(
+        "auto: what rank-1 trials tell is taken as of the sums inside their window, "
+        "where it has up to 64 characters; none: as of weights"
     )
     directions_per_window: int = _whole(
-        16,
+        32,
         0,
         1024,
         "trials that share one window and one clean pass; 0: antithetic pairs instead",
@@ -216,8 +219,8 @@ class Config:
         None,
         0,
         10,
-        "step size of the optimizer at 1,024 trials a step; auto: 0.48 / hiddenSize, "
-        "0.32 without scales",
+        "step size of the optimizer at 1,024 trials a step; auto: 0.6 / hiddenSize, "
+        "0.48 without nodes, 0.32 without scales",
         exclusive=True,
         optional=True,
         absent="auto",
@@ -347,6 +350,17 @@ class Config:
         return self.scales == "auto" and self.noise == "lowRank"
 
     @property
+    def places(self) -> int:
+        """Return how many characters a group reads, those before windows left out."""
+        return self.sequence_length * self.batch_size
+
+    @property
+    def by_nodes(self) -> bool:
+        """Return whether what trials tell is taken as of sums, not of weights."""
+        asked = self.nodes == "auto" and self.noise == "lowRank"
+        return asked and self.places <= MOST_PLACES
+
+    @property
     def averages(self) -> bool:
         """Return whether a running mean of the weights is kept."""
         return self.averaging == "auto"
@@ -358,14 +372,20 @@ class Config:
         it (McCandlish et al. 2018); clipped to a factor of 8 both ways.
         """
         decay = Decay.parse(self.decay)
-        auto = AUTO_RATE if self.scaled else AUTO_RATE_UNSCALED
-        base = self.learning_rate or auto / self.hidden_size
-        half = AUTO_TRIALS if self.averages else AUTO_TRIALS_NEWEST
+        base = self.learning_rate or self._auto_rate / self.hidden_size
+        half = AUTO_TRIALS if self.by_nodes else AUTO_TRIALS_BY_WEIGHTS
+        half = half if self.averages else AUTO_TRIALS_NEWEST
         rate = base * decay.factor(step, seconds, trials, half)
         if self.optimizer == "adam":
             most, least = math.sqrt(MOST_COUNTED / 1024), 0.125
             rate *= min(most, max(least, math.sqrt(trials / 1024)))
         return rate
+
+    @property
+    def _auto_rate(self) -> float:
+        if not self.scaled:
+            return AUTO_RATE_UNSCALED
+        return AUTO_RATE if self.by_nodes else AUTO_RATE_BY_WEIGHTS
 
     def to_json(self) -> dict[str, Value]:
         """Return all keys in the user's spelling."""

@@ -144,7 +144,7 @@ class OneCore:
         rewards: Rewards,
     ) -> Halves:
         """Return the sums of both halves, one after the other."""
-        about = setting, setting.projection(weights, shaped), tokens
+        about = setting, setting.nodes(weights, shaped), tokens
         sums = [
             total(*about, *half, draw=self._kept.draw)
             for half in halves(setting, segments, rewards)

@@ -7,11 +7,11 @@ One step of Salimans et al. 2017 with rank-1 signs (EGGROLL, arXiv 2511.16652):
     G = sum r e                                    an integer a weight     `total`
     g = float32(-R^T G / (42 sqrt(1024 N)))        then Adam               `advance`
 
-Here e are the signs as they are drawn; where a matrix reads a layer's state, G takes
-what the window could feel of them instead (`utilities.projection`), in units that are
-divided out again, and R shapes them (`utilities.whitening`); of everything else R is
-the unit matrix. Weights of each
-kind have a unit of their own, in which sigma and the rate are meant (`model.Scales`).
+Here e are the signs as they are drawn, or what all trials of a window together tell of
+it (`utilities.nodes`), in units that are divided out again. Where a matrix reads a
+layer's state R shapes them (`utilities.whitening`), else it is the unit matrix. Weights
+of each kind have a unit of their own, in which sigma and the rate are meant
+(`model.Scales`).
 
 Losses are minimised, rewards maximised. `total` is exact whatever the order, BLAS or
 number of threads, so is R, and the optimizer uses correctly rounded operations only,
@@ -44,11 +44,17 @@ from utilities.model import (
     initial_weights,
     sgd,
 )
+from utilities.nodes import Nodes, units
 from utilities.noise import Floats, Noise, Signs, Words, window_words
 from utilities.products import Drawn, tensor_sums
-from utilities.projection import MOST, Projection, Span
 from utilities.rewards import REWARD_SCALE, Rewards
-from utilities.whitening import MOST_UNITS, Whiteners, preconditioned, whiteners
+from utilities.whitening import (
+    MOST_UNITS,
+    Doubles,
+    Whiteners,
+    preconditioned,
+    whiteners,
+)
 
 Totals: TypeAlias = NDArray[np.signedinteger[Any]]  # int16, 32 or 64, one a weight
 
@@ -121,46 +127,30 @@ class Setting:
         """
         return whiteners(self.layout, weights, tokens) if self.whitens else ()
 
-    @cached_property
-    def span(self) -> Span | None:
-        """Return which states directions are projected on, None where they are not."""
-        config = self.config
-        span = Span(config.before, config.sequence_length, config.batch_size)
-        asked = config.projection == "auto" and config.noise == "lowRank"
-        return span if asked and span.fits else None
-
     @property
-    def span_unit(self) -> float:
-        """Return what projected directions are divided by: 1 where there are none."""
-        return 1.0 if self.span is None else self.span.unit(self.config.hidden_size)
+    def by_nodes(self) -> bool:
+        """Return whether what trials tell is taken as of sums, not of weights."""
+        return self.config.by_nodes
 
     @cached_property
-    def projected(self) -> tuple[slice, ...]:
-        """Return the weights whose directions are projected."""
-        layout = self.layout
-        read = [t for t in layout.tensors if layout.state_read(t) is not None]
-        reading = read if self.span is not None else []
-        return tuple(slice(t.start, t.start + t.size) for t in reading)
+    def units(self) -> Doubles | None:
+        """Return what totals are divided by, (P,), None for 1."""
+        if not self.by_nodes:
+            return None
+        return units(self.layout, self.config.passes_per_group)
 
-    @cached_property
-    def signed(self) -> tuple[slice, ...]:
-        """Return all other weights: their sums are of rewards and signs."""
-        parts, start = [], 0
-        for part in (*self.projected, slice(self.layout.size, None)):
-            parts.append(slice(start, part.start))
-            start = part.stop
-        return tuple(part for part in parts if part.stop > part.start)
-
-    def projection(self, weights: Floats, shaped: Whiteners) -> Projection | None:
-        """Return what projects a step's directions, None where nothing does.
+    def nodes(self, weights: Floats, shaped: Whiteners) -> Nodes | None:
+        """Return what makes totals of a step's trials, None where they are plain sums.
 
         Args:
             weights: (P,) before the step.
             shaped: what shapes its noise.
         """
-        if self.span is None:
+        if not self.by_nodes:
             return None
-        return Projection(self.layout, weights, shaped, self.span)
+        config = self.config
+        about = self.layout, weights, shaped, config.before, config.passes_per_group
+        return Nodes(*about)
 
     @cached_property
     def fingerprint(self) -> bytes:
@@ -352,25 +342,24 @@ def chunks(segments: Iterable[Segment], groups: int) -> Iterator[list[Segment]]:
 def chunk_groups(setting: Setting) -> int:
     """Return how many groups are added up at once: exact, and small enough."""
     each = setting.config.passes_per_group
-    exact = EXACT_TRIALS if setting.span is None else EXACT_TRIALS // MOST
-    passes = min(exact, max(1, CHUNK_FLOATS // setting.noise.signs_per_trial))
+    passes = min(EXACT_TRIALS, max(1, CHUNK_FLOATS // setting.noise.signs_per_trial))
     return max(1, passes // each)
 
 
 def total(
     setting: Setting,
-    projection: Projection | None,
+    nodes: Nodes | None,
     tokens: Tokens,
     segments: Iterable[Segment],
     rewards: Rewards,
     groups: int | None = None,
     draw: Draw | None = None,
 ) -> NDArray[np.int64]:
-    """Return the sum over all trials of reward times signs.
+    """Return the sum over all trials of reward times signs, or of what groups tell.
 
     Args:
         setting: of the run.
-        projection: of the step's directions, see `Setting.projection`.
+        nodes: of the step, see `Setting.nodes`.
         tokens: that the trials were scored on.
         segments: the trials.
         rewards: of the trials, in the order of segments.
@@ -389,19 +378,17 @@ def total(
         share = weights[start : start + trials]
         start += trials
         found = draw(setting, tokens, chunk)
-        about = setting.layout, setting.noise, found, share, projection
+        about = setting.layout, setting.noise, found, share, nodes
         for t, part in tensor_sums(*about):
             result[t.start : t.start + t.size] += part.ravel().astype(np.int64)
     return result
 
 
-def projection_of(
-    setting: Setting, weights: Floats, tokens: Tokens
-) -> Projection | None:
-    """Return what projects the directions of a step with these weights and tokens."""
-    if setting.span is None:
+def nodes_of(setting: Setting, weights: Floats, tokens: Tokens) -> Nodes | None:
+    """Return what makes totals of a step's trials, None where they are plain sums."""
+    if not setting.by_nodes:
         return None
-    return setting.projection(weights, setting.whiteners(weights, tokens))
+    return setting.nodes(weights, setting.whiteners(weights, tokens))
 
 
 def drawn(setting: Setting, tokens: Tokens, segments: Sequence[Segment]) -> Drawn:
@@ -460,8 +447,8 @@ def advance(
     shaped = setting.whiteners(state.weights, tokens) if update.trials else ()
     sums = update.total
     if update.trials and not update.summed:
-        projection = setting.projection(state.weights, shaped)
-        sums = total(setting, projection, tokens, update.segments, update.rewards)
+        nodes = setting.nodes(state.weights, shaped)
+        sums = total(setting, nodes, tokens, update.segments, update.rewards)
     return apply(setting, state, update, sums, shaped)
 
 
@@ -513,6 +500,6 @@ def _summed(setting: Setting, sums: Totals, shaped: Whiteners) -> NDArray[np.flo
         if shaped:
             matrix = sums[part].astype(np.int64).reshape(t.shape)
             result[part] = preconditioned(matrix, shaped[layer]).ravel()
-    for part in setting.projected:
-        result[part] /= setting.span_unit
+    if setting.units is not None:
+        result /= setting.units
     return result

@@ -50,7 +50,7 @@ GROUPS = {
         "whitening",
         "scales",
         "outputTrials",
-        "projection",
+        "nodes",
         "directionsPerWindow",
         "batchSize",
         "sequenceLength",

@@ -14,13 +14,14 @@ It draws no noise, and does not know which text was read.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from utilities.model import CHARACTERS, LOGITS, Layout, Tensor, Tokens
+from utilities.nodes import Nodes
 from utilities.noise import Floats, Noise, Signs, Words, weighted, weighted_sum
-from utilities.projection import Projection
 
 MULTIPLE = 4  # of columns: libraries are up to a tenth slower with 67 than with 68
 
@@ -39,8 +40,8 @@ def tensor_sums(
     noise: Noise,
     found: Drawn,
     shares: Floats,
-    projection: Projection | None = None,
-) -> Iterator[tuple[Tensor, Floats]]:
+    nodes: Nodes | None = None,
+) -> Iterator[tuple[Tensor, NDArray[np.floating[Any]]]]:
     """Yield each tensor's sum over the trials of a chunk that have moved it.
 
     Args:
@@ -49,21 +50,23 @@ def tensor_sums(
         found: what was drawn for the chunk.
         shares: rewards of its trials, of two for each direction where the output layer
             has trials of its own.
-        projection: of the step's directions; None: they are taken as they were drawn.
+        nodes: what the step makes of trials; None: sums are of reward times signs.
     """
     if found.read is None or found.windows is None:
         signs = noise.signs_of(found.words)
         for tensor in layout.tensors:
             yield tensor, weighted_sum(signs[tensor.name], shares[:, None])
         return
-    lowered = noise.lowered(found.words, CHARACTERS, found.read)
-    signs = noise.signs_of(lowered, MULTIPLE)
-    if projection is not None:
-        signs = projection.of(found.windows, signs)
     inner = outer = shares
-    if len(shares) > len(lowered):
+    if len(shares) > len(found.words):
         kinds = shares.reshape(len(found.read), 2, -1)
         inner, outer = (np.ascontiguousarray(kinds[:, k]).ravel() for k in (0, 1))
+    if nodes is not None:
+        signs = noise.signs_of(found.words, MULTIPLE)
+        yield from nodes.sums(found.windows, signs, inner, outer)
+        return
+    lowered = noise.lowered(found.words, CHARACTERS, found.read)
+    signs = noise.signs_of(lowered, MULTIPLE)
     unread = (~found.read).astype(np.float32)
     yield from Products(layout, signs, unread, inner, outer).each()
 

@@ -7,7 +7,8 @@ from utilities.errors import ConfigError
 
 LAST_RATE = 0.02  # share of the rate that a linear decay ends at
 MOST_COUNTED = 65_536  # trials of a step that its rate still grows with: a factor of 8
-AUTO_TRIALS = 2_800_000  # after which an endless decay has fallen to 1 / sqrt 2
+AUTO_TRIALS = 4_000_000  # after which an endless decay has fallen to 1 / sqrt 2
+AUTO_TRIALS_BY_WEIGHTS = 2_800_000  # the same where trials are taken as of weights
 AUTO_TRIALS_NEWEST = 700_000  # the same where weights are not averaged: noise stays
 LARGEST_LAYER = 4096  # units
 MOST_TRIALS = 10**15  # which a float still counts one by one

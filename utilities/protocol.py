@@ -22,7 +22,7 @@ from utilities.misc import camel_case
 from utilities.model import Floats, Tokens
 from utilities.rewards import Rewards
 
-PROTOCOL_VERSION = 6
+PROTOCOL_VERSION = 7
 MAX_TRIALS = 1 << 24  # losses of one result: 64 MB; far beyond what one client scores
 MAX_REWARDS = 1 << 28  # of one step over all clients
 MAX_SEGMENTS = 1 << 20  # of an update, over all clients

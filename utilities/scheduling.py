@@ -201,7 +201,7 @@ def sum_share(
     """
     each, whole = setting.config.trials_per_group, groups_of(segments)
     sums = np.zeros((2, setting.layout.size), np.int64)
-    about = setting, setting.projection(weights, shaped), tokens
+    about = setting, setting.nodes(weights, shaped), tokens
     while (first := counter.take(groups)) is not None and first < whole:
         end = min(first + groups, whole)
         for half, low, high in ((0, 0, middle), (1, middle, whole)):

@@ -29,7 +29,7 @@ from utilities.disk import Pace
 from utilities.display import Display
 from utilities.errors import IncompatibleError, ProtocolError, RunError
 from utilities.events import Drop, Finish, Joined, Note, Received, Send, Stop, Tick
-from utilities.evolution import Totals, projection_of, total
+from utilities.evolution import Totals, nodes_of, total
 from utilities.history import Entry, pack
 from utilities.ledger import Replay, Replayed, Replayer, Save, Saved
 from utilities.lines import listen
@@ -322,14 +322,14 @@ class Server:
 
     def _added(self, command: Compute | Resum) -> tuple[Totals, bytes]:
         """Return the sum of some trials, and the digest of the state if it matters."""
-        setting, projection, digest = self._prepared.setting, None, b""
+        setting, nodes, digest = self._prepared.setting, None, b""
         tokens = self._prepared.corpus.token_batch(command.token_batch)
-        if setting.span is not None:
+        if setting.by_nodes:
             state = self._replayer.state(command.replay)
-            projection = projection_of(setting, state.weights, tokens)
+            nodes = nodes_of(setting, state.weights, tokens)
             digest = state.digest(setting.fingerprint)
         trials = command.segments, command.rewards
-        return total(setting, projection, tokens, *trials), digest
+        return total(setting, nodes, tokens, *trials), digest
 
     def _save(self, command: Save) -> Written:
         prepared, state = self._prepared, command.state

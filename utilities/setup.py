@@ -36,10 +36,10 @@ from utilities.runs import CONFIG, EXTRA_KEYS, Run, RunRecord, RunStore
 from utilities.textfiles import STANDARD_INPUT, UTF_8, Decoding, read_text
 from utilities.unknown import Unknown, unknown_characters
 
-VERSION = "1.0"
-SHORT_SECONDS = 30.0  # core-seconds up to which the smallest model learns most
-SHORT: dict[str, object] = {"hiddenSize": 32}
-LONG: dict[str, object] = {"hiddenSize": 64, "growth": "128@6e7"}
+VERSION = "1.1"
+# Core-seconds up to which a model learns most that stays as small as that.
+SIZES = (10.0, {"hiddenSize": 32}), (150.0, {"hiddenSize": 64})
+LONG: dict[str, object] = {"hiddenSize": 64, "growth": "128@2e7"}
 
 
 @dataclass(frozen=True)
@@ -230,11 +230,13 @@ def fitting(options: ServerOptions) -> dict[str, object]:
     """Return keys that fit the announced length of a new run.
 
     A small model learns faster, a larger one further: as measured, 64 units overtake 32
-    after about 30 core-seconds; grown to 128 they learn more from 60 million trials on.
-    Of clients elsewhere nothing is known yet.
+    after about 10 core-seconds, and 128 that grow from them after 20 million trials
+    overtake those that do not after 100. Of clients elsewhere nothing is known.
     """
-    seconds, cores = options.max_seconds, max(1, options.local_clients)
-    return LONG if seconds is None or seconds * cores > SHORT_SECONDS else SHORT
+    if options.max_seconds is None:
+        return LONG
+    seconds = options.max_seconds * max(1, options.local_clients)
+    return next((dict(keys) for most, keys in SIZES if seconds <= most), LONG)
 
 
 def _read_again(options: ServerOptions) -> bool:

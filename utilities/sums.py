@@ -2,11 +2,14 @@
 
 The sum over a client's trials of reward times signs, S = sum r e, is checked
 before it counts. Signs e are -1 or +1, therefore each entry is bounded by sum |r| and
-even or odd as that is. Projected directions are integers up to `projection.MOST`, and
-the bound of what they move is as many times as large. A row of a matrix that reads
-characters takes part only in the trials whose group read that character, so its bound
-is over these alone. Where the output layer has trials of its own, its bound is over
-those, all others over the rest.
+even or odd as that is. A row of a matrix that reads characters takes part only in the
+trials whose group read that character, so its bound is over these alone. Where the
+output layer has trials of its own, its bound is over those, all others over the rest.
+
+Where trials are taken as of nodes (`utilities.nodes`), each place of a group adds an
+integer of at most `nodes.MOST` to a bias, as much to the row of the character that is
+read there, and `nodes.TOP` times as much to what reads a state. Such sums are odd or
+even as they like; but the rows of the characters add up to the bias beside them.
 What passes may still be wrong, but it cannot do more than other rewards of the same
 size could.
 
@@ -31,7 +34,7 @@ from utilities.evolution import (
     windows_of,
 )
 from utilities.model import CHARACTERS, Tokens
-from utilities.projection import MOST
+from utilities.nodes import MOST, TOP
 from utilities.rewards import Rewards
 
 NUMBERS = 1 << 20  # tokens or marks of one table while bounds are made: some megabytes
@@ -52,9 +55,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Bound:
-    """The largest sum that a part can have; the sum is as odd or even as this."""
+    """The largest sum that a part can have; the sum is as odd or even as this.
 
-    most: int  # of any other weight: sum |r|
+    By nodes the largest sum is `MOST` times this, and `TOP` times that of what reads a
+    state; these numbers are of places then, in groups with any reward.
+    """
+
+    most: int  # of any other weight: sum |r|; by nodes of what reads no state
     rows: NDArray[np.int64] | None = field(repr=False)  # (V,) of what reads characters
     outputs: int | None = None  # of the output layer, where it has trials of its own
 
@@ -101,15 +108,19 @@ def bounds(setting: Setting, tokens: Tokens, parts: Sequence[Part]) -> list[Boun
     sizes_of = (
         np.abs(flat, dtype=np.int64).reshape(-1, kinds, each // kinds).sum(axis=2)
     )
+    if setting.by_nodes:
+        sizes_of = np.where(sizes_of > 0, setting.config.places, 0)
     groups, outer = sizes_of[:, 0], sizes_of[:, -1]
     sizes = [part.trials // each for part in parts]
     owners = np.repeat(np.arange(len(parts)), sizes)
+    # Of places each is counted where it is, not once for every place of its group.
+    weights = groups // setting.config.places if setting.by_nodes else groups
     rows = np.zeros((len(parts), setting.layout.vocab_size), np.int64)
     start = 0
     for read in _characters_read(setting, tokens, parts):  # (n, V)
         end = start + len(read)
         mine, first = np.unique(owners[start:end], return_index=True)
-        weighted = read * groups[start:end, None]
+        weighted = read * weights[start:end, None]
         rows[mine] += np.add.reduceat(weighted, first, axis=0)
         start = end
     firsts = np.cumsum([0, *sizes[:-1]])
@@ -121,14 +132,30 @@ def bounds(setting: Setting, tokens: Tokens, parts: Sequence[Part]) -> list[Boun
 def _characters_read(
     setting: Setting, tokens: Tokens, parts: Sequence[Part]
 ) -> Iterator[NDArray[np.int64]]:
-    """Yield 1 for each character that a group reads, else 0, some groups at a time."""
+    """Yield 1 for each character that a group reads, by nodes how often: (n, V)."""
     config, size = setting.config, setting.layout.vocab_size
     tokens_read = (config.window_length + 1) * config.batch_size
     most = max(1, NUMBERS // max(size, tokens_read))
     segments = [segment for part in parts for segment in part.segments]
     for chunk in chunks(segments, most):
         windows = windows_of(setting, tokens, *chunk)[config.before :]
-        yield characters_read(windows, size).astype(np.int64)
+        if setting.by_nodes:
+            yield characters_counted(windows, size)
+        else:
+            yield characters_read(windows, size).astype(np.int64)
+
+
+def characters_counted(windows: Tokens, vocabulary: int) -> NDArray[np.int64]:
+    """Return how often a group reads each character: (groups, V).
+
+    Args:
+        windows: (characters + 1, groups, w); the last one is not read.
+        vocabulary: V.
+    """
+    groups = windows.shape[1]
+    places = windows[:-1] + vocabulary * np.arange(groups)[:, None]
+    counts = np.bincount(places.ravel(), minlength=groups * vocabulary)
+    return counts.reshape(groups, vocabulary)
 
 
 def check(setting: Setting, total: Totals, bound: Bound) -> None:
@@ -141,7 +168,7 @@ def check(setting: Setting, total: Totals, bound: Bound) -> None:
     if len(total) != size:
         raise ProtocolError(f"sum: expected {size} numbers, got {len(total)}")
     highest = max(bound.most, bound.outputs or 0)
-    highest *= MOST if setting.span is not None else 1
+    highest *= MOST * TOP if setting.by_nodes else 1
     if highest > np.iinfo(total.dtype).max:
         total = total.astype(_narrowest(highest))
     limits = _limits(setting, bound, total.dtype)
@@ -150,9 +177,21 @@ def check(setting: Setting, total: Totals, bound: Bound) -> None:
     unsigned = total.dtype.str.replace("i", "u")
     if (np.abs(total).view(unsigned) > limits.view(unsigned)).any():
         raise ProtocolError("sum: larger than the rewards of its trials allow")
-    odd = total ^ limits  # differ in the lowest bit
-    if any(int(np.bitwise_or.reduce(odd[part])) & 1 for part in setting.signed):
+    if setting.by_nodes:
+        _check_rows(setting, total)
+    elif int(np.bitwise_or.reduce(total ^ limits)) & 1:  # differ in the lowest bit
         raise ProtocolError("sum: odd where the rewards of its trials are even")
+
+
+def _check_rows(setting: Setting, total: Totals) -> None:
+    """Hold the rows of characters against the bias: at each place one is read."""
+    rows, bias = (
+        total[t.start : t.start + t.size].reshape(t.shape)
+        for t in setting.layout.tensors
+        if t.name in ("Wx0", "b0")
+    )
+    if (rows.sum(axis=0, dtype=np.int64) != bias).any():
+        raise ProtocolError("sum: rows of characters do not add up to the bias")
 
 
 def _limits(setting: Setting, bound: Bound, dtype: np.dtype[Any]) -> Totals:
@@ -168,8 +207,11 @@ def _limits(setting: Setting, bound: Bound, dtype: np.dtype[Any]) -> Totals:
         assert first.inputs == CHARACTERS, "no other tensor reads characters"
         rows = bound.rows.astype(dtype)[:, None]
         limits[: first.size].reshape(first.shape)[...] = rows
-    for part in setting.projected:
-        limits[part] *= MOST
+    if setting.by_nodes:
+        limits *= MOST
+        for t in layout.tensors:
+            if layout.state_read(t) is not None:
+                limits[t.start : t.start + t.size] *= TOP
     return limits
 
 

@@ -13,11 +13,12 @@ whose products are exact in any order below 2^53 (with 128 units they stay below
 and tables in place of tanh. What follows (Cholesky's factor, its inverse) uses + - * /
 sqrt element by element, never a product of a library, and ends in integers again.
 
-Where many states are needed (`utilities.projection`), coarser integers do, which
+Where many states are needed (`utilities.nodes`), coarser integers do, which
 float32 holds: that is more than twice as fast.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -41,6 +42,8 @@ COARSE = 1 << 7  # of a state, where float32 holds the integers
 ROOM = 1 << 23  # for their sums: float32 holds all integers up to twice that
 STEPS = 1 << 9  # entries of a table for each unit of its argument
 REACH = 8 * STEPS  # beyond +-8, tanh and the logistic function are flat
+MOST_INNER = 4  # of what is inside a reset gate, where its slope is asked for
+USUAL_SLOPES = (0.125, 0.125, 0.5, 0.25)  # of r, z, n and inside the reset gate
 _ARGUMENTS: Doubles = np.arange(-REACH, REACH + 1) / STEPS
 TANH: Doubles = np.rint(np.tanh(_ARGUMENTS) * ONE)
 LOGISTIC: Doubles = np.rint((np.tanh(_ARGUMENTS / 2) + 1) / 2 * ONE)
@@ -72,9 +75,9 @@ def state_moments(layout: Layout, flat: Floats, tokens: Tokens) -> list[Doubles]
     """Return E[h h^T] of each layer over a sample, times ONE^2: (H, H)."""
     fixed = FixedPoint(layout, flat)
     windows = sample(tokens)
-    states = fixed.states(windows)  # for each layer (characters, windows, H)
+    states = fixed.states(windows)  # for each layer (characters + 1, windows, H)
     count = windows.size
-    flattened = (every.reshape(count, -1) for every in states)
+    flattened = (every[1:].reshape(count, -1) for every in states)
     return [(h.T @ h) / count for h in flattened]  # the sum is exact, one rounding
 
 
@@ -112,48 +115,103 @@ class FixedPoint:
             if t.inputs in (None, CHARACTERS):
                 view = view * one
             self._views[t.name] = view.astype(self._dtype)
+        self._characters = self._views["Wx0"] + self._views["b0"]
 
     def states(self, windows: Tokens, first: int = 0) -> list[Integers]:
-        """Return each layer's states: (characters, windows, H).
+        """Return each layer's states: (characters + 1, windows, H).
 
         Args:
             windows: (characters, windows) tokens, from a zero state.
-            first: character after which a state is returned; those before are read too.
+            first: character before which the first state is that is returned; those
+                before it are read too.
         """
         shape = (windows.shape[1], self._layout.hidden_size)
         layers = range(self._layout.n_layers)
-        kept = len(windows) - first
-        every = [np.empty((kept, *shape), self._dtype) for _ in layers]
+        kept = len(windows) - first + 1
+        every = [np.zeros((kept, *shape), self._dtype) for _ in layers]
         h = [np.zeros(shape, self._dtype) for _ in layers]
         spare = [np.empty(shape, self._dtype) for _ in layers]
         cell = self._gru if self._layout.model_type == "gru" else self._rnn
-        characters = self._views["Wx0"] + self._views["b0"]
-        for t, now in enumerate(windows):
-            x = characters.take(now, axis=0)
+        for t, now in enumerate(windows, 1 - first):
+            x = self._characters.take(now, axis=0)
             for layer in layers:
                 if layer:
-                    x = h[layer - 1] @ self._views[f"Wx{layer}"]
-                    x += self._views[f"b{layer}"]
-                out = spare[layer] if t < first else every[layer][t - first]
+                    x = self._from_below(layer, h[layer - 1])
+                out = spare[layer] if t < 0 else every[layer][t]
                 cell(layer, x, h[layer], out)
-                if t < first:
+                if t < 0:
                     spare[layer] = h[layer]
                 h[layer] = out
         return every
+
+    def _from_below(self, layer: int, below: Integers) -> Integers:
+        """Return what a layer's sums are but for its own state."""
+        x: Integers = below @ self._views[f"Wx{layer}"]
+        x += self._views[f"b{layer}"]
+        return x
+
+    def slopes(
+        self, layer: int, windows: Tokens, states: Sequence[Integers]
+    ) -> NDArray[np.float32]:
+        """Return by how much a state moves with each of the sums that lead to it.
+
+        Of tanh it is 1 - h^2. Of a GRU's gates, and of what is inside its reset gate,
+        it is in units of what is usual there: gates move a state little.
+
+        Args:
+            layer: which one.
+            windows: (T, windows) tokens after the first states.
+            states: of each layer (T + 1, windows, H), the first before all tokens.
+
+        Returns:
+            (T, windows, H), or (T, windows, 4 H) of r, z, n and inside.
+        """
+        h = states[layer].astype(np.float32, copy=False)
+        square = np.float32(self._one**2)
+        if self._layout.model_type == "rnn":
+            curve: NDArray[np.float32] = square - h[1:] * h[1:]
+            curve /= square
+            return curve
+        if layer:
+            x = self._from_below(layer, states[layer - 1][1:])
+        else:
+            x = self._characters.take(windows, axis=0)
+        gates, inner, new = self._gates(layer, x, states[layer][:-1])
+        about = gates, np.rint(inner), new
+        gates, inner, n = (each.astype(np.float32, copy=False) for each in about)
+        np.clip(inner, -MOST_INNER * STEPS, MOST_INNER * STEPS, out=inner)
+        rest = self._one - gates  # of r and z: 1 - r, 1 - z
+        size, cube = self._layout.hidden_size, square * self._one
+        through = (square - n * n) * rest[..., size:] / cube
+        bent = gates * rest / square  # the slope of the logistic function
+        slopes = through * (inner / np.float32(STEPS)) * bent[..., :size]
+        passed = (h[:-1] - n) * bent[..., size:] / np.float32(self._one)
+        inside = through * gates[..., :size] / np.float32(self._one)
+        each = zip(USUAL_SLOPES, (slopes, passed, through, inside), strict=True)
+        return np.concatenate([part / np.float32(u) for u, part in each], axis=-1)
 
     def _rnn(self, layer: int, x: Integers, h: Integers, out: Integers) -> None:
         x += h @ self._views[f"Wh{layer}"]
         looked_up(self._tanh, x, out)
 
     def _gru(self, layer: int, x: Integers, h: Integers, out: Integers) -> None:
+        gates, _, out[...] = self._gates(layer, x, h)
+        keep = gates[..., self._layout.hidden_size :]
+        out += np.rint(keep * (h - out) / self._one)
+
+    def _gates(
+        self, layer: int, x: Integers, h: Integers
+    ) -> tuple[Integers, Integers, Integers]:
+        """Return r and z side by side, what is inside the reset gate, and n."""
         size, one, unit = self._layout.hidden_size, self._one, self._unit
         sums = h @ self._views[f"Wh{layer}"]
-        gates = np.empty_like(sums[:, : 2 * size])
-        looked_up(self._logistic, sums[:, : 2 * size] + x[:, : 2 * size], gates)
-        inner = sums[:, 2 * size :] + self._views[f"bn{layer}"]
-        inner = np.rint(inner * (unit / one)) * gates[:, :size] / unit
-        looked_up(self._tanh, inner + x[:, 2 * size :], out)
-        out += np.rint(gates[:, size:] * (h - out) / one)
+        gates = np.empty_like(sums[..., : 2 * size])
+        looked_up(self._logistic, sums[..., : 2 * size] + x[..., : 2 * size], gates)
+        inner = sums[..., 2 * size :] + self._views[f"bn{layer}"]
+        reset = np.rint(inner * (unit / one)) * gates[..., :size] / unit
+        new = np.empty_like(inner)
+        looked_up(self._tanh, reset + x[..., 2 * size :], new)
+        return gates, inner, new
 
 
 def _room(layout: Layout, clipped: Doubles) -> int:
@@ -227,6 +285,41 @@ def preconditioned(sums: NDArray[np.int64], whitener: Floats) -> Doubles:
         return np.asarray(product / SCALE)
     exact = left.astype(object) @ sums.astype(object)
     return np.asarray(exact / SCALE, np.float64)
+
+
+def unshaped(layout: Layout) -> Whiteners:
+    """Return whiteners that leave all states as they are."""
+    unit: Floats = np.eye(layout.hidden_size, dtype=np.float32) * np.float32(SCALE)
+    return (unit,) * layout.n_layers
+
+
+class Whitener:
+    """R, so coarse that products with states are exact in float32."""
+
+    def __init__(self, whitener: Floats, one: int, top: int) -> None:
+        """Take R, and which integers white states are to be.
+
+        Args:
+            whitener: (H, H) integers.
+            one: of a white state.
+            top: the largest integer; half of it beyond 1,024 units.
+        """
+        most = float(np.abs(whitener, dtype=np.float64).sum(axis=1).max())
+        shift = 1
+        while most * COARSE / shift + len(whitener) * COARSE / 2 > 2 * ROOM:
+            shift *= 2
+        self._factor = np.rint(whitener / np.float32(shift)).T.astype(np.float32)
+        self._unit = np.float32(COARSE * SCALE / shift / one)
+        self._top = top if len(whitener) <= 1 << 10 else top // 2
+
+    def of(self, states: Integers) -> Floats:
+        """Return R h of states in units of 1 / `COARSE`: (..., H) integers."""
+        flat = states.reshape(-1, states.shape[-1]).astype(np.float32, copy=False)
+        white: Floats = flat @ self._factor
+        white /= self._unit
+        np.rint(white, out=white)
+        np.clip(white, -self._top, self._top, out=white)
+        return white.reshape(states.shape)
 
 
 def inverse_factor(matrix: Doubles) -> Doubles:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from tests.attacks.schedule_model import History
-from tests.desk import PROJECTS, Lesson, Log, Truth, lesson
+from tests.desk import BY_NODES, Lesson, Log, Truth, lesson
 from tests.wire import FINE, Fate, Link, Node, Wire
 from utilities.events import Left, Received, Send, Stop
 from utilities.orders import Command, Event
@@ -33,7 +33,7 @@ KINDS: tuple[dict[str, Any], ...] = (
     {"trials_per_step": 16, "check_point_time": 3.0},
     {"aggregation": "sums"},
     {"aggregation": "sums", "trials_per_step": 24},
-    PROJECTS | {"aggregation": "sums"},
+    BY_NODES | {"aggregation": "sums"},
     {"aggregation": "auto", "batch_limit": 200, "new_tokens_interval": 1},
 )
 FAULTS = ("delay", "drop", "duplicate", "cut", "partition", "stop", "join", "flip")

@@ -18,7 +18,7 @@ from utilities.recovery import read_journal
 from utilities.setup import prepare
 
 MORTAL = Path(__file__).resolve().parent / "mortal.py"
-KEYS = "--trialsPerStep 32 --checkPointTime 0.2 --seed 5"
+KEYS = "--trialsPerStep 64 --checkPointTime 0.2 --seed 5"
 
 pytestmark = [
     pytest.mark.slow,

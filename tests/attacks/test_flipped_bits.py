@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.attacks.schedules import Observed
-from tests.desk import PROJECTS, Lesson, lesson
+from tests.desk import BY_NODES, Lesson, lesson
 from tests.small_runs import VOCABULARY, record
 from tests.wire import Node
 from utilities.errors import CheckpointError
@@ -25,7 +25,7 @@ KINDS: tuple[dict[str, Any], ...] = (
     {},
     {"trials_per_step": 24},
     {"aggregation": "sums"},
-    PROJECTS | {"aggregation": "sums"},
+    BY_NODES | {"aggregation": "sums"},
     {"optimizer": "sgd", "batch_limit": 200, "new_tokens_interval": 2},
 )
 ARRAYS = ("weights", "first", "second")
@@ -88,7 +88,7 @@ def flip_in_a_client(seed: int) -> Found | None:
     wire.history.faithful = False
     # Of projected directions a sum depends on weights, and that of the step in which
     # the bit flips may count before the next digest shows it: for all replicas alike.
-    wire.truth.lied_to = wire.start.setting.span is not None
+    wire.truth.lied_to = wire.start.setting.by_nodes
     for name in ("ann", "bob", "eve"):
         wire.node(name)
     wire.run_to(rng.randint(4, 9))

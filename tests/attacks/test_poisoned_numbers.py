@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.attacks.schedules import Observed
-from tests.desk import PROJECTS, Lesson, lesson
+from tests.desk import BY_NODES, Lesson, lesson
 from tests.wire import FINE, Fate, Link, Node
 from utilities.evolution import Scores, Segment
 from utilities.losses import shape
@@ -23,7 +23,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "seeds": {"trials_per_step": 40},
     "pairs": {"trials_per_step": 20, "directions_per_window": 0, "batch_size": 257},
     "sums": {"trials_per_step": 40, "aggregation": "sums"},
-    "projected": PROJECTS | {"trials_per_step": 240, "aggregation": "sums"},
+    "by nodes": BY_NODES | {"trials_per_step": 240, "aggregation": "sums"},
 }
 Poison: TypeAlias = Callable[[Any], Message]
 

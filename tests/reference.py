@@ -611,7 +611,7 @@ def whiteners(
 ) -> list[Matrix]:
     """Return R times 256 of each layer; nothing where noise is not shaped."""
     asked = (config.whitening, config.noise) == ("auto", "lowRank")
-    if not asked or config.hidden_size > 128:
+    if not asked or config.hidden_size > (256 if by_nodes(config) else 128):
         return []
     return _whiteners(config, tuple(map(float, weights)), tuple(map(int, tokens)))
 

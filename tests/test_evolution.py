@@ -1085,7 +1085,9 @@ def test_digests_without_whitening_are_those_of_before_there_was_any(
 def test_golden_digests_cover_all_variants() -> None:
     assert set(GOLDEN) == set(VARIANTS)
     settings = {name: example_setting(**keys) for name, keys in VARIANTS.items()}
-    assert set(SHAPED) == {name for name, each in settings.items() if each.whitens}
+    assert set(SHAPED) == {
+        name for name, each in settings.items() if each.config.whitens
+    }
     assert set(SCALED) == {
         name for name, each in settings.items() if each.config.scaled
     }

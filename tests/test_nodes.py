@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tests import reference
 from tests.reference import example_setting, example_tokens, example_weights
 from utilities import whitening
-from utilities.config import MOST_PLACES, Config
+from utilities.config import MOST_PLACES, MOST_WHITENED, Config
 from utilities.evolution import Segment, Setting, nodes_of, windows_of
 from utilities.model import Floats
 from utilities.nodes import (
@@ -217,7 +217,7 @@ def test_white_states_are_those_of_the_reference(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("entry", [511, 9163, 9163.0 * 64])
 def test_sums_of_white_states_are_exact_for_the_largest_shapes(entry: float) -> None:
-    size = whitening.MOST_UNITS
+    size = MOST_WHITENED
     matrix = np.full((size, size), entry, np.float32)
     matrix[::2, ::3] *= -1
     shape = Whitener(matrix, ONE, TOP)

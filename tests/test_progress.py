@@ -70,12 +70,12 @@ def test_a_decay_over_seconds_looks_at_the_seconds_alone() -> None:
 def test_without_an_end_the_rate_falls_with_the_root_of_the_trials_so_far() -> None:
     decay = Decay.parse("auto")
 
-    # 1 / sqrt(1 + step trials / 2,800,000): half after three times as many trials.
-    assert decay.factor(0, 1e9, 28_000) == 1.0
-    assert decay.factor(100, 1e9, 28_000) == pytest.approx(0.5**0.5)
-    assert decay.factor(300, 1e9, 28_000) == 0.5
-    assert decay.factor(600, 0.0, 14_000) == 0.5
-    assert decay.factor(9900, 0.0, 28_000) == pytest.approx(0.1)
+    # 1 / sqrt(1 + step trials / 4,000,000): half after three times as many trials.
+    assert decay.factor(0, 1e9, 40_000) == 1.0
+    assert decay.factor(100, 1e9, 40_000) == pytest.approx(0.5**0.5)
+    assert decay.factor(300, 1e9, 40_000) == 0.5
+    assert decay.factor(600, 0.0, 20_000) == 0.5
+    assert decay.factor(9900, 0.0, 40_000) == pytest.approx(0.1)
 
 
 def test_without_decay_the_rate_stays() -> None:
@@ -106,6 +106,17 @@ def test_growth_is_none_or_units_and_the_trials_before_them(
     assert Config(growth=text).growth == shown
 
 
+def test_growth_may_have_several_stages_each_of_a_run_of_its_own() -> None:
+    growth = Growth.parse("128@2e7,256@4e8,512@9")
+
+    assert growth == Growth(128, 20_000_000, "256@400000000,512@9")
+    assert str(growth) == "128@20000000,256@400000000,512@9"
+    assert Growth.parse(growth.later) == Growth(256, 400_000_000, "512@9")
+    assert [Growth.parse(text).largest for text in (str(growth), "7@5", "none")] == [
+        *(512, 7, 0),
+    ]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -113,6 +124,8 @@ def test_growth_is_none_or_units_and_the_trials_before_them(
         *("0@5", "-1@5", "4097@5", "1.5@5", "128@0", "128@-1", "128@0.9"),
         *("128@inf", "128@-inf", "128@nan", "128@1e400", "128@1000000000000001"),
         *(f"128@{'9' * 5000}", f"{'9' * 5000}@5"),
+        *("128@5,", ",128@5", "128@5,none", "none,128@5", "128@5,x@5", "128@5;256@5"),
+        *("128@5,128@9", "256@5,128@9", "64@5,256@5,128@9", "128@5,256@0"),
     ],
 )
 def test_any_other_growth_is_refused(text: str) -> None:
@@ -121,7 +134,8 @@ def test_any_other_growth_is_refused(text: str) -> None:
 
     assert str(caught.value) == (
         "growth: expected none, or units and the trials after which there are so many, "
-        f"such as 128@3e8, got {text}"
+        "such as 128@3e8 or 128@2e7,256@4e8, more of them each time, "
+        f"got {text}"
     )
 
 

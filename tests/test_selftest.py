@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tests import reference
 from tests.reference import nearest_float32
 from utilities import selftest
-from utilities.config import Config
+from utilities.config import MOST_WHITENED, Config
 from utilities.noise import NOISE, WINDOWS, raw_words, weighted_sum
 from utilities.selftest import (
     ACCEPTED,
@@ -49,7 +49,6 @@ from utilities.selftest import (
 )
 from utilities.whitening import (
     DAMPING,
-    MOST_UNITS,
     SCALE,
     Doubles,
     inverse_factor,
@@ -329,8 +328,8 @@ def test_shaped_sums_are_those_of_integers_and_take_all_bits_of_a_double() -> No
 
 
 def test_no_shape_has_larger_integers_than_those() -> None:
-    assert WIDEST_UNITS == MOST_UNITS
-    largest = SCALE * math.sqrt((MOST_UNITS + DAMPING) / DAMPING)
+    assert WIDEST_UNITS == MOST_WHITENED
+    largest = SCALE * math.sqrt((MOST_WHITENED + DAMPING) / DAMPING)
     assert round(largest) == WIDEST_ENTRY
 
 

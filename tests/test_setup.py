@@ -148,10 +148,10 @@ def test_equal_seeds_give_equal_runs_and_others_do_not(own: str) -> None:
         ("--maxSeconds 10", 32, "none"),
         ("--maxSeconds 11", 64, "none"),
         ("--maxSeconds 75 --localClients 2", 64, "none"),
-        ("--maxSeconds 151", 64, "128@20000000"),
-        ("--maxSeconds 9999 --localClients 2", 64, "128@20000000"),
-        ("--maxSteps 1", 64, "128@20000000"),
-        ("", 64, "128@20000000"),
+        ("--maxSeconds 151", 64, "128@20000000,256@400000000"),
+        ("--maxSeconds 9999 --localClients 2", 64, "128@20000000,256@400000000"),
+        ("--maxSteps 1", 64, "128@20000000,256@400000000"),
+        ("", 64, "128@20000000,256@400000000"),
         ("--growth none", 64, "none"),
         ("--growth 96@5", 64, "96@5"),
         ("--maxSeconds 10 --growth 96@5", 32, "96@5"),
@@ -175,7 +175,7 @@ def test_the_model_fits_the_announced_length(
         ('{"hiddenSize": 7}', 7, "none"),
         ('{"hiddenSize": 7, "growth": "9@5"}', 7, "9@5"),
         ('{"growth": "99@5"}', 64, "99@5"),
-        ('{"sigma": 1}', 64, "128@20000000"),
+        ('{"sigma": 1}', 64, "128@20000000,256@400000000"),
     ],
 )
 def test_a_file_of_keys_wins_over_what_fits(
@@ -559,7 +559,7 @@ def test_a_run_that_is_older_than_whitening_is_resumed_without_it(
 
     with prepared(f"--runs {runs} --resume") as resumed:
         assert resumed.state.step == 3
-        assert not resumed.setting.whitens
+        assert not resumed.setting.config.whitens
         assert resumed.setting.fingerprint == old.setting.fingerprint
         trained(resumed, 4)
     with prepared(f"--runs {runs} --resume --sigma 0.5") as again:

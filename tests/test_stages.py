@@ -65,6 +65,14 @@ def test_the_larger_model_begins_where_the_run_has_ended(run: Run) -> None:
     )
 
 
+def test_the_larger_model_grows_on_where_there_are_more_stages(tmp_path: Path) -> None:
+    config = replace(CONFIG, growth="9@1000,12@5,20@7")
+    with new_run(tmp_path, config=config) as run:
+        after = following(run, "--growth 7@5")
+
+    assert after.keys == {"hiddenSize": "9", "growth": "12@5,20@7"}
+
+
 def test_what_a_server_does_beside_its_run_goes_on(run: Run) -> None:
     line = (
         "--runs r --host 127.0.0.1 --localClients 2 --page 0 --seed 5 --quiet --debug "

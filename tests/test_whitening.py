@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tests import reference
 from tests.reference import example_setting, example_tokens, example_weights
 from utilities import whitening
+from utilities.config import MOST_WHITENED
 from utilities.evolution import Setting
 from utilities.model import Clean, Floats, Layout, Network, Tokens, initial_weights
 from utilities.whitening import (
@@ -22,7 +23,6 @@ from utilities.whitening import (
     FINE,
     LARGEST_WEIGHT,
     LOGISTIC,
-    MOST_UNITS,
     ONE,
     REACH,
     SAMPLE_CHARACTERS,
@@ -42,7 +42,7 @@ from utilities.whitening import (
     whiteners,
 )
 
-LARGEST = 9163  # of what shapes noise
+LARGEST = 12955  # of what shapes noise
 EXACT = 1 << 53  # up to which a float64 holds every integer
 KINDS = list(product(["rnn", "gru"], [1, 2, 3]))
 EVERY = pytest.mark.parametrize(("model_type", "n_layers"), KINDS)
@@ -213,20 +213,20 @@ def test_over_all_signs_products_with_states_vary_as_by_signs_themselves() -> No
 @pytest.mark.parametrize("noise", [0.0, 1e-9, 1.0])
 def test_the_largest_shape_there_can_be_keeps_directions_exact(noise: float) -> None:
     # All units do the same, which leaves 127 combinations that do not vary.
-    moments = np.ones((MOST_UNITS, MOST_UNITS)) + noise * np.eye(MOST_UNITS)
-    shapes = [whitener(moments), whitener(np.diag([1.0] + [0.0] * (MOST_UNITS - 1)))]
+    moments = np.ones((MOST_WHITENED, MOST_WHITENED)) + noise * np.eye(MOST_WHITENED)
+    shapes = [whitener(moments), whitener(np.diag([1.0] + [0.0] * (MOST_WHITENED - 1)))]
 
-    bound = SCALE * math.sqrt((MOST_UNITS + DAMPING) / DAMPING)
+    bound = SCALE * math.sqrt((MOST_WHITENED + DAMPING) / DAMPING)
     for shape in shapes:
         assert np.abs(shape).max() <= round(bound) == LARGEST
     assert np.abs(shapes[1]).max() > bound - 1
-    assert MOST_UNITS * LARGEST < 1 << 24
+    assert MOST_WHITENED * LARGEST < 1 << 24
 
 
 @given(st.data())
 @settings(deadline=None, max_examples=50)
 def test_directions_are_those_of_integers_to_the_bit(data: st.DataObject) -> None:
-    size = data.draw(st.sampled_from([1, 2, 7, MOST_UNITS]))
+    size = data.draw(st.sampled_from([1, 2, 7, MOST_WHITENED]))
     draw = np.random.default_rng(data.draw(st.integers(0, 1 << 32)))
     shape = draw.integers(-LARGEST, LARGEST + 1, (size, size))
     signs = draw.choice([-1, 1], (3, size))
@@ -423,14 +423,14 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Doubles]:
 
 
 def test_sums_of_the_largest_model_stay_far_below_the_bound_of_exactness() -> None:
-    product = MOST_UNITS * ONE * LARGEST_WEIGHT  # of a state and a matrix
+    product = MOST_WHITENED * ONE * LARGEST_WEIGHT  # of a state and a matrix
     bias = LARGEST_WEIGHT * ONE
     moments = ONE * ONE * SAMPLE_WINDOWS * SAMPLE_CHARACTERS
 
     assert LARGEST_WEIGHT == 64 * FINE == 1 << 18
-    assert 2 * (product + bias) < 1 << 37  # two layers' states, two biases
+    assert 2 * (product + bias) < 1 << 38  # two layers' states, two biases
     assert moments == 1 << 31
-    assert EXACT > 1 << 37
+    assert EXACT > 1 << 38
 
 
 @pytest.mark.parametrize("kind", ["up", "down", "mixed", "beyond"])
@@ -439,7 +439,7 @@ def test_states_at_the_largest_sizes_and_weights_are_those_of_integers(
     model_type: str, kind: str, seen: list[Doubles]
 ) -> None:
     setting = example_setting(
-        model_type=model_type, n_layers=2, hidden_size=MOST_UNITS, vocab_size=5
+        model_type=model_type, n_layers=2, hidden_size=MOST_WHITENED, vocab_size=5
     )
     flat = extreme(setting, kind)
     windows = sample(random_text(5))[:6, ::40]
@@ -448,10 +448,10 @@ def test_states_at_the_largest_sizes_and_weights_are_those_of_integers(
 
     expected = reference.fixed_states(setting.config, flat.tolist(), windows.T.tolist())
     for layer in range(2):
-        found = states[layer][1:].transpose(1, 0, 2).reshape(-1, MOST_UNITS)
+        found = states[layer][1:].transpose(1, 0, 2).reshape(-1, MOST_WHITENED)
         assert found.tolist() == [h.tolist() for h in expected[layer]]
     assert all((np.rint(sums) == sums).all() for sums in seen)
-    assert 1 << 28 < max(np.abs(sums).max() for sums in seen) < 1 << 37
+    assert 1 << 28 < max(np.abs(sums).max() for sums in seen) < 1 << 38
 
 
 @pytest.mark.parametrize("model_type", ["rnn", "gru"])
@@ -520,7 +520,7 @@ def test_moments_are_those_of_python_integers(
 
 
 @pytest.mark.parametrize("model_type", ["rnn", "gru"])
-@pytest.mark.parametrize("hidden_size", [3, 40, MOST_UNITS])
+@pytest.mark.parametrize("hidden_size", [3, 40, MOST_WHITENED])
 def test_the_order_of_samples_does_not_matter(
     model_type: str, hidden_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -658,10 +658,10 @@ def test_shaped_sums_are_those_of_python_integers_rounded_once(
 
 
 def test_the_two_ways_to_shape_sums_meet_at_the_bound() -> None:
-    largest = EXACT // LARGEST // MOST_UNITS
+    largest = EXACT // LARGEST // MOST_WHITENED
     draw = np.random.default_rng(3)
-    shape = draw.choice([-LARGEST, LARGEST, 2], (MOST_UNITS, MOST_UNITS))
-    sums = draw.choice([-largest, largest, largest - 1], (MOST_UNITS, 4))
+    shape = draw.choice([-LARGEST, LARGEST, 2], (MOST_WHITENED, MOST_WHITENED))
+    sums = draw.choice([-largest, largest, largest - 1], (MOST_WHITENED, 4))
     more, many = sums + np.sign(sums), 16 * np.abs(sums) + 1
 
     assert bound(sums, shape) < EXACT <= bound(more, shape)
@@ -674,15 +674,15 @@ def test_the_two_ways_to_shape_sums_meet_at_the_bound() -> None:
 
 def test_rows_of_shaped_sums_may_be_added_in_any_order() -> None:
     draw = np.random.default_rng(3)
-    largest = EXACT // LARGEST // MOST_UNITS
-    shape = draw.integers(-LARGEST, LARGEST + 1, (MOST_UNITS, MOST_UNITS)).astype(
+    largest = EXACT // LARGEST // MOST_WHITENED
+    shape = draw.integers(-LARGEST, LARGEST + 1, (MOST_WHITENED, MOST_WHITENED)).astype(
         np.float32
     )
-    sums = draw.integers(-largest, largest + 1, (MOST_UNITS, 50))
+    sums = draw.integers(-largest, largest + 1, (MOST_WHITENED, 50))
     expected = preconditioned(sums, shape).tobytes()
 
     for seed in range(5):
-        order = np.random.default_rng(seed).permutation(MOST_UNITS)
+        order = np.random.default_rng(seed).permutation(MOST_WHITENED)
         assert preconditioned(sums[order], shape[order]).tobytes() == expected
 
 
@@ -733,8 +733,8 @@ def test_over_all_signs_the_estimate_is_the_preconditioned_gradient(
         ({}, True),
         ({"model_type": "gru", "n_layers": 3}, True),
         ({"directions_per_window": 0}, True),
-        ({"hidden_size": MOST_UNITS}, True),
-        ({"hidden_size": MOST_UNITS + 1}, False),
+        ({"hidden_size": MOST_WHITENED}, True),
+        ({"hidden_size": MOST_WHITENED + 1}, False),
         ({"noise": "full"}, False),
         ({"whitening": "none"}, False),
     ],
@@ -747,7 +747,7 @@ def test_noise_is_shaped_where_it_is_rank_1_and_not_too_dear(
 
     every = setting.whiteners(flat, example_tokens(setting.config))
 
-    assert setting.whitens is shaped
+    assert setting.config.whitens is shaped
     assert len(every) == (setting.config.n_layers if shaped else 0)
 
 

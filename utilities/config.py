@@ -29,8 +29,11 @@ from utilities.progress import (
 Value: TypeAlias = str | int | float | None
 
 AUTO_RATE = 0.6  # of one hidden unit
+AUTO_RATE_UNSHAPED = 0.38  # where noise does not follow the states
 AUTO_RATE_BY_WEIGHTS = 0.48  # where trials are taken as of weights: there is more noise
 AUTO_RATE_UNSCALED = 0.32  # where noise and steps are the same everywhere
+# Factors of a covariance cost their cube: beyond, more than they give.
+MOST_WHITENED, MOST_WHITENED_BY_WEIGHTS = 256, 128  # units
 MOST_PLACES = 64  # of a group: beyond, estimates of nodes cost more than they give
 MAX_PARAMETERS = 1 << 26  # 268 MB for each of weights, m and v: absurd for ES already
 
@@ -142,14 +145,15 @@ class Config:
         1,
         LARGEST_LAYER,
         "units of each recurrent layer; where it is not given, by --maxSeconds times "
-        "--localClients: up to 10 32, up to 150 64, else 64 with a growth of 128@2e7",
+        "--localClients: up to 10 32, up to 150 64, else 64 with a growth of "
+        "128@2e7,256@4e8",
         shapes=True,
     )
     growth: str = _key(
         "none",
         str,
         "units that a new run goes on with, and the trials after which it does, of a "
-        "step 65536 at most, such as 128@2e7; none",
+        "step 65536 at most, such as 128@2e7, or several, 128@2e7,256@4e8; none",
     )
     n_layers: int = _whole(1, 1, 16, "recurrent layers", shapes=True)
     vocab_size: int | None = _whole(
@@ -177,8 +181,8 @@ class Config:
         shapes=True,
     )
     whitening: str = _improvement(
-        "auto: rank-1 noise follows the covariance of the states, with up to 128 "
-        "units; none: it does not"
+        "auto: rank-1 noise follows the covariance of the states, with up to 256 "
+        "units (128 without nodes); none: it does not"
     )
     scales: str = _improvement(
         "auto: rank-1 noise and steps are smaller in weights from state to state, on "
@@ -220,7 +224,7 @@ class Config:
         0,
         10,
         "step size of the optimizer at 1,024 trials a step; auto: 0.6 / hiddenSize, "
-        "0.48 without nodes, 0.32 without scales",
+        "0.38 without whitening, 0.48 without nodes, 0.32 without scales",
         exclusive=True,
         optional=True,
         absent="auto",
@@ -361,6 +365,13 @@ class Config:
         return asked and self.places <= MOST_PLACES
 
     @property
+    def whitens(self) -> bool:
+        """Return whether noise follows the covariance of the states."""
+        most = MOST_WHITENED if self.by_nodes else MOST_WHITENED_BY_WEIGHTS
+        asked = self.whitening == "auto" and self.noise == "lowRank"
+        return asked and self.hidden_size <= most
+
+    @property
     def averages(self) -> bool:
         """Return whether a running mean of the weights is kept."""
         return self.averaging == "auto"
@@ -385,7 +396,9 @@ class Config:
     def _auto_rate(self) -> float:
         if not self.scaled:
             return AUTO_RATE_UNSCALED
-        return AUTO_RATE if self.by_nodes else AUTO_RATE_BY_WEIGHTS
+        if not self.by_nodes:
+            return AUTO_RATE_BY_WEIGHTS
+        return AUTO_RATE if self.whitens else AUTO_RATE_UNSHAPED
 
     def to_json(self) -> dict[str, Value]:
         """Return all keys in the user's spelling."""

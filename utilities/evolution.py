@@ -49,7 +49,6 @@ from utilities.noise import Floats, Noise, Signs, Words, window_words
 from utilities.products import Drawn, tensor_sums
 from utilities.rewards import REWARD_SCALE, Rewards
 from utilities.whitening import (
-    MOST_UNITS,
     Doubles,
     Whiteners,
     preconditioned,
@@ -111,13 +110,6 @@ class Setting:
         tensors = self.layout.tensors
         return frozenset(t.name if self.full else t.outputs for t in tensors)
 
-    @property
-    def whitens(self) -> bool:
-        """Return whether noise follows the covariance of the states."""
-        config = self.config
-        asked = config.whitening == "auto" and config.noise == "lowRank"
-        return asked and config.hidden_size <= MOST_UNITS
-
     def whiteners(self, weights: Floats, tokens: Tokens) -> Whiteners:
         """Return what shapes a step's noise; nothing where it is not shaped.
 
@@ -125,7 +117,7 @@ class Setting:
             weights: (P,) before the step.
             tokens: the step's batch.
         """
-        return whiteners(self.layout, weights, tokens) if self.whitens else ()
+        return whiteners(self.layout, weights, tokens) if self.config.whitens else ()
 
     @property
     def by_nodes(self) -> bool:

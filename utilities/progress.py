@@ -1,7 +1,7 @@
 """What changes as a run goes on: its optimizer's rate, and the size of its model."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from utilities.errors import ConfigError
 
@@ -80,28 +80,51 @@ class Growth:
     """
 
     units: int = 0  # 0: never
-    trials: int = 0  # that count, after which it does
+    trials: int = 0  # of the run that count, after which it does
+    later: str = "none"  # how the run that follows grows
 
     @classmethod
     def parse(cls, text: str) -> "Growth":
-        """Read ``none``, or units and trials like ``128@300000000`` or ``128@3e8``.
+        """Read ``none``, or units and trials like ``128@2e7`` or ``128@2e7,256@4e8``.
 
         Raises:
-            ConfigError: the text is neither.
+            ConfigError: the text is neither, or units do not become more.
         """
-        if text == "none":
-            return cls()
+        stages = (
+            [] if text == "none" else [cls._stage(each) for each in text.split(",")]
+        )
+        units = [each.units for each in stages]
+        if not all(stages) or units != sorted(set(units)):
+            raise ConfigError(
+                "growth: expected none, or units and the trials after which there are "
+                "so many, such as 128@3e8 or 128@2e7,256@4e8, more of them each time, "
+                f"got {text}"
+            )
+        found = cls()
+        for each in reversed(stages):
+            found = replace(each, later=str(found))
+        return found
+
+    @classmethod
+    def _stage(cls, text: str) -> "Growth":
+        """Return one stage; what cannot be one is that of a run that never grows."""
         units, _, after = text.partition("@")
         try:
             found = cls(int(units), int(float(after)))
         except (ValueError, OverflowError):
-            found = cls()
-        if 1 <= found.units <= LARGEST_LAYER and 1 <= found.trials <= MOST_TRIALS:
-            return found
-        raise ConfigError(
-            "growth: expected none, or units and the trials after which there are so "
-            f"many, such as 128@3e8, got {text}"
-        )
+            return cls()
+        fits = 1 <= found.units <= LARGEST_LAYER and 1 <= found.trials <= MOST_TRIALS
+        return found if fits else cls()
+
+    def __bool__(self) -> bool:
+        """Return whether it ever grows."""
+        return self.units > 0
+
+    @property
+    def largest(self) -> int:
+        """Return the units at the end, 0 where it never grows."""
+        following = Growth.parse(self.later)
+        return following.largest if following else self.units
 
     def due(self, units: int, trials: int, steps: int) -> bool:
         """Return whether a model of some units is to grow.
@@ -115,4 +138,7 @@ class Growth:
         return self.units > units and counted >= self.trials
 
     def __str__(self) -> str:
-        return f"{self.units}@{self.trials}" if self.units else "none"
+        if not self:
+            return "none"
+        following = "" if self.later == "none" else f",{self.later}"
+        return f"{self.units}@{self.trials}{following}"

@@ -47,7 +47,7 @@ def larger(
         steps: that are left; None: without an end.
         seconds: that are left; None: without an end.
     """
-    units = str(Growth.parse(run.record.config.growth).units)
+    growth = Growth.parse(run.record.config.growth)
     keys = {key: text for key, text in options.keys.items() if key not in SETTLED}
     return replace(
         options,
@@ -61,5 +61,5 @@ def larger(
         start_from=run.number,
         max_steps=None if steps is None else max(1, steps),
         max_seconds=None if seconds is None else max(LEAST_SECONDS, seconds),
-        keys={**keys, "hiddenSize": units, "growth": "none"},
+        keys={**keys, "hiddenSize": str(growth.units), "growth": growth.later},
     )

@@ -9,7 +9,7 @@ K-FAC does it (Martens and Grosse 2015, arXiv 1503.05671).
 
 All replicas must find the same R to the bit, from their weights and tokens alone. So
 the states of a sample of the text are computed in fixed point: integers in float64,
-whose products are exact in any order below 2^53 (with 128 units they stay below 2^37),
+whose products are exact in any order below 2^53 (with 256 units they stay below 2^38),
 and tables in place of tanh. What follows (Cholesky's factor, its inverse) uses + - * /
 sqrt element by element, never a product of a library, and ends in integers again.
 
@@ -31,7 +31,6 @@ Integers: TypeAlias = NDArray[np.floating[Any]]  # whole numbers, exactly
 Whiteners: TypeAlias = tuple[Floats, ...]  # of each layer (H, H), integers
 
 SCALE = 256  # a whitener's integers are its entries times this
-MOST_UNITS = 128  # factors cost their cube: beyond, more than they give
 DAMPING = 0.1  # times the mean variance: directions below it are not blown up
 SAMPLE_WINDOWS, SAMPLE_CHARACTERS = 128, 16
 
@@ -266,7 +265,7 @@ def whitened(signs: Floats, whitener: Floats) -> Floats:
     """Return the directions R^T a of signs a: (..., H).
 
     Exact in float32: no entry of R exceeds sqrt((H + DAMPING) / DAMPING), which times
-    `SCALE` and 128 units is below 2^24.
+    `SCALE` and 256 units is below 2^24.
     """
     return np.asarray(signs @ (whitener / np.float32(SCALE)))
 

@@ -54,7 +54,7 @@ from utilities.tally import Append, Closed
 
 TEXT = "the cat sat on the mat. a dog did not. so it goes, day by day, for ever.\n" * 20
 RUN_SEED = 5
-# A run whose sums need the weights: 63 states of a group, and 525 rows of a block.
+# A run whose sums need the weights: 42 places of a group, and 525 rows of a block.
 BY_NODES: dict[str, Any] = {
     "batch_size": 21,
     "sequence_length": 2,
@@ -82,7 +82,7 @@ def lesson(batch_limit: int | None = None, **keys: Any) -> Lesson:
         "directions_per_window": 4,
         "output_trials": "none",
         "batch_size": 129,  # 516 rows: no second group fits a block of 1,024; and more
-        # states than directions are projected on, so that sums need no weights
+        # places than nodes are estimated of, so that sums need no weights
         "time_per_step": 1.0,
         "check_point_time": 1e6,
         "aggregation": "seeds",  # a desk has to answer sums by hand
@@ -497,7 +497,7 @@ def total_of(
     segments: Sequence[Segment],
     rewards: Rewards,
 ) -> Totals:
-    """Return the sum over trials of reward times what their windows could feel."""
+    """Return the sum over trials of reward times signs, or of what they tell."""
     nodes = nodes_of(start.setting, state.weights, tokens)
     return total(start.setting, nodes, tokens, segments, rewards)
 
@@ -523,8 +523,8 @@ def resummed(start: Lesson, command: Resum) -> Resummed:
 
 def added_again(start: Lesson, command: Compute | Resum) -> Totals:
     """Return a sum that is ordered; by the state that is replayed if that matters."""
-    projects = start.setting.by_nodes
-    state = replayed(start, command.replay) if projects else start.state
+    by_nodes = start.setting.by_nodes
+    state = replayed(start, command.replay) if by_nodes else start.state
     return added(start, command, state)
 
 

@@ -19,6 +19,7 @@ from utilities.config import (
     from_json,
     nearest,
     parse_keys,
+    without_gone,
 )
 from utilities.errors import ConfigError
 
@@ -599,6 +600,27 @@ def test_what_runs_did_before_there_was_a_key_is_a_value_of_it() -> None:
     assert dict.fromkeys(keys, "none") | {"burnIn": 0} == FORMER
     assert from_json(FORMER).to_json() == Config().to_json() | FORMER
     assert all(RULES[KEYS[key]].shapes for key in FORMER)
+
+
+def test_a_key_that_is_gone_is_left_out_where_it_meant_nothing() -> None:
+    keys = {"projection": "none", "sigma": 0.5}
+
+    assert without_gone(keys) == {"sigma": 0.5}
+    assert keys["projection"] == "none"
+    assert without_gone({}) == {}
+
+
+@pytest.mark.parametrize(("program", "named"), [("1.0", "1.0"), ("", "not named")])
+def test_a_key_that_is_gone_is_refused_where_it_meant_something(
+    program: str, named: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        without_gone({"projection": "auto"}, program)
+
+    assert str(caught.value) == (
+        "projection: this version of the program does not do what auto did; "
+        f"use the version that wrote it ({named})"
+    )
 
 
 def test_every_key_either_shapes_or_does_not() -> None:

@@ -35,6 +35,12 @@ def test_what_a_run_stores_beside_its_keys_is_passed_over(tmp_path: Path) -> Non
     assert read_config_file(path, ["runSeed", "program"]) == {"sigma": 1}
 
 
+def test_a_key_that_is_gone_and_meant_nothing_is_passed_over(tmp_path: Path) -> None:
+    path = written(tmp_path, {"sigma": 1, "projection": "none"})
+
+    assert read_config_file(path, []) == {"sigma": 1}
+
+
 def test_the_step_in_a_file_of_keys_counts_that_of_a_run_is_its_own(
     tmp_path: Path,
 ) -> None:
@@ -55,6 +61,7 @@ def test_the_step_in_a_file_of_keys_counts_that_of_a_run_is_its_own(
         ({"Sigma": 1}, "keys.json: Sigma: no such key; did you mean sigma?"),
         ({"sigma": "much"}, "keys.json: sigma: expected a number above 0 to 10, got"),
         ({"runSeed": 1}, "keys.json: runSeed: no such key"),
+        ({"projection": "auto"}, "keys.json: projection: this version of the program"),
     ],
 )
 def test_a_file_that_is_no_object_of_keys_is_refused_by_name(

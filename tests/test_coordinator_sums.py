@@ -681,7 +681,7 @@ def test_a_late_sum_is_computed_by_the_weights_that_its_trials_were_scored_on(
     desk.truth.check()
 
 
-def test_what_projects_nothing_is_added_up_alike_by_any_weights() -> None:
+def test_what_is_not_by_nodes_is_added_up_alike_by_any_weights() -> None:
     desk = pair()
     desk.add_up(1)
     desk.tick(10.0)

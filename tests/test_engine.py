@@ -240,7 +240,7 @@ def test_each_half_is_the_sum_of_its_own_groups(setting: Setting) -> None:
     assert (other == second).all()
 
 
-def test_halves_depend_on_the_weights_only_where_directions_are_projected(
+def test_halves_depend_on_the_weights_only_by_nodes(
     setting: Setting,
 ) -> None:
     _, weights, tokens, shaped = step_of(setting)

@@ -760,6 +760,19 @@ def test_a_chunk_is_within_the_bound_of_exact_sums_however_small_the_model(
     assert 126 * groups * each < 2**24
 
 
+@pytest.mark.parametrize("directions", [0, 1, 16])
+def test_by_nodes_a_chunk_of_many_places_has_fewer_groups(directions: int) -> None:
+    keys = {"directions_per_window": directions, "sequence_length": 64}
+    each = max(1, directions)
+
+    groups = chunk_groups(example_setting(**keys))
+
+    assert groups == 2**20 // (64 * (64 + each + 4 + 4))
+    assert chunk_groups(example_setting(**keys, nodes="none")) > groups
+    huge = example_setting(**keys, model_type="gru", hidden_size=4096, batch_size=1)
+    assert chunk_groups(huge) == 1
+
+
 # --- sums -----------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """What trials tell of nodes: by hand, as estimates, and against single roundings."""
 
 import math
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -79,7 +80,8 @@ def test_trials_are_taken_as_of_nodes_where_these_are_few(
     found = nodes_of(setting, weights, example_tokens(setting.config))
 
     assert setting.by_nodes is (places is not None)
-    assert setting.config.places == places or not setting.by_nodes
+    if places is not None:
+        assert setting.config.places == places
     assert (found is None) is (places is None)
     assert (setting.nodes(weights, ()) is None) is (places is None)
     assert (setting.units is None) is (places is None)
@@ -727,17 +729,39 @@ def test_groups_together_tell_what_they_tell_alone(
         assert part.any()
 
 
-def test_columns_beyond_the_units_are_not_read() -> None:
-    setting = example_setting(hidden_size=6)
-    segment = Segment(SEED, 4, 3)
+@pytest.mark.parametrize("model_type", ["rnn", "gru"])
+def test_each_of_many_layers_is_told_of(model_type: str) -> None:
+    setting = example_setting(model_type=model_type, n_layers=16)
+    segment = Segment(SEED, 4, 2)
     windows = windows_of(setting, example_tokens(setting.config), segment)
-    signs = signs_of(setting, segment)
-    wide = {name: np.pad(e, ((0, 0), (0, 2))) for name, e in signs.items()}
 
-    found, expected = (told(nodes(setting), windows, each) for each in (wide, signs))
+    found = told(nodes(setting), windows, signs_of(setting, segment))
 
-    for name, part in expected.items():
-        assert found[name].tolist() == part.tolist()
+    assert list(found) == [t.name for t in setting.layout.tensors]
+    assert all(part.any() for part in found.values())
+    divisors = reference.divisors(setting.config)
+    assert setting.units is not None
+    for t in setting.layout.tensors:
+        part = setting.units[t.start : t.start + t.size].reshape(-1, t.shape[-1])
+        assert part[-1].tolist() == pytest.approx(divisors[t.name], rel=1e-15)
+
+
+def test_of_a_large_vocabulary_only_what_is_read_takes_room() -> None:
+    setting = example_setting(vocab_size=20_000)
+    segment, text = Segment(SEED, 4, 3), np.arange(19_000, 20_000, dtype=np.uint16)
+    windows, signs = windows_of(setting, text, segment), signs_of(setting, segment)
+    here = nodes_of(setting, example_weights(setting.layout.size), text)
+    assert here is not None
+
+    tracemalloc.start()
+    rows = told(here, windows, signs)["Wx0"]
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert most < 20_000_000  # not the square of the vocabulary
+    read = np.unique(windows[setting.config.before : -1])
+    assert rows[read].any(axis=1).mean() > 0.8  # some are rounded to nothing
+    assert not np.delete(rows, read, axis=0).any()
 
 
 def test_only_states_of_the_window_and_the_one_before_it_count() -> None:

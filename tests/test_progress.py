@@ -126,6 +126,7 @@ def test_growth_may_have_several_stages_each_of_a_run_of_its_own() -> None:
         *(f"128@{'9' * 5000}", f"{'9' * 5000}@5"),
         *("128@5,", ",128@5", "128@5,none", "none,128@5", "128@5,x@5", "128@5;256@5"),
         *("128@5,128@9", "256@5,128@9", "64@5,256@5,128@9", "128@5,256@0"),
+        ",".join(f"{units}@5" for units in range(1, 10)),
     ],
 )
 def test_any_other_growth_is_refused(text: str) -> None:

@@ -254,11 +254,24 @@ def test_any_record_survives_the_file(step: int, seed: int, name: str) -> None:
     assert (run.record, run.first_step) == (record, step)
 
 
+def test_a_key_that_is_gone_and_meant_nothing_is_left_out(
+    store: RunStore, run: Run
+) -> None:
+    expected = run.record
+    edit(run, projection="none")
+    run.close()
+
+    with store.open(lock=False) as opened:
+        assert opened.record == expected
+
+
 @pytest.mark.parametrize(
     ("keys", "complaint"),
     [
         ({"learnRate": 1}, r"learnRate: no such key in this version .*\(1\.2\)"),
         ({"learnRate": 1, "program": None}, r"learnRate: no such .*\(not named\)"),
+        ({"projection": "auto"}, r"projection: this version .* wrote it \(1\.2\)"),
+        ({"projection": "auto", "program": None}, r"projection: .*\(not named\)"),
         ({"runSeed": None}, "runSeed: expected a whole number below 2.64, got None"),
         ({"runSeed": -1}, "runSeed: expected a whole number below 2.64, got -1"),
         ({"runSeed": 1 << 64}, "runSeed: expected"),

@@ -735,6 +735,8 @@ def test_over_all_signs_the_estimate_is_the_preconditioned_gradient(
         ({"directions_per_window": 0}, True),
         ({"hidden_size": MOST_WHITENED}, True),
         ({"hidden_size": MOST_WHITENED + 1}, False),
+        ({"hidden_size": 128, "nodes": "none"}, True),
+        ({"hidden_size": 129, "nodes": "none"}, False),
         ({"noise": "full"}, False),
         ({"whitening": "none"}, False),
     ],

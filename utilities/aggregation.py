@@ -26,8 +26,8 @@ from dataclasses import dataclass
 SEEDS, SUMS, AUTO = "seeds", "sums", "auto"
 BANDWIDTH = 125e6  # bytes a second: 1 Gbit/s
 SEGMENT_BYTES = 24  # three numbers of 64 bits
-# By nodes the largest number of a sum over k trials is 320 to 500 sqrt k (of 32, 64 and
-# 128 units, as drawn and further on), so that most sums fit 16 bits up to here.
+# By nodes the largest number of a sum over k trials was 320 to 500 sqrt k, in models of
+# 32 to 128 units, young and old: most sums fit 16 bits up to here.
 SHORT_TRIALS = 5 << 10
 STEPS = 16  # the last steps that medians are of
 # Lest it changes to and fro: the other way has to be so many times cheaper, by medians,

@@ -435,6 +435,28 @@ FORMER: dict[str, Value] = {
 }
 
 
+GONE: dict[str, Value] = {"projection": "none"}  # keys, and what is still done of them
+
+
+def without_gone(keys: Mapping[str, Any], program: str = "") -> dict[str, Any]:
+    """Return the keys of a run of an earlier version without those that are no longer.
+
+    Args:
+        keys: in the user's spelling.
+        program: the version that wrote them, as far as it is known.
+
+    Raises:
+        ConfigError: one has a value that no longer means anything.
+    """
+    for key, value in GONE.items():
+        if keys.get(key, value) != value:
+            raise ConfigError(
+                f"{key}: this version of the program does not do what {keys[key]} did; "
+                f"use the version that wrote it ({program or 'not named'})"
+            )
+    return {key: value for key, value in keys.items() if key not in GONE}
+
+
 def nearest(word: str, words: list[str]) -> str:
     """Return a hint that names the nearest of the words, or an empty string."""
     folded = {candidate.lower(): candidate for candidate in words}

@@ -4,7 +4,14 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from utilities.config import KEYS, Config, changed_shape, from_json, parse_keys
+from utilities.config import (
+    KEYS,
+    Config,
+    changed_shape,
+    from_json,
+    parse_keys,
+    without_gone,
+)
 from utilities.errors import ConfigError
 
 
@@ -31,6 +38,7 @@ def read_config_file(path: Path, ignored: Sequence[str]) -> dict[str, object]:
     if len(keys) < len(content):
         keys.pop("stepNum", None)
     try:
+        keys = without_gone(keys, str(content.get("program") or ""))
         parse_keys(keys)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error

@@ -335,7 +335,12 @@ def chunk_groups(setting: Setting) -> int:
     """Return how many groups are added up at once: exact, and small enough."""
     each = setting.config.passes_per_group
     passes = min(EXACT_TRIALS, max(1, CHUNK_FLOATS // setting.noise.signs_per_trial))
-    return max(1, passes // each)
+    groups = passes // each
+    if setting.by_nodes:
+        places, layout = setting.config.places, setting.layout
+        floats = places * (places + each + layout.hidden_size + layout.width)
+        groups = min(groups, CHUNK_FLOATS // floats)
+    return max(1, groups)
 
 
 def total(
@@ -457,7 +462,7 @@ def apply(
         setting: of the run.
         state: at the update's step.
         update: of that step.
-        sums: (P,) the sum over all trials of reward times signs.
+        sums: (P,) the `total` of its trials.
         shaped: what shaped the noise of this step.
     """
     assert state.step == update.step, (state.step, update.step)
@@ -482,7 +487,7 @@ def apply(
 
 
 def _summed(setting: Setting, sums: Totals, shaped: Whiteners) -> NDArray[np.float64]:
-    """Return the sum of reward times perturbation, of that of reward times signs."""
+    """Return the sum of reward times perturbation, in its own units, of a total."""
     result = sums.astype(np.float64)
     for t in setting.layout.tensors:
         layer = setting.layout.state_read(t)

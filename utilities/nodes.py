@@ -84,9 +84,10 @@ def readings(layout: Layout, directions: int) -> tuple[Reading, ...]:
         layout: of the model.
         directions: that share a window.
     """
-    result = []
+    result, named = [], {t.name: t for t in layout.tensors}
     for layer in range(layout.n_layers):
-        x, h, b, *inner = (t for t in layout.tensors if t.name[-1:] == str(layer))
+        names = (f"{name}{layer}" for name in ("Wx", "Wh", "b", "bn"))
+        x, h, b, *inner = (named[name] for name in names if name in named)
         result += [
             _reading(layout, directions, layer, *about)
             for about in _of_layer(layout.hidden_size, x, h, b, *inner)
@@ -175,8 +176,7 @@ class Nodes:
 
         Args:
             windows: (characters + 1, groups, w), those before included.
-            signs: of the groups' directions, (directions, size); columns beyond are
-                ignored.
+            signs: of the groups' directions, (directions, size).
             inner: (directions,) rewards for what is not the output layer.
             outer: (directions,) rewards for the output layer.
         """
@@ -237,9 +237,7 @@ class _Chunk:
 
     def _drawn(self, name: str) -> Floats:
         """Return the signs of a bundle by group: (groups, directions, size)."""
-        size = self._layout.bundles[name]
-        each = self._signs[name].reshape(self._groups, self._nodes.directions, -1)
-        return each[:, :, :size]
+        return self._signs[name].reshape(self._groups, self._nodes.directions, -1)
 
     def _rewarded(self, name: str, rewards: Floats) -> Floats:
         """Return the signs of a bundle times rewards, by group."""
@@ -260,8 +258,8 @@ class _Chunk:
                 q += scale**2
             elif tensor.inputs == CHARACTERS:
                 signs, read = self._drawn(CHARACTERS), self._characters[:, None]
-                felt = np.take_along_axis(signs, read, axis=2)
-                z += scale * np.swapaxes(felt, 1, 2)
+                each = np.take_along_axis(signs, read, axis=2)
+                z += scale * np.swapaxes(each, 1, 2)
                 q += scale**2 * self._same
             else:
                 h = self._inputs(reading, tensor)
@@ -276,7 +274,7 @@ class _Chunk:
         """
         each = self._nodes.directions
         most = EXACT // (LARGEST_REWARD * each)
-        fine = 2.0 ** math.floor(math.log2(most / 4))
+        fine = 1 << (most // 4).bit_length() - 1
         z, q = self._moved(reading)
         inverse, unit, root = ridge_inverse(q.transpose(1, 2, 0))
         solved = np.matmul(inverse.transpose(2, 0, 1), z.astype(np.float64))
@@ -306,15 +304,27 @@ class _Chunk:
         if tensor.inputs is None:
             return np.asarray(derivatives.sum(axis=0, dtype=np.float64))
         if tensor.inputs == CHARACTERS:
-            unit = np.eye(self._layout.vocab_size, dtype=np.float32)
-            inputs = unit.take(self._characters.ravel(), axis=0)
-        else:
-            inputs = self._inputs(reading, tensor).reshape(len(derivatives), -1)
-        result = np.zeros((inputs.shape[1], derivatives.shape[1]))
-        for first in range(0, len(inputs), ROWS):
-            rows = slice(first, first + ROWS)
-            result += inputs[rows].T @ derivatives[rows]
-        return result
+            # Of a large vocabulary only what was read: a place's input is one 1.
+            read, columns = np.unique(self._characters, return_inverse=True)
+            inputs = np.zeros((len(derivatives), len(read)), np.float32)
+            inputs[np.arange(len(inputs)), columns.ravel()] = 1
+            result = np.zeros((self._layout.vocab_size, derivatives.shape[1]))
+            result[read] = exact_product(inputs, derivatives)
+            return result
+        inputs = self._inputs(reading, tensor).reshape(len(derivatives), -1)
+        return exact_product(inputs, derivatives)
+
+
+def exact_product(inputs: Floats, derivatives: Floats) -> Doubles:
+    """Return X^T D of integers up to `TOP` and `MOST`: (rows, m), (rows, n) -> (m, n).
+
+    So many rows at a time that float32 holds all sums; those are added in float64.
+    """
+    result = np.zeros((inputs.shape[1], derivatives.shape[1]))
+    for first in range(0, len(inputs), ROWS):
+        rows = slice(first, first + ROWS)
+        result += inputs[rows].T @ derivatives[rows]
+    return result
 
 
 def ridge_inverse(gram: Floats) -> tuple[Doubles, Floats, Floats]:
@@ -328,8 +338,8 @@ def ridge_inverse(gram: Floats) -> tuple[Doubles, Floats, Floats]:
         gram: (d, d, n) integers, symmetric, without a negative eigenvalue.
 
     Returns:
-        (d, d, n) integers, up to `WHOLE`, what they are to be multiplied by, (n,), and
-        the root of m, (n,).
+        (d, d, n) integers, up to `WHOLE` and 1; by what they are to be multiplied,
+        (n,); the root of m, (n,).
     """
     rows = np.array(gram, np.float32, order="C")
     count = len(rows)

@@ -62,7 +62,7 @@ def tensor_sums(
         kinds = shares.reshape(len(found.read), 2, -1)
         inner, outer = (np.ascontiguousarray(kinds[:, k]).ravel() for k in (0, 1))
     if nodes is not None:
-        signs = noise.signs_of(found.words, MULTIPLE)
+        signs = noise.signs_of(found.words)
         yield from nodes.sums(found.windows, signs, inner, outer)
         return
     lowered = noise.lowered(found.words, CHARACTERS, found.read)

@@ -11,6 +11,7 @@ AUTO_TRIALS = 4_000_000  # after which an endless decay has fallen to 1 / sqrt 2
 AUTO_TRIALS_BY_WEIGHTS = 2_800_000  # the same where trials are taken as of weights
 AUTO_TRIALS_NEWEST = 700_000  # the same where weights are not averaged: noise stays
 LARGEST_LAYER = 4096  # units
+MOST_STAGES = 8  # of growth
 MOST_TRIALS = 10**15  # which a float still counts one by one
 
 
@@ -94,7 +95,8 @@ class Growth:
             [] if text == "none" else [cls._stage(each) for each in text.split(",")]
         )
         units = [each.units for each in stages]
-        if not all(stages) or units != sorted(set(units)):
+        ascending = units == sorted(set(units))
+        if not (all(stages) and ascending and len(stages) <= MOST_STAGES):
             raise ConfigError(
                 "growth: expected none, or units and the trials after which there are "
                 "so many, such as 128@3e8 or 128@2e7,256@4e8, more of them each time, "

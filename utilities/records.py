@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utilities.config import FORMER, KEYS, Config, from_json
+from utilities.config import FORMER, KEYS, Config, from_json, without_gone
 from utilities.errors import ConfigError, RunError
 
 _MAX_STEP = 1 << 48
@@ -61,6 +61,10 @@ def checked_keys(path: Path, content: object) -> tuple[Config, dict[str, Any]]:
         RunError: a key is unknown, missing or has a value that is not accepted.
     """
     keys: dict[str, Any] = content if isinstance(content, dict) else {}
+    try:
+        keys = without_gone(keys, str(keys.get("program") or ""))
+    except ConfigError as error:
+        raise RunError(f"{path}: {error}") from error
     for key in keys:
         if key not in KEYS and key not in EXTRAS:
             raise RunError(

@@ -8,8 +8,8 @@ before a client takes part; that is cheaper than replicas that split in step 400
 
 `noise_test` covers raw words and signs. `arithmetic_test` covers matrix products at the
 bound of exactness, the four operations and the square root down to subnormals, a few
-steps of Adam, in float64 what shapes noise, with its tables of tanh, and what known
-windows can feel of directions. The expected digests are those of correct rounding (IEEE
+steps of Adam, in float64 what shapes noise, with its tables of tanh, and what trials
+tell of known windows. The expected digests are those of correct rounding (IEEE
 754), which the tests establish with exact rational arithmetic. Losses are not covered:
 they are inputs, not state.
 """

@@ -312,7 +312,7 @@ class Whitener:
         self._top = top if len(whitener) <= 1 << 10 else top // 2
 
     def of(self, states: Integers) -> Floats:
-        """Return R h of states in units of 1 / `COARSE`: (..., H) integers."""
+        """Return R h in integers, of states in units of 1 / `COARSE`: (..., H)."""
         flat = states.reshape(-1, states.shape[-1]).astype(np.float32, copy=False)
         white: Floats = flat @ self._factor
         white /= self._unit

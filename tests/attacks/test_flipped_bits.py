@@ -86,7 +86,7 @@ def flip_in_a_client(seed: int) -> Found | None:
     rng = random.Random(seed)
     wire = Observed(lessons()[seed % len(KINDS)])
     wire.history.faithful = False
-    # Of projected directions a sum depends on weights, and that of the step in which
+    # By nodes a sum depends on weights, and that of the step in which
     # the bit flips may count before the next digest shows it: for all replicas alike.
     wire.truth.lied_to = wire.start.setting.by_nodes
     for name in ("ann", "bob", "eve"):

@@ -14,8 +14,10 @@ the server that carries B bytes a second, a step waits
 besides what both ways have in common. a and r are measured, a for each way by itself:
 where several clients share a core, adding up everybody's trials takes longer for each
 of them, since all are busy for longer. Of the way that is not taken it is what it was
-when that was last taken. Nothing is known of links, so B is taken to be a gigabit: what
-a cheap network has, and on a slower one both ways of many clients are slower alike.
+when that was last taken; of sums it is forgotten after a while, so that one bad moment
+does not rule them out for ever. Nothing is known of links, so B is taken to be a
+gigabit: what a cheap network has, and on a slower one both ways of many clients are
+slower alike.
 """
 
 import math
@@ -35,6 +37,7 @@ STEPS = 16  # the last steps that medians are of
 MARGIN = 1.25
 SETTLED = 4
 PENANCE = 256  # steps by seeds after a step whose sums mostly did not come
+STALE = 256  # steps after which what was measured of the other way is forgotten
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,7 @@ class Aggregation:
             return self._turn(SEEDS, "one client alone")
         self._loads.append(load)
         self._steps += 1
+        self._forget()
         known = self._round_trips and (self._updates or self._sums)
         if not known or self._steps < SETTLED:
             return None
@@ -177,6 +181,12 @@ class Aggregation:
         if self.way == SUMS and MARGIN * seeds < sums:
             return self._turn(SEEDS, reason)
         return None
+
+    def _forget(self) -> None:
+        """Forget what sums took long ago, maybe in a bad moment: they get a trial."""
+        if self.way == SEEDS and self._steps == STALE:
+            self._sums.clear()
+            self._applying.clear()
 
     def _costs(self) -> tuple[float, float]:
         """Return what the last steps would have waited by seeds, and by sums."""

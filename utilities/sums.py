@@ -81,7 +81,7 @@ def largest_each(rewards: Sequence[Rewards]) -> list[int]:
 def narrowed(total: Totals) -> Totals:
     """Return a sum in the narrowest integers that hold it: (P,), at least one weight.
 
-    Signs cancel out: int16 holds nearly all sums of tens of thousands of trials.
+    Signs cancel out: int16 holds most sums of thousands of trials.
     """
     return total.astype(_narrowest(max(int(total.max()), -int(total.min()))))
 
@@ -104,29 +104,39 @@ def bounds(setting: Setting, tokens: Tokens, parts: Sequence[Part]) -> list[Boun
         return [Bound(largest(part.rewards), None) for part in parts]
     each = setting.config.trials_per_group
     flat = np.concatenate([part.rewards for part in parts])
-    kinds = 2 if setting.splits else 1
-    sizes_of = (
-        np.abs(flat, dtype=np.int64).reshape(-1, kinds, each // kinds).sum(axis=2)
-    )
-    if setting.by_nodes:
-        sizes_of = np.where(sizes_of > 0, setting.config.places, 0)
-    groups, outer = sizes_of[:, 0], sizes_of[:, -1]
+    groups, outer = _sizes(setting, flat)
     sizes = [part.trials // each for part in parts]
     owners = np.repeat(np.arange(len(parts)), sizes)
-    # Of places each is counted where it is, not once for every place of its group.
-    weights = groups // setting.config.places if setting.by_nodes else groups
     rows = np.zeros((len(parts), setting.layout.vocab_size), np.int64)
     start = 0
     for read in _characters_read(setting, tokens, parts):  # (n, V)
         end = start + len(read)
         mine, first = np.unique(owners[start:end], return_index=True)
-        weighted = read * weights[start:end, None]
+        weighted = read * groups[start:end, None]
         rows[mine] += np.add.reduceat(weighted, first, axis=0)
         start = end
     firsts = np.cumsum([0, *sizes[:-1]])
-    most, outputs = (np.add.reduceat(each, firsts).tolist() for each in (groups, outer))
+    places = setting.config.places if setting.by_nodes else 1
+    most, outputs = (
+        (places * np.add.reduceat(size, firsts)).tolist() for size in (groups, outer)
+    )
     apart = outputs if setting.splits else [None] * len(parts)
     return [Bound(*bound) for bound in zip(most, rows, apart, strict=True)]
+
+
+def _sizes(
+    setting: Setting, rewards: Rewards
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return sum |r| of each group, before the output layer and of it.
+
+    By nodes 1 for each group with any reward, else 0.
+    """
+    kinds = 2 if setting.splits else 1
+    each = setting.config.trials_per_group // kinds
+    sizes = np.abs(rewards, dtype=np.int64).reshape(-1, kinds, each).sum(axis=2)
+    if setting.by_nodes:
+        sizes = (sizes > 0).astype(np.int64)
+    return sizes[:, 0], sizes[:, -1]
 
 
 def _characters_read(

@@ -89,7 +89,7 @@ WITHIN = {
     "kept": {"products", "evolution"},
     "sums": {"rewards", "nodes", "evolution"},
     "growth": {"evolution"},
-    "nodes": {"whitening"},
+    "nodes": {"whitening", "rewards"},
     "products": {"nodes"},
     "evolution": {"whitening", "rewards", "nodes", "products"},
     "losses": {"rewards", "evolution"},

@@ -19,7 +19,6 @@ from utilities.evolution import Segment, Setting, nodes_of, windows_of
 from utilities.model import Floats
 from utilities.nodes import (
     EXACT,
-    LARGEST_REWARD,
     MOST,
     ONE,
     ROWS,
@@ -33,6 +32,7 @@ from utilities.nodes import (
 )
 from utilities.noise import Signs
 from utilities.progress import LARGEST_LAYER
+from utilities.rewards import LARGEST_REWARD
 from utilities.whitening import (
     COARSE,
     LARGEST_WEIGHT,
@@ -52,6 +52,16 @@ def nodes(setting: Setting) -> Nodes:
     found = nodes_of(setting, example_weights(setting.layout.size), tokens)
     assert found is not None
     return found
+
+
+def chunk_of(
+    setting: Setting, flat: Floats, tokens: NDArray[Any], groups: int
+) -> _Chunk:
+    """Return what some groups have read and drawn, of these weights."""
+    here, segment = nodes_of(setting, flat, tokens), Segment(SEED, 4, groups)
+    assert here is not None
+    windows = windows_of(setting, tokens, segment)
+    return _Chunk(here, windows, signs_of(setting, segment))
 
 
 # --- where ----------------------------------------------------------------------------
@@ -397,12 +407,8 @@ def test_many_directions_tell_the_derivatives_themselves(common: float) -> None:
     flat = draw.standard_normal(setting.layout.size).astype(np.float32)
     flat *= np.float32(0.3)
     setting.layout.views(flat)["b0"][:] += np.float32(common)
-    tokens, segment = example_tokens(setting.config), Segment(SEED, 4, 40)
-    here = nodes_of(setting, flat, tokens)
-    assert here is not None
-    windows = windows_of(setting, tokens, segment)
-    chunk = _Chunk(here, windows, signs_of(setting, segment))
-    inside, last = here.readings
+    chunk = chunk_of(setting, flat, example_tokens(setting.config), 40)
+    inside, last = chunk._nodes.readings
     true = {"Wx0": draw.standard_normal((40, 4, 12)), "Wo": np.zeros((40, 4, 9))}
 
     inner, _ = linear_rewards(setting, chunk, true, 40)
@@ -425,18 +431,11 @@ def test_derivatives_are_those_of_a_library_however_alike_states_are() -> None:
         flat = draw.standard_normal(setting.layout.size).astype(np.float32)
         flat *= np.float32(0.2)
         setting.layout.views(flat)["b0"][:] += np.float32(common / 8)
-        tokens, segment = example_tokens(setting.config), Segment(SEED, 4, 30)
-        here = nodes_of(setting, flat, tokens)
-        assert here is not None
-        windows, signs = (
-            windows_of(setting, tokens, segment),
-            signs_of(setting, segment),
-        )
-        chunk = _Chunk(here, windows, signs)
+        chunk = chunk_of(setting, flat, example_tokens(setting.config), 30)
         rewards = np.rint(42 * draw.standard_normal(480)).clip(-126, 126)
         rewards = rewards.astype(np.float32)
 
-        for reading in here.readings:
+        for reading in chunk._nodes.readings:
             found = chunk.derivatives(reading, rewards).reshape(30, 9, -1)
 
             z, q = (each.astype(np.float64) for each in chunk._moved(reading))
@@ -466,18 +465,11 @@ def test_integers_are_about_as_large_as_is_usual() -> None:
         flat *= np.float32(0.5 / math.sqrt(size))
         setting.layout.views(flat)["Wx0"][:] = draw.standard_normal((65, size)) * 0.7
         tokens = draw.integers(0, 65, 3000).astype(np.uint16)
-        here = nodes_of(setting, flat, tokens)
-        assert here is not None
-        segment = Segment(SEED, 4, 60)
-        windows, signs = (
-            windows_of(setting, tokens, segment),
-            signs_of(setting, segment),
-        )
-        chunk = _Chunk(here, windows, signs)
+        chunk = chunk_of(setting, flat, tokens, 60)
         rewards = 42 * draw.standard_normal(60 * directions)
         rewards = rewards.round().clip(-126, 126).astype(np.float32)
 
-        found = chunk.derivatives(here.readings[-1], rewards)
+        found = chunk.derivatives(chunk._nodes.readings[-1], rewards)
 
         assert 6 < found.std() < 24
         assert (np.abs(found) == MOST).mean() < 0.02

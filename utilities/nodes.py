@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 
 from utilities.model import CHARACTERS, Floats, Layout, Tensor, Tokens
 from utilities.noise import Signs, weighted
+from utilities.rewards import LARGEST_REWARD, REWARD_SCALE
 from utilities.whitening import (
     COARSE,
     Doubles,
@@ -55,7 +56,6 @@ MOST = 63  # the largest integer of D
 USUAL = 12  # its deviation, about, where no unit is saturated
 WHOLE = 1 << 16  # of an inverse, times what it is damped by
 EXACT = 1 << 24  # float32 holds all integers up to here
-LARGEST_REWARD = 126
 ROWS = EXACT // (TOP * MOST)  # places of one exact product
 USUAL_SQUARE = 0.3  # of a state's number
 
@@ -130,7 +130,7 @@ def _reading(
         each.append(1 if reads else round(ONE * scales.of(tensor) / state))
         size = USUAL_SQUARE * ONE**2 * layout.hidden_size
         mean += size if reads else each[-1] ** 2
-    unit = USUAL / 42 * math.sqrt(mean / directions)
+    unit = USUAL / REWARD_SCALE * math.sqrt(mean / directions)
     return Reading(tensors, columns, layer, slopes, tuple(each), unit)
 
 

@@ -11,6 +11,7 @@ Rewards: TypeAlias = NDArray[np.int8]
 
 REWARD_SCALE = 42  # three deviations fill an int8: 126
 REWARD_CLIP = 3.0
+LARGEST_REWARD = round(REWARD_SCALE * REWARD_CLIP)
 MAD_TO_DEVIATION = 1.4826  # of a normal distribution (Rousseeuw and Croux 1993)
 
 
